@@ -1,0 +1,1 @@
+"""What every trainer of the project shares: configuration, data, optimizer, loop, checkpoints, records."""

@@ -1,0 +1,35 @@
+"""Automatic mixed precision: which arithmetic the forward runs in, and the scaler that float16 needs."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Arithmetic of the forward pass: `mode` is "off" (float32), "bf16" or "fp16"."""
+
+    mode: str
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a mode that is unknown or that the device cannot do."""
+        if self.mode not in _DTYPES:
+            raise ValueError(f"amp: expected {', '.join(_DTYPES)}, got {self.mode!r}")
+        if self.mode == "bf16" and self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                if not torch.cuda.is_bf16_supported(including_emulation=False):
+                    name = torch.cuda.get_device_name(self.device)
+                    raise ValueError(f"amp: {name} has no bfloat16 arithmetic; use runtime.amp=fp16 or off")
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context to run a forward in."""
+        dtype = _DTYPES[self.mode]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return the gradient scaler: at work for fp16, whose small gradients vanish, else without effect."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.mode == "fp16")

@@ -1,0 +1,181 @@
+"""Checkpoints: dictionaries of tensors and plain values; a good one is on disk at any moment.
+
+A run keeps `last.pt` and, in case that is damaged, `previous.pt`; `best.pt` has the best weights so far.
+"""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.files import remove_temporary_files, write_atomically
+
+FORMAT = "pwlu-training-checkpoint"
+VERSION = 1
+_TRAINING_ONLY = ("optimizer", "scaler", "losses")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used as asked; the message says why and what to do."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A file that began as a checkpoint but is cut off or altered."""
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, together with what identifies the file as ours."""
+    marked = {"format": FORMAT, "version": VERSION, **content}
+    write_atomically(path, lambda file: torch.save(marked, file))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU. No code in the file is run (`weights_only=True`).
+
+    Raises:
+        DamagedCheckpoint: the file is cut off or altered.
+        CheckpointError: there is no such file, or it is not a checkpoint of this project, or of a later
+        version.
+    """
+    try:
+        _check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(_foreign(path, f"torch.load says: {first_line}")) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = (
+            f"a dict with {_some(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
+        )
+        raise CheckpointError(_foreign(path, f"it holds {found}"))
+    if content["version"] > VERSION:
+        raise CheckpointError(
+            f"{path}: written in checkpoint version {content['version']}; this program reads up to {VERSION}"
+        )
+    return content
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Load a checkpoint's `model`. Raises CheckpointError where it is of another network."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint's weights do not fit this network: {error}") from error
+
+
+def require_same(saved: Mapping[str, Any], current: Mapping[str, Any], source: Path) -> None:
+    """Raise CheckpointError, naming each key that differs, unless two flat sets of settings are equal."""
+    differing = [
+        f"{key} was {saved.get(key)!r}, is now {current.get(key)!r}"
+        for key in sorted(saved.keys() | current.keys())
+        if saved.get(key) != current.get(key)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{source} belongs to another experiment: {'; '.join(differing)}. Give this run a folder of its "
+            "own (output=...), or go back to the old values to continue the old run"
+        )
+
+
+class CheckpointFolder:
+    """The checkpoints of one run; only the main process writes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.last = folder / "last.pt"
+        self.previous = folder / "previous.pt"
+        self.best = folder / "best.pt"
+        self._next = folder / "next.pt"  # whole, but not yet in the place of last.pt
+        self._folder = folder
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Make `content` the last checkpoint and the last one the previous."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(self._next, content)
+        self._rotate()
+
+    def save_best(self, content: Mapping[str, Any]) -> None:
+        """Keep the weights of `content` as the best so far; what only training needs is left out."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(
+            self.best, {key: value for key, value in content.items() if key not in _TRAINING_ONLY}
+        )
+
+    def load_latest(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """Return the newest good checkpoint, or None where there never was one. Removes half-written files.
+
+        `warn` is told, in a sentence, if the newest is damaged and the one before it is used.
+
+        Raises:
+            CheckpointError: there are checkpoints but none can be used.
+        """
+        if not self._folder.is_dir():
+            return None
+        remove_temporary_files(self._folder)
+        self._rotate()
+        problem = f"{self.last}: missing, though there is a {self.previous.name}"
+        try:
+            if self.last.exists():
+                return read_checkpoint(self.last)
+        except DamagedCheckpoint as error:
+            problem = str(error)
+        if self.previous.exists():
+            return self._fall_back(problem, warn)
+        if self.last.exists():
+            raise CheckpointError(f"{problem}, and there is no {self.previous.name}; {self._advice()}")
+        return None
+
+    def _rotate(self) -> None:
+        """Finish what `save` began; also after a death at any point of it."""
+        if self._next.exists():
+            if self.last.exists():
+                os.replace(self.last, self.previous)
+            os.replace(self._next, self.last)
+
+    def _fall_back(self, problem: str, warn: Callable[[str], None]) -> dict[str, Any]:
+        try:
+            content = read_checkpoint(self.previous)
+        except CheckpointError as error:
+            raise CheckpointError(f"{problem}; {error}; {self._advice()}") from error
+        if self.last.exists():  # out of the way of the rotation, but kept
+            os.replace(self.last, self.last.with_suffix(".pt.damaged"))
+        warn(f"{problem}; continuing from {self.previous.name}, step {content['step']}")
+        return content
+
+    def _advice(self) -> str:
+        return f"put a good checkpoint there, or delete {self._folder} to start from the beginning"
+
+
+def _check_archive(path: Path) -> None:
+    """Raise for a file that is not, or not any more, what torch.save writes: a zip archive."""
+    with open(path, "rb") as file:
+        head = file.read(4)
+    if head in (b"", b"\0\0\0\0"):
+        raise DamagedCheckpoint(f"{path}: this checkpoint is damaged: it is empty")
+    if head != b"PK\x03\x04":
+        raise CheckpointError(_foreign(path, "it is no archive of torch.save"))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            altered = archive.testzip()
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DamagedCheckpoint(f"{path}: this checkpoint is damaged: it is cut off ({error})") from error
+    if altered:
+        raise DamagedCheckpoint(f"{path}: this checkpoint is damaged: its part {altered} is altered")
+
+
+def _foreign(path: Path, found: str) -> str:
+    return (
+        f"{path}: not a checkpoint of this project ({found}); expected a file that a training run wrote: "
+        "last.pt, previous.pt or best.pt in the folder `checkpoints` of the run"
+    )
+
+
+def _some(content: dict[Any, Any]) -> str:
+    names = [repr(key) for key in content][:4]
+    return ", ".join(names) + (", ..." if len(content) > 4 else "") if names else "no keys"

@@ -1,0 +1,99 @@
+"""Pictures of learned PWLUs as in the paper's Figure 7: five functions per layer, boundaries marked."""
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure  # not pyplot: no display is needed, and a cluster has none
+from torch import nn
+
+from pwlu import PWLU
+
+MAX_LAYERS = 8
+FUNCTIONS_PER_LAYER = 5
+COLUMNS = 4
+
+
+def pwlu_layers(model: nn.Module) -> dict[str, PWLU]:
+    """Return the model's PWLU layers by name, in the order of their definition."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, PWLU)}
+
+
+def spread(count: int, at_most: int) -> list[int]:
+    """Return up to `at_most` indices evenly spread over range(count), the first and the last among them."""
+    if count <= at_most:
+        return list(range(count))
+    return [round(number * (count - 1) / (at_most - 1)) for number in range(at_most)]
+
+
+def function_vertices(layer: PWLU, index: int, margin: float = 0.15) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return x and y of the corners of one of a layer's functions, with a piece of both tails.
+
+    The corners say all there is to a piecewise linear function: the left tail's end, the num_intervals + 1
+    demarcation points (Eq. 3), the right tail's end. Tails are `margin` times as long as the region is wide.
+    """
+    left, right, left_slope, right_slope = (
+        parameter[index].item()
+        for parameter in (layer.left, layer.right, layer.left_slope, layer.right_slope)
+    )
+    points = layer.points[index].detach().cpu().float()
+    knots = torch.linspace(left, right, len(points))
+    tail = margin * abs(right - left)
+    x = torch.cat([torch.tensor([left - tail]), knots, torch.tensor([right + tail])])
+    ends = (
+        points[:1] - tail * left_slope,
+        points[-1:] + tail * right_slope,
+    )
+    return x, torch.cat([ends[0], points, ends[1]])
+
+
+def draw_curves(model: nn.Module, title: str) -> Figure | None:
+    """Return a figure of the model's PWLUs, or None for a model without any."""
+    layers = list(pwlu_layers(model).items())
+    if not layers:
+        return None
+    chosen = [layers[number] for number in spread(len(layers), MAX_LAYERS)]
+    columns = min(COLUMNS, len(chosen))
+    rows = -(-len(chosen) // columns)
+    width, height = 3.4 * columns + 0.7, 2.8 * rows + 0.9
+    figure = Figure(figsize=(width, height), dpi=110)
+    # margins in inches; matplotlib's automatic layout would draw everything twice
+    figure.subplots_adjust(
+        left=0.6 / width,
+        right=1 - 0.15 / width,
+        bottom=0.6 / height,
+        top=1 - 0.7 / height,
+        wspace=0.2,
+        hspace=0.3,
+    )
+    figure.suptitle(f"{title}    (circles: boundaries $B_L$ and $B_R$)")
+    figure.supxlabel("input", y=0.1 / height)
+    figure.supylabel("output", x=0.1 / width)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for panel, (name, layer) in zip(panels, chosen, strict=False):
+        _draw_layer(panel, name, layer)
+    for panel in list(panels)[len(chosen) :]:
+        panel.set_axis_off()
+    return figure
+
+
+def render(figure: Figure) -> np.ndarray:
+    """Return a figure as a picture, uint8 (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _draw_layer(panel: Axes, name: str, layer: PWLU) -> None:
+    """Draw some of a layer's functions; circles mark the boundaries, small dots the points between."""
+    panel.axhline(0, color="0.85", linewidth=0.8, zorder=0)
+    panel.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    for index in spread(layer.num_parameters, FUNCTIONS_PER_LAYER):
+        x, y = function_vertices(layer, index)
+        (line,) = panel.plot(x, y, linewidth=1.4)
+        color = line.get_color()
+        panel.plot(x[2:-2], y[2:-2], ".", color=color, markersize=2.5)
+        panel.plot(x[[1, -2]], y[[1, -2]], "o", color=color, markersize=5, markerfacecolor="white")
+    count = f"{layer.num_parameters} functions" if layer.num_parameters > 1 else "1 function"
+    panel.set_title(f"{name or 'PWLU'}  ({count})", fontsize=9)
+    panel.tick_params(labelsize=8)

@@ -1,0 +1,26 @@
+"""Write the indices of a folder of WebDataset shards: ROOT/index-train.npz and ROOT/index-val.npz.
+
+Without them every training process reads the headers of all shards when it starts.
+"""
+
+import argparse
+from pathlib import Path
+
+from engine.data.shard_index import write_index
+from engine.data.source import DataError
+
+
+def main() -> None:
+    """Parse the command line and index both splits."""
+    parser = argparse.ArgumentParser(prog="python -m engine.data", description=__doc__)
+    parser.add_argument("root", type=Path, help="folder with train-*.tar and val-*.tar")
+    root = parser.parse_args().root
+    try:
+        for split in ("train", "val"):
+            print(write_index(root, split))
+    except DataError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

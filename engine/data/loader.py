@@ -1,0 +1,116 @@
+"""Batches from a source: reading, augmentation and broken images, in this process or in loading processes."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from engine.data.sampler import isolated_rng, mix_seed
+from engine.data.source import BrokenImageError, DataError, ImageSource
+from engine.data.transforms import Transform
+from engine.preemption import obey_parent_only, stop_signals_held
+
+
+class Sample(NamedTuple):
+    """One image ready for the network, or None for one left out, and what could not be decoded on the way.
+
+    Broken images travel as text, not as exceptions: so BatchLoader, in the training process, can count them
+    or raise a plain error without the traceback of a loading process.
+    """
+
+    image: torch.Tensor | None
+    label: int
+    broken: list[str]
+
+
+class TrainSamples(Dataset[Sample]):
+    """Augmented samples of one epoch; a sample depends on (seed, epoch, index) and on nothing else."""
+
+    def __init__(self, source: ImageSource, transform: Transform, seed: int, epoch: int) -> None:
+        """See ImageData.train_loader."""
+        self._source, self._transform, self._seed, self._epoch = source, transform, seed, epoch
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return sample `index`, or if it is broken the next readable one, so that batches keep their size.
+
+        The replacement is the same in every epoch and on every rank. Raises DataError if there is none.
+        """
+        broken: list[str] = []
+        for offset in range(len(self._source)):
+            number = (index + offset) % len(self._source)
+            try:
+                image = self._source.image(number)
+            except BrokenImageError as error:
+                broken.append(str(error))
+                continue
+            with isolated_rng(mix_seed(self._seed, self._epoch, index)):
+                return Sample(self._transform(image), int(self._source.labels[number]), broken)
+        raise DataError(f"none of the {len(self._source)} training images can be decoded; {broken[0]}")
+
+
+class ValSamples(Dataset[Sample]):
+    """Samples for evaluation; a broken one is left out of its batch and of the accuracy."""
+
+    def __init__(self, source: ImageSource, transform: Transform) -> None:
+        """See ImageData.val_loader."""
+        self._source, self._transform = source, transform
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return sample `index`, without an image where it is broken."""
+        label = int(self._source.labels[index])
+        try:
+            return Sample(self._transform(self._source.image(index)), label, [])
+        except BrokenImageError as error:
+            return Sample(None, label, [str(error)])
+
+
+def _collate(samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    readable = [(sample.image, sample.label) for sample in samples if sample.image is not None]
+    broken = [sentence for sample in samples for sentence in sample.broken]
+    images = torch.stack([image for image, _ in readable]) if readable else torch.empty(0)
+    return images, torch.tensor([label for _, label in readable], dtype=torch.int64), broken
+
+
+class BatchLoader:
+    """Iterates over (images, labels): float32 (batch, 3, size, size) and int64 (batch,), both on the CPU.
+
+    `skipped` holds a sentence for each broken image left out of the batches handed out so far, whichever
+    process read it.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Sample], batches: Sequence[list[int]], *, workers: int, skip_broken: bool
+    ) -> None:
+        """Read the samples each of `batches` numbers, in order, with `workers` processes (0: in this one)."""
+        self.skipped: list[str] = []
+        self._skip_broken = skip_broken
+        self._batches = len(batches)
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=_collate,
+            num_workers=workers,
+            worker_init_fn=obey_parent_only,
+            pin_memory=torch.cuda.is_available(),
+            # Without a generator of its own a DataLoader draws from the global one.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of batches, counting those of which every image is broken."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches; of an evaluation batch without any readable image nothing is yielded.
+
+        Raises BrokenImageError, which names the image, unless broken ones are to be skipped.
+        """
+        with stop_signals_held():  # until the loading processes can deal with them
+            batches = iter(self._loader)
+        for images, labels, broken in batches:
+            if broken and not self._skip_broken:
+                raise BrokenImageError(broken[0])
+            self.skipped += broken
+            if len(labels):
+                yield images, labels

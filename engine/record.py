@@ -1,0 +1,103 @@
+"""The records of a run: one JSON object per line for programs, TensorBoard for people.
+
+A resumed run continues the records of the old one exactly from its checkpoint on, so no step stands in them
+twice.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from engine.files import write_text_atomically
+
+
+@dataclass(frozen=True)
+class Record:
+    """Something that happened after `step` optimizer steps, which is `epoch` epochs.
+
+    Kinds: `train` (values loss, lr, phase, images_per_second), `realign`, `eval` (the task's metrics).
+    """
+
+    kind: str
+    step: int
+    epoch: float
+    values: Mapping[str, float | int] = field(default_factory=dict)
+
+
+class JsonLines:
+    """Appends records to a file, one JSON object per line.
+
+    Args:
+        path: the file.
+        resume_step: step of the checkpoint the run goes on from (0 at the start). Records of what will happen
+            again are dropped: of later steps, and of an evaluation at this step, which comes after it.
+    """
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _is_kept(line, resume_step)]
+            write_text_atomically(path, "".join(line + "\n" for line in kept))
+        self._file = open(path, "a", encoding="utf-8")
+
+    def __call__(self, record: Record) -> None:
+        """Append one record; it survives the death of this process at any later moment."""
+        values = {
+            name: value if math.isfinite(value) else None  # JSON has no NaN
+            for name, value in record.values.items()
+        }
+        entry = {"kind": record.kind, "step": record.step, "epoch": record.epoch, **values}
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """Writes the numbers of each record as scalars `<kind>/<value>`, and figures."""
+
+    def __init__(self, folder: Path, resume_step: int) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
+
+    def __call__(self, record: Record) -> None:
+        """Write one record."""
+        for name, value in record.values.items():
+            self.writer.add_scalar(f"{record.kind}/{name}", value, record.step)
+        if record.kind == "eval":
+            self.writer.flush()
+
+    def add_picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Write a picture, uint8 (height, width, 3)."""
+        self.writer.add_image(name, picture, step, dataformats="HWC")
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self.writer.close()
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file of JSON lines, without a last line that was cut off."""
+    return [entry for line in path.read_text().splitlines() if (entry := _parse(line)) is not None]
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:  # the process was killed while it wrote the line
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _is_kept(line: str, resume_step: int) -> bool:
+    entry = _parse(line)
+    if entry is None:
+        return False
+    return entry["step"] < resume_step or (entry["step"] == resume_step and entry["kind"] != "eval")

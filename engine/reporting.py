@@ -1,0 +1,56 @@
+"""Who is told what happens in a run: console, JSON lines, TensorBoard, and the picture of the curves."""
+
+from collections.abc import Callable
+
+from PIL import Image
+from torch import nn
+
+from engine.curves import draw_curves, render
+from engine.files import write_atomically
+from engine.progress import Console
+from engine.record import JsonLines, Record, TensorBoard
+from engine.run_folder import RunFolder
+
+
+class Reporting:
+    """The main process's reports; on every other process there are no listeners and nothing is drawn.
+
+    Args:
+        resume_step: step of the checkpoint the run goes on from, 0 at its beginning.
+        active: whether this is the main process.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        model: nn.Module,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        resume_step: int,
+        active: bool,
+    ) -> None:
+        self._folder, self._model, self._steps_per_epoch = folder, model, steps_per_epoch
+        self.listeners: list[Callable[[Record], None]] = []
+        self._writers: tuple[JsonLines, TensorBoard] | None = None
+        if active:
+            json_lines = JsonLines(folder.metrics, resume_step)
+            tensorboard = TensorBoard(folder.tensorboard, resume_step)
+            self._writers = (json_lines, tensorboard)
+            console = Console(epochs=epochs, total_steps=epochs * steps_per_epoch, resume_step=resume_step)
+            self.listeners = [json_lines, tensorboard, console]
+
+    def plot(self, step: int) -> None:
+        """Draw the curves as they are after `step` steps, for TensorBoard and as the run's picture."""
+        if self._writers is None:
+            return
+        figure = draw_curves(self._model, f"PWLU after {step / self._steps_per_epoch:g} epochs, step {step}")
+        if figure is not None:
+            picture = render(figure)
+            self._writers[1].add_picture("pwlu/curves", picture, step)
+            write_atomically(self._folder.curves, lambda file: Image.fromarray(picture).save(file, "PNG"))
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        for writer in self._writers or ():
+            writer.close()

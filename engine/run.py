@@ -1,0 +1,140 @@
+"""A whole training run in its folder, for any task: begin or go on, train, leave a mark of how it ended."""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from engine.checkpoint import load_weights, read_checkpoint, require_same
+from engine.distributed import World
+from engine.ema import Ema
+from engine.loop import Loop, Plan, Task, evaluate_all
+from engine.manifest import describe_start
+from engine.preemption import StopRequest
+from engine.progress import metrics_line, say
+from engine.reporting import Reporting
+from engine.run_folder import Identity, RunFolder
+from engine.train_step import TrainStep
+from engine.training_state import TrainingState
+
+
+def is_finished(folder: RunFolder, experiment: Mapping[str, Any], world: World) -> bool:
+    """Return whether the run in the folder is complete, and say so.
+
+    Raises:
+        CheckpointError: a run of another experiment is complete there.
+    """
+    metrics = world.on_main(lambda: folder.final_metrics(experiment))
+    if metrics is not None and world.is_main:
+        say(f"{folder.path}: this run is finished: {metrics_line(metrics)}")
+    return metrics is not None
+
+
+def run_training(
+    *,
+    folder: RunFolder,
+    identity: Identity,
+    plan: Plan,
+    task: Task,
+    state: TrainingState,
+    learning_rate: Callable[[int], float],
+    clip_grad_norm: float,
+    seed: int,
+    world: World,
+    stop: StopRequest,
+    announcement: str,
+) -> bool:
+    """Train from the folder's last checkpoint, if it has one, to the end (True) or to a signal (False).
+
+    `announcement` is printed when it is known that the folder is fit for the run.
+
+    Raises:
+        CheckpointError: the folder belongs to another experiment, or its checkpoints are no good.
+        TrainingDiverged: the loss became NaN or infinite.
+    """
+    # read on the main process alone, so that only its machine needs to see the folder
+    checkpoint = world.on_main(lambda: folder.open(identity, warn=lambda text: say(f"WARNING: {text}")))
+    if checkpoint is not None:
+        state.load_state_dict(checkpoint)
+    world.on_main(
+        lambda: folder.add_start(describe_start(step=state.step, world_size=world.size, device=world.device))
+    )
+    reporting = Reporting(
+        folder,
+        state.model,
+        epochs=plan.epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+        resume_step=state.step,
+        active=world.is_main,
+    )
+    loop = Loop(
+        plan=plan,
+        task=task,
+        state=state,
+        take_step=TrainStep(
+            state,
+            world,
+            compute_loss=task.loss,
+            accumulation=task.accumulation,
+            clip_grad_norm=clip_grad_norm,
+            seed=seed,
+        ),
+        learning_rate=learning_rate,
+        world=world,
+        stop=stop,
+        checkpoints=folder.checkpoints,
+        identity=asdict(identity),
+        listeners=reporting.listeners,
+        plot=reporting.plot,
+    )
+    if world.is_main:
+        say(announcement)
+        say(f"resuming at step {state.step}" if checkpoint else "starting at step 0")
+    with contextlib.closing(reporting):
+        finished = loop.run(resumed=checkpoint is not None)
+    world.on_main(lambda: _conclude(folder, finished, loop, stop))
+    return finished
+
+
+def evaluate_checkpoint(
+    path: Path, *, network: Mapping[str, Any], task: Task, model: nn.Module, world: World, stop: StopRequest
+) -> dict[str, Any] | None:
+    """Evaluate a checkpoint's weights, and its averaged ones if any, and print a line of JSON.
+
+    `network` are the settings of the experiment that the checkpoint must share, by key. Returns what is
+    printed, or None if a signal asked for a stop.
+
+    Raises:
+        CheckpointError: the file cannot be read, is no checkpoint, or is one of another network.
+    """
+    checkpoint = world.on_main(lambda: read_checkpoint(path))
+    require_same({key: checkpoint["experiment"].get(key) for key in network}, network, path)
+    load_weights(model, checkpoint["model"])
+    ema = None
+    if checkpoint["ema"] is not None:
+        ema = Ema(model, decay=0.0)
+        ema.load_state_dict(checkpoint["ema"])
+    metrics = evaluate_all(task, model, ema, world, lambda: stop.requested)
+    if metrics is None:
+        return None
+    result = {"checkpoint": str(path), "step": checkpoint["step"], **metrics}
+    if world.is_main:
+        say(json.dumps(result))
+    return result
+
+
+def _conclude(folder: RunFolder, finished: bool, loop: Loop, stop: StopRequest) -> None:
+    if finished:
+        folder.mark_finished(loop.metrics)
+        say(f"finished: {metrics_line(loop.metrics)}")
+        best = {name: value for name, value in loop.state.best.items() if name != "step"}
+        say(f"best: {metrics_line(best)} at step {loop.state.best['step']:g}")
+        say(f"run folder: {folder.path}  (curves.png, metrics.jsonl, checkpoints/, tensorboard/)")
+    else:
+        folder.mark_requeue(loop.state.step, stop.signal_name)
+        asked_by = stop.signal_name or "a signal to another process"
+        say(f"stopped by {asked_by} at step {loop.state.step}, saved; the same command goes on from there")

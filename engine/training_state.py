@@ -1,0 +1,79 @@
+"""Everything that a training run must remember to go on as if it had never stopped."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.checkpoint import load_weights
+from engine.ema import Ema
+from pwlu import PWLU, TwoPhaseLearning
+
+
+@dataclass
+class RunningMean:
+    """Mean of the losses since the last time it was taken."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        """Count one more value."""
+        self.total += value
+        self.count += 1
+
+    def take(self) -> float:
+        """Return the mean and start anew."""
+        mean = self.total / self.count
+        self.total, self.count = 0.0, 0
+        return mean
+
+
+@dataclass
+class TrainingState:
+    """All that changes during training. There is no random state: see `engine.train_step.seed_step`.
+
+    `best` is the highest value so far of the task's main metric, with its step; `step` counts finished
+    optimizer steps.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    phases: TwoPhaseLearning
+    ema: Ema | None = None
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    losses: RunningMean = field(default_factory=RunningMean)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values only, fit for `torch.load(weights_only=True)`."""
+        return {
+            "step": self.step,
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "phases": self.phases.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "best": dict(self.best),
+            "losses": [self.losses.total, self.losses.count],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state; the experiment must be the one that saved it."""
+        self.step = state["step"]
+        load_weights(self.model, state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.phases.load_state_dict(state["phases"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        self.best = dict(state["best"])
+        self.losses = RunningMean(*state["losses"])
+
+    @property
+    def phase(self) -> int | None:
+        """The learning phase (section 3.3), 1 or 2; None for a model without PWLU, which has no phases."""
+        has_pwlu = any(isinstance(module, PWLU) for module in self.model.modules())
+        return self.phases.phase if has_pwlu else None

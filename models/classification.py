@@ -1,0 +1,42 @@
+"""Image classifiers: timm's networks with their activations replaced."""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+import timm
+from torch import nn
+
+from pwlu import ReplacementReport, replace_activations
+
+
+def build_classifier(
+    name: str, make: Callable[..., nn.Module], *, num_classes: int, input_size: Sequence[int]
+) -> tuple[nn.Module, ReplacementReport]:
+    """Build timm's network `name` from scratch and put `make(num_channels)` at its activation sites.
+
+    The sites are the same whatever `make` is, also where the network has that activation anyway (ReLU in a
+    ResNet), so that the rows of Table 2 differ in nothing else. SE blocks and 1x1 maps keep what they have.
+
+    Args:
+        name: a timm model name; Table 2's are resnet18, resnet50, mobilenetv2_100, mobilenetv3_small_100
+            and efficientnet_b0.
+        make: what `activation_factory` returns, or any callable that `pwlu.replace_activations` takes.
+        num_classes: width of the classification layer.
+        input_size: (channels, height, width) of the images; sites are chosen for this size.
+
+    Returns:
+        The model in training mode on the default device, and the report of the replacement.
+
+    Raises:
+        ValueError: an unknown name, a wrong `num_classes` or `input_size`, or nothing to replace.
+    """
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"model name is {name!r}, which timm {timm.__version__} does not have{hint}")
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}, expected >= 1")
+    if len(input_size) != 3:
+        raise ValueError(f"input_size is {tuple(input_size)}, expected (channels, height, width)")
+    model = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=input_size[0])
+    return model, replace_activations(model, input_size=tuple(input_size), make=make)

@@ -1,0 +1,137 @@
+// Elements of x: their conversion to the type of the arithmetic, and accesses to V of them at once.
+#pragma once
+
+#include <cstring>
+
+#include "device.cuh"
+
+namespace pwlu::cuda {
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// The type of the arithmetic, and of the parameters, for elements of type X.
+template <typename X>
+struct Arithmetic {
+  using Type = float;
+};
+template <>
+struct Arithmetic<double> {
+  using Type = double;
+};
+template <typename X>
+using Scalar = typename Arithmetic<X>::Type;
+
+__device__ __forceinline__ float widen(float value) { return value; }
+__device__ __forceinline__ double widen(double value) { return value; }
+__device__ __forceinline__ float widen(Half value) { return __half2float(__ushort_as_half(value.bits)); }
+__device__ __forceinline__ float widen(BFloat16 value) { return __uint_as_float(uint32_t(value.bits) << 16); }
+
+__device__ __forceinline__ void narrow(float value, float* to) { *to = value; }
+__device__ __forceinline__ void narrow(double value, double* to) { *to = value; }
+__device__ __forceinline__ void narrow(float value, Half* to) { to->bits = __half_as_ushort(__float2half_rn(value)); }
+__device__ __forceinline__ void narrow(float value, BFloat16* to) {
+  to->bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+}
+
+// Two neighbours at once: half the instructions for the types of 16 bits.
+template <typename X>
+__device__ __forceinline__ void widen_pair(const X* from, Scalar<X>* values) {
+  values[0] = widen(from[0]);
+  values[1] = widen(from[1]);
+}
+template <>
+__device__ __forceinline__ void widen_pair<Half>(const Half* from, float* values) {
+  __half2 pair;
+  memcpy(&pair, from, sizeof(pair));
+  const float2 both = __half22float2(pair);
+  values[0] = both.x;
+  values[1] = both.y;
+}
+template <>
+__device__ __forceinline__ void widen_pair<BFloat16>(const BFloat16* from, float* values) {
+  uint32_t pair;
+  memcpy(&pair, from, sizeof(pair));
+  values[0] = __uint_as_float(pair << 16);
+  values[1] = __uint_as_float(pair & 0xffff0000u);
+}
+
+template <typename X>
+__device__ __forceinline__ void narrow_pair(const Scalar<X>* values, X* to) {
+  narrow(values[0], to);
+  narrow(values[1], to + 1);
+}
+template <>
+__device__ __forceinline__ void narrow_pair<Half>(const float* values, Half* to) {
+  const __half2 pair = __floats2half2_rn(values[0], values[1]);
+  memcpy(to, &pair, sizeof(pair));
+}
+template <>
+__device__ __forceinline__ void narrow_pair<BFloat16>(const float* values, BFloat16* to) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(values[0], values[1]);
+  memcpy(to, &pair, sizeof(pair));
+}
+
+// The type that moves `Bytes` bytes in one instruction.
+template <int Bytes>
+struct Word;
+template <>
+struct Word<2> {
+  using Type = uint16_t;
+};
+template <>
+struct Word<4> {
+  using Type = uint32_t;
+};
+template <>
+struct Word<8> {
+  using Type = uint2;
+};
+template <>
+struct Word<16> {
+  using Type = uint4;
+};
+
+// V elements as they lie in memory.
+template <typename X, int V>
+struct Packed {
+  using Bits = typename Word<int(sizeof(X)) * V>::Type;
+  Bits bits;
+
+  __device__ __forceinline__ void load(const X* from) { bits = *reinterpret_cast<const Bits*>(from); }
+  __device__ __forceinline__ void store(X* to) const { *reinterpret_cast<Bits*>(to) = bits; }
+
+  __device__ __forceinline__ void unpack(Scalar<X> (&values)[V]) const {
+    X items[V];
+    memcpy(items, &bits, sizeof(bits));
+    if constexpr (V == 1) {
+      values[0] = widen(items[0]);
+    } else {
+#pragma unroll
+      for (int e = 0; e < V; e += 2) widen_pair<X>(items + e, values + e);
+    }
+  }
+  __device__ __forceinline__ void pack(const Scalar<X> (&values)[V]) {
+    X items[V];
+    if constexpr (V == 1) {
+      narrow(values[0], items);
+    } else {
+#pragma unroll
+      for (int e = 0; e < V; e += 2) narrow_pair<X>(values + e, items + e);
+    }
+    memcpy(&bits, items, sizeof(bits));
+  }
+};
+
+// How many accesses a thread has under way for each tensor: 32 bytes, but no more than `most` accesses.
+template <typename X, int V>
+constexpr int in_flight(int most) {
+  constexpr int accesses = 32 / (int(sizeof(X)) * V);
+  return accesses > most ? most : accesses;
+}
+
+}  // namespace pwlu::cuda

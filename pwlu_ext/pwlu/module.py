@@ -1,0 +1,146 @@
+"""PWLU as a layer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .ops import pwlu
+from .statistics import StepStatistics
+
+
+class PWLU(nn.Module):
+    """The Piecewise Linear Unit (section 3.1) with learnable boundaries, points and slopes.
+
+    It starts as ReLU on [-bound, bound] (section 3.3; exactly so for an even `num_intervals`, otherwise with a small
+    gap around 0) and, used alone, learns from the first step: the paper's fix-init-x with x = bound. For the two-phase
+    learning hand the model to :class:`pwlu.TwoPhaseLearning`.
+
+    Parameters stay float32 under ``.half()`` and ``.bfloat16()``; inputs may be float16 or bfloat16.
+
+    Args:
+        num_parameters: number of functions: 1 (layer-wise) or the number of channels (channel-wise).
+        num_intervals: the paper's N; 8 to 16 is its recommendation (section 4.5).
+        bound: the boundaries start at -bound and bound.
+        channel_dim: the dimension of the input that holds the channels; ignored if num_parameters is 1.
+        device, dtype: of the parameters; dtype is float32 or float64.
+
+    Shape:
+        input (N, C, *), output the same.
+
+    Attributes:
+        left, right, left_slope, right_slope: B_L, B_R, K_L, K_R, shape (num_parameters,).
+        points: Y_P, shape (num_parameters, num_intervals + 1).
+        running_mean, running_std: statistics of the input (Eq. 5), shape (num_parameters,); zero until collected.
+    """
+
+    left: nn.Parameter
+    right: nn.Parameter
+    points: nn.Parameter
+    left_slope: nn.Parameter
+    right_slope: nn.Parameter
+    running_mean: Tensor
+    running_std: Tensor
+
+    def __init__(
+        self,
+        num_parameters: int,
+        num_intervals: int = 16,
+        bound: float = 3.0,
+        channel_dim: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_arguments(num_parameters, num_intervals, bound, dtype)
+        self.num_parameters = num_parameters
+        self.num_intervals = num_intervals
+        self.bound = float(bound)
+        self.channel_dim = channel_dim
+        self.statistics: StepStatistics | None = None  # present in phase I only; TwoPhaseLearning sets it
+        options: dict[str, Any] = {"device": device, "dtype": dtype or torch.float32}
+        for name in ("left", "right", "left_slope", "right_slope"):
+            setattr(self, name, nn.Parameter(torch.empty(num_parameters, **options)))
+        self.points = nn.Parameter(torch.empty(num_parameters, num_intervals + 1, **options))
+        self.register_buffer("running_mean", torch.zeros(num_parameters, **options))
+        self.register_buffer("running_std", torch.zeros(num_parameters, **options))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Become ReLU on [-bound, bound]; forget the statistics."""
+        self.reset_to_relu(torch.full_like(self.left, -self.bound), torch.full_like(self.right, self.bound))
+        self.running_mean.zero_()
+        self.running_std.zero_()
+
+    @torch.no_grad()
+    def reset_to_relu(self, left: Tensor, right: Tensor) -> None:
+        """Become ReLU on [left, right], each of shape (num_parameters,): Eq. 6 without its first line.
+
+        The parameters are written in place, so that optimizers and DistributedDataParallel keep their hold on them.
+        """
+        steps = (
+            torch.arange(self.num_intervals + 1, device=left.device, dtype=left.dtype) / self.num_intervals
+        )
+        knots = left[:, None] + steps * (right - left)[:, None]  # B_idx, Eq. 3
+        self.left.copy_(left)
+        self.right.copy_(right)
+        self.left_slope.fill_(0)
+        self.right_slope.fill_(1)
+        self.points.copy_(knots.relu())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function; in phase I's training steps that is ReLU, and the statistics of x are collected."""
+        parameters = (self.left, self.right, self.points, self.left_slope, self.right_slope)
+        if self.statistics is None or not self.training:
+            return pwlu(x, *parameters, channel_dim=self.channel_dim)
+        self.statistics.update(x.detach(), self.channel_dim)
+        return _FrozenReLU.apply(x, *parameters)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"{self.num_parameters}, num_intervals={self.num_intervals}, channel_dim={self.channel_dim}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PWLU":
+        """Follow every move and cast but those to a lower precision."""
+
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
+
+        if self.statistics is not None:
+            self.statistics.apply(keep_precision)
+        return super()._apply(keep_precision, recurse)
+
+
+class _FrozenReLU(torch.autograd.Function):
+    """ReLU that also takes the parameters of the PWLU it stands for, and gives them gradients of zero.
+
+    So they are part of the graph in phase I: DistributedDataParallel waits for the gradient of every parameter.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        y = F.relu(x)
+        ctx.save_for_backward(y, *parameters)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        y, *parameters = ctx.saved_tensors
+        # what F.relu's own backward calls; a product with a mask would make a NaN of an infinite gradient
+        grad_x = torch.ops.aten.threshold_backward.default(grad, y, 0)
+        return (grad_x, *(torch.zeros_like(parameter) for parameter in parameters))
+
+
+def _check_arguments(
+    num_parameters: int, num_intervals: int, bound: float, dtype: torch.dtype | None
+) -> None:
+    for name, value in (("num_parameters", num_parameters), ("num_intervals", num_intervals)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"PWLU: `{name}` must be a positive integer, but is {value!r}.")
+    if not 0 < bound < float("inf"):
+        raise ValueError(f"PWLU: `bound` must be positive and finite, but is {bound!r}.")
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"PWLU: parameters are float32 or float64, but `dtype` is {dtype}.")

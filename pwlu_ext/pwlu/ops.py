@@ -1,0 +1,134 @@
+"""The operator: schema and kernels are C++ (csrc/); here are its shapes, its autograd rule and its FLOP count."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import register_flop_formula
+
+from .library import check_device
+from .reference import pwlu_reference
+
+
+def pwlu(
+    x: Tensor,
+    left: Tensor,
+    right: Tensor,
+    points: Tensor,
+    left_slope: Tensor,
+    right_slope: Tensor,
+    *,
+    channel_dim: int = 1,
+) -> Tensor:
+    """Apply the Piecewise Linear Unit (Eq. 1) with the compiled kernels.
+
+    Equivalent to :func:`pwlu.pwlu_reference`, with its gradients (Table 1). Only `x` is kept for the backward pass. Two
+    runs on the same device give the same bits. Gradients of gradients, forward-mode differentiation and the transforms of
+    torch.func (grad, jvp, vmap ...) are right too, at the reference's speed.
+
+    Args:
+        x: input of shape (N, C, *) in any memory layout, float64, float32, float16 or bfloat16.
+        left: B_L, shape (G,), float32 (float64 if x is). G is 1 (layer-wise) or C (channel-wise).
+        right: B_R, shape (G,). Where right <= left the left tail serves x < left, the right one the rest.
+        points: Y_P, shape (G, num_intervals + 1).
+        left_slope: K_L, shape (G,).
+        right_slope: K_R, shape (G,).
+        channel_dim: the dimension of x that holds the channels (-1 for transformers); ignored if G is 1.
+
+    Returns:
+        y with the shape, dtype and strides of x. Arithmetic is float32, or float64 for a float64 x.
+
+    Raises:
+        ValueError: an argument has a wrong dtype, shape or device; the message names it.
+        RuntimeError: no kernels were built for the device of x; the message holds the build command.
+    """
+    if _is_transformed():
+        return pwlu_reference(x, left, right, points, left_slope, right_slope, channel_dim=channel_dim)
+    check_device(x.device)
+    return torch.ops.pwlu.forward.default(x, left, right, points, left_slope, right_slope, channel_dim)
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work, for which an operator of ours has no rule.
+
+    Without one, torch drops the tangents in silence.
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+@torch.library.register_fake("pwlu::forward")
+def _forward_fake(x: Tensor, *parameters_and_channel_dim: Any) -> Tensor:
+    _check_same_device(x, *parameters_and_channel_dim[:5])
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("pwlu::backward")
+def _backward_fake(grad: Tensor, x: Tensor, *parameters_and_channel_dim: Any) -> tuple[Tensor, ...]:
+    parameters = parameters_and_channel_dim[:5]
+    _check_same_device(x, *parameters)
+    of_parameters = (torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters)
+    return (torch.empty_like(x), *of_parameters)
+
+
+def _check_same_device(x: Tensor, *parameters: Tensor) -> None:
+    """A meta tensor among the arguments brings the call here, past the checks of the kernels."""
+    names = ("left", "right", "points", "left_slope", "right_slope")
+    for name, parameter in zip(names, parameters, strict=True):
+        if parameter.device != x.device:
+            raise ValueError(
+                f"pwlu: `{name}` is on {parameter.device}, but x is on {x.device}. "
+                "Move the module with .to(x.device)."
+            )
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.channel_dim = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return (*torch.ops.pwlu.backward.default(grad, *ctx.saved_tensors, ctx.channel_dim), None)
+
+
+def _double_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Differentiate the backward pass of the reference: rarely needed, so it may be slow, but it is exact."""
+    create_graph = torch.is_grad_enabled()  # a third derivative is wanted
+    with torch.enable_grad():
+        grad, *inputs = map(_graph_end, ctx.saved_tensors)
+        y = pwlu_reference(*inputs, channel_dim=ctx.channel_dim)
+        first = torch.autograd.grad(y, inputs, grad, create_graph=True)
+        second = torch.autograd.grad(
+            [g for g, upper in zip(first, grads, strict=True) if upper is not None],
+            [grad, *inputs],
+            [upper for upper in grads if upper is not None],
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    return (*second, None)
+
+
+def _graph_end(tensor: Tensor) -> Tensor:
+    """An alias to differentiate with respect to, so that what led to `tensor` itself, e.g. to x from left, stays out."""
+    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+
+
+torch.library.register_autograd("pwlu::forward", _backward, setup_context=_save_inputs)
+torch.library.register_autograd("pwlu::backward", _double_backward, setup_context=_save_inputs)
+
+
+def _numel(shape: Sequence[int]) -> int:
+    return torch.Size(shape).numel()
+
+
+@register_flop_formula(torch.ops.pwlu.forward)
+def _forward_flops(x_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Per element: position (subtract, multiply), coordinate (subtract), value (multiply, add)."""
+    return 5 * _numel(x_shape)
+
+
+@register_flop_formula(torch.ops.pwlu.backward)
+def _backward_flops(grad_shape: Sequence[int], x_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Per element: coordinate (3), grad_x (2), the two sums (add; multiply, add)."""
+    return 8 * _numel(x_shape)

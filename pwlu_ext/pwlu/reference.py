@@ -1,0 +1,119 @@
+"""The specification of PWLU in plain PyTorch: differentiable, on any device, slow."""
+
+import torch
+from torch import Tensor
+
+
+def pwlu_reference(
+    x: Tensor,
+    left: Tensor,
+    right: Tensor,
+    points: Tensor,
+    left_slope: Tensor,
+    right_slope: Tensor,
+    *,
+    channel_dim: int = 1,
+) -> Tensor:
+    """Evaluate the Piecewise Linear Unit (Eq. 1-4) with plain tensor operations.
+
+    It defines what :func:`pwlu.pwlu` computes, edge cases included, and takes the same arguments. Autograd derives its
+    gradients, which are those of Table 1 (the interval index is treated as a constant).
+
+    Args:
+        x: input of shape (N, C, *), float64, float32, float16 or bfloat16. A NaN gives NaN; an infinity follows its tail.
+        left: B_L, shape (G,). G is 1 (layer-wise) or C (channel-wise).
+        right: B_R, shape (G,). Where right <= left no x is inside: the left tail serves x < left, the right one the rest.
+        points: Y_P, shape (G, num_intervals + 1).
+        left_slope: K_L, shape (G,).
+        right_slope: K_R, shape (G,).
+        channel_dim: the dimension of x that holds the channels; ignored if G is 1.
+
+    Returns:
+        y with the shape and dtype of x. Arithmetic is float32, or float64 for a float64 x.
+
+    Raises:
+        ValueError: an argument has a wrong dtype, shape or device; the message names it.
+    """
+    _check(x, left, right, points, left_slope, right_slope, channel_dim)
+    num_intervals = points.shape[1] - 1
+    input_dtype, x = x.dtype, x.to(points.dtype)
+
+    # One function per channel: parameters become (G, 1, 1, ...) to broadcast along channel_dim.
+    shape = [1] * x.dim()
+    if points.shape[0] > 1:
+        shape[channel_dim] = points.shape[0]
+    left, right, left_slope, right_slope = (p.reshape(shape) for p in (left, right, left_slope, right_slope))
+
+    interval = (right - left) / num_intervals  # d
+    is_open = (interval > 0) & interval.isfinite() & interval.reciprocal().isfinite()
+    below = x < left
+    inside = ~below & (x < right) & is_open  # a NaN is neither, and takes the right tail
+
+    # `where` on both sides of an operation keeps the masked-out elements' NaNs and infinities out of the gradient.
+    position = torch.where(inside, x - left, 0) / torch.where(is_open, interval, 1)
+    index = position.detach().floor().clamp(0, num_intervals - 1)  # Eq. 2
+    start, end = _look_up(points, index.long(), shape)
+    y_inside = start + (position - index) * (end - start)
+
+    y_below = _tail(torch.where(below, x - left, 0), left_slope) + points[:, 0].reshape(shape)
+    y_above = _tail(torch.where(below | inside, 0, x - right), right_slope) + points[:, -1].reshape(shape)
+    return torch.where(below, y_below, torch.where(inside, y_inside, y_above)).to(input_dtype)
+
+
+def _tail(distance: Tensor, slope: Tensor) -> Tensor:
+    """distance * slope, where an infinite distance on a flat tail gives 0 instead of NaN.
+
+    The slope's gradient counts an infinite distance as the largest finite number: a g of 0 would make a NaN of it.
+    """
+    infinite = distance.isinf()
+    largest = torch.finfo(distance.dtype).max
+    fixed = slope.detach()
+    value = torch.where(infinite & (fixed != 0), distance, 0) * fixed
+    slope_gradient = torch.where(infinite, distance.detach().clamp(-largest, largest), 0) * (slope - fixed)
+    return torch.where(infinite, 0, distance) * slope + value + slope_gradient
+
+
+def _look_up(points: Tensor, index: Tensor, shape: list[int]) -> tuple[Tensor, Tensor]:
+    """The points at both ends of every element's interval, each with the shape of `index`."""
+    groups, num_points = points.shape
+    row = torch.arange(groups, device=points.device).reshape(shape) * num_points
+    flat = points.reshape(-1)
+    return flat[row + index], flat[row + index + 1]
+
+
+def _check(
+    x: Tensor,
+    left: Tensor,
+    right: Tensor,
+    points: Tensor,
+    left_slope: Tensor,
+    right_slope: Tensor,
+    channel_dim: int,
+) -> None:
+    if x.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f"pwlu: `x` must be float64, float32, float16 or bfloat16, but is {x.dtype}.")
+    if points.dim() != 2 or points.shape[0] < 1 or points.shape[1] < 2:
+        raise ValueError(
+            "pwlu: `points` must have shape (G, num_intervals + 1) with G >= 1 and num_intervals >= 1, "
+            f"but has shape {tuple(points.shape)}."
+        )
+    groups = points.shape[0]
+    expected = torch.float64 if x.dtype == torch.float64 else torch.float32
+    named = dict(left=left, right=right, points=points, left_slope=left_slope, right_slope=right_slope)
+    for name, parameter in named.items():
+        if parameter.dtype != expected:
+            raise ValueError(
+                f"pwlu: `{name}` must be {expected} for a {x.dtype} x, but is {parameter.dtype}."
+            )
+        if parameter.device != x.device:
+            raise ValueError(f"pwlu: `{name}` is on {parameter.device}, but x is on {x.device}.")
+        if name != "points" and parameter.shape != (groups,):
+            raise ValueError(f"pwlu: `{name}` must have shape ({groups},), but has {tuple(parameter.shape)}.")
+    if groups > 1:
+        if not -x.dim() <= channel_dim < x.dim():
+            raise ValueError(f"pwlu: `channel_dim` is {channel_dim}, but x has shape {tuple(x.shape)}.")
+        if x.shape[channel_dim] != groups:
+            raise ValueError(
+                f"pwlu: x of shape {tuple(x.shape)} has {x.shape[channel_dim]} channels in dimension {channel_dim}, "
+                f"but the parameters are for {groups}. Expected 1 or {x.shape[channel_dim]}."
+            )

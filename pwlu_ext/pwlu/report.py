@@ -1,0 +1,56 @@
+"""The account that `replace_activations` gives of what it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Site:
+    """One activation site.
+
+    Attributes:
+        name: qualified name of the module; for `F.relu` and its like the module whose forward calls it.
+        kind: the class that was found there, or `F.relu` etc. for a function.
+        num_channels: channels of its input; None if it never ran or ran with several widths.
+        spatial_size: shape of its input without batch and channels, (56, 56) for an image; the largest if
+            it ran with several; None if it never ran.
+        replaced: whether a new module is there now.
+        reason: why it was left; for a replaced site a remark, mostly empty.
+    """
+
+    name: str
+    kind: str
+    num_channels: int | None
+    spatial_size: tuple[int, ...] | None
+    replaced: bool
+    reason: str
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Return the site as a row of the printed table."""
+        channels = "-" if self.num_channels is None else str(self.num_channels)
+        spatial = "-" if self.spatial_size is None else "x".join(map(str, self.spatial_size)) or "1"
+        result = "replaced" if self.replaced else "kept"
+        return self.name, self.kind, channels, spatial, f"{result}: {self.reason}" if self.reason else result
+
+
+@dataclass(frozen=True)
+class ReplacementReport:
+    """Every site, and the model's number of parameters before and after; `print` it for a table."""
+
+    sites: tuple[Site, ...]
+    parameters_before: int
+    parameters_after: int
+
+    def __str__(self) -> str:
+        rows = [("site", "was", "channels", "map", "result"), *(site.cells() for site in self.sites)]
+        name, kind, channels, spatial = (max(len(row[column]) for row in rows) for column in range(4))
+        lines = [f"{a:<{name}}  {b:<{kind}}  {c:>{channels}}  {d:>{spatial}}  {e}" for a, b, c, d, e in rows]
+        return "\n".join([*lines, self.summary()])
+
+    def summary(self) -> str:
+        """Return the table's last line, e.g. `replaced 17 of 17 sites, +0.7 % parameters`."""
+        replaced = sum(site.replaced for site in self.sites)
+        added = self.parameters_after - self.parameters_before
+        growth = f"{100 * added / self.parameters_before:+.1f} %" if self.parameters_before else f"{added:+d}"
+        return f"replaced {replaced} of {len(self.sites)} sites, {growth} parameters"

@@ -1,0 +1,96 @@
+"""Where a model's activations are.
+
+A *site* is a place of the model (`parent.attribute`) that holds an elementwise activation module. Gates
+(Sigmoid, Hardsigmoid, Tanh, Hardtanh, Softmax, GLU ...) squash their input to weigh something else by it:
+they are not sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from .module import PWLU
+
+SITE_TYPES = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU),
+    *(nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus, PWLU),
+)
+
+# timm's own activation classes, by name: this package depends on torch alone and must not import timm.
+TIMM_SITE_NAMES = frozenset(
+    ("Swish", "SwishMe", "Mish", "MishMe", "HardSwish", "HardSwishMe", "HardMish", "HardMishMe")
+    + ("GELU", "GELUTanh", "QuickGELU", "StarReLU", "SquaredReLU")
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call of an activation received; spatial_size leaves out batch and channels."""
+
+    num_channels: int
+    channel_dim: int
+    spatial_size: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(eq=False)
+class Slot:
+    """One site: its name, the module there, every (parent, attribute) that holds it, the measured calls."""
+
+    name: str
+    module: nn.Module
+    holders: list[tuple[nn.Module, str]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+
+    def put(self, module: nn.Module) -> None:
+        """Register `module` in every holder in place of what is there."""
+        for parent, attribute in self.holders:
+            setattr(parent, attribute, module)
+
+
+def is_site_module(module: nn.Module) -> bool:
+    """Return True for PWLU, torch's elementwise activations and timm's; False for gates and the rest."""
+    if isinstance(module, SITE_TYPES):
+        return True
+    return type(module).__module__.startswith("timm.") and type(module).__name__ in TIMM_SITE_NAMES
+
+
+def is_gate(module: nn.Module) -> bool:
+    """Return True for activation modules that are no sites: what their forward calls is their own affair."""
+    home = type(module).__module__
+    return home.startswith("timm.layers.activations") or (
+        home == "torch.nn.modules.activation" and not isinstance(module, nn.MultiheadAttention)
+    )
+
+
+def find_slots(model: nn.Module, is_site: Callable[[nn.Module], bool]) -> list[Slot]:
+    """List the sites of `model` in definition order; nothing inside a site is searched.
+
+    A module with parameters that is registered in several places is one tied site. One without parameters
+    is a site of its own in each place: it was shared for convenience.
+    """
+    slots: dict[Any, Slot] = {}
+    seen = {model}
+
+    def visit(parent: nn.Module, prefix: str) -> None:
+        for attribute, child in parent._modules.items():
+            if child is None:
+                continue
+            if is_site(child):
+                tied = any(True for _ in child.parameters())
+                slot = slots.setdefault(
+                    child if tied else (parent, attribute), Slot(prefix + attribute, child)
+                )
+                slot.holders.append((parent, attribute))
+            elif child not in seen:
+                seen.add(child)
+                visit(child, f"{prefix}{attribute}.")
+
+    visit(model, "")
+    return list(slots.values())

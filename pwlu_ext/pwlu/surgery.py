@@ -1,0 +1,198 @@
+"""Replacing a model's activations in place (the paper's section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+from torch import nn
+
+from .measure import FunctionalUse, measure
+from .module import PWLU
+from .report import ReplacementReport, Site
+from .sites import Call, Slot, find_slots, is_site_module
+
+
+def replace_activations(
+    model: nn.Module,
+    *,
+    input_size: Sequence[int] = (3, 224, 224),
+    make: Callable[..., nn.Module] = PWLU,
+    min_positions: int = 2,
+    channel_dim: int | None = None,
+    is_activation: Callable[[nn.Module], bool] | None = None,
+) -> ReplacementReport:
+    """Put a new activation, `make(num_channels)`, at every activation site of `model` except tiny maps.
+
+    The rule of section 4.1: "we replace all activation layers except those that have tiny input feature
+    maps, such as activations in SE-block". Sites are the elementwise activation modules of torch and timm
+    and any PWLU; gates (Sigmoid, Hardsigmoid, Tanh, Softmax ...) are not sites. Channels and map sizes are
+    measured by one forward on a batch of one zero input, in eval mode and without gradients; training flags
+    and buffers are restored. Call it before the optimizer, DistributedDataParallel or torch.compile see the
+    model. If an error is raised, the model is as it was.
+
+    Left as they are, and reported with the reason: sites with fewer than `min_positions` spatial positions,
+    sites that never ran, a module called with several widths, activations called as functions (`F.relu`).
+    A module called several times with one width gets one new module that serves all the calls, as before. One
+    parameter-free module registered in several places gets a new module in each place.
+
+    A new module goes to its site's device, takes its predecessor's training flag and, if it has one, the
+    `inplace` flag (only the model's author knows whether the site's input is read again). It keeps the dtype
+    that `make` gave it (float32 serves lower precision under AMP), but is float64 if the site's input is.
+
+    Args:
+        model: any module whose forward takes one batched tensor.
+        input_size: shape of one input without the batch dimension, e.g. (3, 224, 224).
+        make: called as `make(num_channels)`; where the channels are not in dimension 1, as
+            `make(num_channels, channel_dim=-1)`.
+        min_positions: fewest spatial positions (product of all sizes but batch and channels) that a site
+            must have. The default leaves 1x1 maps (SE blocks, after global pooling) and (batch, channels)
+            inputs alone.
+        channel_dim: channel dimension of all sites. None infers it for each from the linear, convolution or
+            normalisation layer that made its input (where none did, e.g. after a sum, the last one that ran):
+            the dimension, 1 or -1, that has this layer's width; if both or neither have it, -1 after a linear
+            layer (ViT, ConvNeXt's MLP) and 1 after a convolution.
+        is_activation: names further modules that are sites, e.g. activations of another package.
+
+    Returns:
+        The report; its printed table ends with e.g. `replaced 17 of 17 sites, +0.7 % parameters`.
+
+    Raises:
+        ValueError: nothing could be replaced, the model does not run at `input_size`, `make` is unfit, or an
+            argument has a wrong value.
+    """
+
+    def is_site(module: nn.Module) -> bool:
+        return is_site_module(module) or (is_activation is not None and is_activation(module))
+
+    size = _checked_arguments(model, input_size, make, min_positions)
+    if is_site(model):
+        raise ValueError(
+            f"model is itself an activation ({type(model).__name__}), so nothing holds it that could hold a "
+            f"new one; call make(num_channels) yourself, or wrap the model in nn.Sequential"
+        )
+    before = _count_parameters(model)
+    slots = find_slots(model, is_site)
+    functional = _measured(model, slots, size, channel_dim)
+    kept = {slot: _reason_to_keep(slot.calls, min_positions) for slot in slots}
+    new = {slot: _new_module(slot, make) for slot in slots if not kept[slot]}
+    sites = [_slot_site(slot, kept[slot]) for slot in slots] + [_function_site(use) for use in functional]
+    if not new:
+        raise ValueError(_nothing_replaced(model, sites, before))
+    for slot, module in new.items():
+        slot.put(module)
+    return ReplacementReport(tuple(sites), before, _count_parameters(model))
+
+
+def _checked_arguments(
+    model: nn.Module, input_size: Sequence[int], make: Callable[..., nn.Module], min_positions: int
+) -> tuple[int, ...]:
+    """Check the arguments that need no measuring; return `input_size` as a tuple."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            "model is wrapped in DistributedDataParallel: replace its activations before wrapping"
+        )
+    if not callable(make):
+        raise ValueError(
+            f"make is {make!r}, expected a callable that takes the channel count, e.g. pwlu.PWLU"
+        )
+    if not isinstance(min_positions, int) or min_positions < 1:
+        raise ValueError(f"min_positions is {min_positions!r}, expected an integer >= 1")
+    sizes = tuple(input_size) if isinstance(input_size, Sequence) else ()
+    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError(
+            f"input_size is {input_size!r}, expected the shape of one input without the batch dimension, "
+            f"e.g. (3, 224, 224)"
+        )
+    return sizes
+
+
+def _measured(
+    model: nn.Module, slots: list[Slot], size: tuple[int, ...], channel_dim: int | None
+) -> list[FunctionalUse]:
+    """`measure`, with the model's own error turned into one that names `input_size`."""
+    try:
+        return measure(model, slots, size, channel_dim)
+    except Exception as error:
+        raise ValueError(
+            f"the measuring forward of {type(model).__name__} at input_size={size} failed "
+            f"({type(error).__name__}: {error}); check input_size, the shape of one input without the batch "
+            f"dimension, e.g. (channels, height, width), and channel_dim={channel_dim}"
+        ) from error
+
+
+def _reason_to_keep(calls: list[Call], min_positions: int) -> str:
+    """Why a site with these calls stays as it is; empty if it is to be replaced."""
+    if not calls:
+        return "never ran in the measuring forward"
+    widths = sorted({call.num_channels for call in calls})
+    if len(widths) > 1:
+        return (
+            f"one module called with {', '.join(map(str, widths))} channels: no new one could serve them all"
+        )
+    if len({call.channel_dim for call in calls}) > 1:
+        return "one module called with its channels in different dimensions"
+    if max(prod(call.spatial_size) for call in calls) < min_positions:
+        return f"tiny map, fewer than {min_positions} positions"
+    return ""
+
+
+def _new_module(slot: Slot, make: Callable[..., nn.Module]) -> nn.Module:
+    """Build the new activation of a slot."""
+    call = slot.calls[0]
+    module = _call_make(make, call, slot.name)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"make({call.num_channels}) returned {type(module).__name__}, expected an nn.Module")
+    if isinstance(getattr(module, "inplace", None), bool):
+        module.inplace = bool(getattr(slot.module, "inplace", False))  # type: ignore[assignment]
+    dtype = torch.float64 if call.dtype == torch.float64 else None
+    return module.to(device=call.device, dtype=dtype).train(slot.module.training)
+
+
+def _call_make(make: Callable[..., nn.Module], call: Call, name: str) -> nn.Module:
+    """Call `make`, with `channel_dim` only where it is needed."""
+    options = {} if call.channel_dim == 1 else {"channel_dim": call.channel_dim}
+    arguments = ", ".join([str(call.num_channels), *(f"{key}={value}" for key, value in options.items())])
+    try:
+        return make(call.num_channels, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"make({arguments}), as site {name!r} needs it, failed with TypeError: {error}; expected "
+            f"make(num_channels), with a channel_dim keyword where the channels are not in dimension 1"
+        ) from error
+
+
+def _slot_site(slot: Slot, reason: str) -> Site:
+    """The report's entry of a slot."""
+    remarks = []
+    if not reason and len(slot.holders) > 1:
+        remarks.append(f"tied: one new module in {len(slot.holders)} places")
+    if not reason and len(slot.calls) > 1:
+        remarks.append(f"one new module serves {len(slot.calls)} calls")
+    return _site(slot.name, type(slot.module).__name__, slot.calls, not reason, reason or "; ".join(remarks))
+
+
+def _function_site(use: FunctionalUse) -> Site:
+    """The report's entry of an activation that is called as a function."""
+    times = f" {len(use.calls)} times" if len(use.calls) > 1 else ""
+    reason = f"called as a function{times}: there is no module to replace"
+    return _site(use.name or "(model)", f"F.{use.function}", use.calls, False, reason)
+
+
+def _site(name: str, kind: str, calls: list[Call], replaced: bool, reason: str) -> Site:
+    widths = {call.num_channels for call in calls}
+    spatial = max((call.spatial_size for call in calls), key=prod, default=None)
+    return Site(name, kind, widths.pop() if len(widths) == 1 else None, spatial, replaced, reason)
+
+
+def _nothing_replaced(model: nn.Module, sites: list[Site], parameters: int) -> str:
+    name = type(model).__name__
+    if not sites:
+        return f"nothing to replace: {name} has no activation site; name its activations by is_activation=..."
+    table = ReplacementReport(tuple(sites), parameters, parameters)
+    return f"nothing was replaced in {name}; every site was kept for the reason given:\n{table}"
+
+
+def _count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,154 @@
+"""Builds two libraries of operators against the LibTorch stable ABI: `_cpu`, and `_cuda` where it can be compiled.
+
+They are two because a library linked with CUDA does not load into a CPU-only torch. What is built:
+
+    PWLU_BUILD_CUDA=auto   (default) the CUDA library if nvcc is found and its major version is torch's
+    PWLU_BUILD_CUDA=1      the CUDA library, or an error that says what is missing
+    PWLU_BUILD_CUDA=0      the CPU library alone
+
+No GPU needs to be visible. TORCH_CUDA_ARCH_LIST overrides the architectures.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.resolve()
+os.chdir(ROOT)
+
+# The oldest torch whose ABI is used, as its headers spell a version: 2.10.0
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+
+
+def find_nvcc() -> str | None:
+    """The compiler of CUDA_HOME if that is set, otherwise the one on PATH."""
+    home = os.environ.get("CUDA_HOME")
+    if home:
+        return shutil.which("nvcc", path=os.path.join(home, "bin"))
+    return shutil.which("nvcc")
+
+
+def toolkit_folder(nvcc: str) -> str:
+    """The folder that nvcc itself works from: the one on PATH may be a wrapper that lies elsewhere."""
+    plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
+    top = re.search(r"^#\$ TOP=(.*)$", plan.stderr, re.MULTILINE)
+    if top is None:
+        raise SystemExit(f"pwlu: '{nvcc} --dryrun' does not name its toolkit folder. Set CUDA_HOME to it.")
+    return os.path.realpath(top.group(1).strip())
+
+
+def nvcc_version(nvcc: str) -> tuple[int, int]:
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    release = re.search(r"release (\d+)\.(\d+)", text)
+    if release is None:
+        raise SystemExit(f"pwlu: cannot read a version from '{nvcc} --version': {text!r}")
+    return int(release.group(1)), int(release.group(2))
+
+
+def default_architectures(version: tuple[int, int]) -> str:
+    """Volta to Blackwell, as far as the toolkit knows them (CUDA 13 dropped sm_70; 12.8 brought sm_100)."""
+    if version >= (13, 0):
+        return "7.5;8.0;9.0;10.0+PTX"
+    if version >= (12, 8):
+        return "7.0;7.5;8.0;9.0;10.0+PTX"
+    return "7.0;7.5;8.0;9.0+PTX"
+
+
+def why_not_cuda(nvcc: str | None, torch_cuda: str | None) -> str | None:
+    """A sentence that says why the CUDA library cannot be built here, or None."""
+    if nvcc is None:
+        return "nvcc was not found (neither in CUDA_HOME/bin nor on PATH)"
+    if torch_cuda is None:
+        return "this torch is a CPU-only build"
+    found = nvcc_version(nvcc)
+    if found[0] != int(torch_cuda.split(".")[0]):
+        return f"nvcc is CUDA {found[0]}.{found[1]}, but torch was built with CUDA {torch_cuda}"
+    return None
+
+
+def choose_cuda(torch_cuda: str | None) -> str | None:
+    """The nvcc to build with, or None for a CPU-only build; says what it chose and why."""
+    choice = os.environ.get("PWLU_BUILD_CUDA", "auto")
+    if choice not in ("auto", "0", "1"):
+        raise SystemExit(f"pwlu: PWLU_BUILD_CUDA is {choice!r}, expected auto, 1 or 0.")
+    if choice == "0":
+        print("pwlu: building the CPU library alone (PWLU_BUILD_CUDA=0)")
+        return None
+    nvcc = find_nvcc()
+    obstacle = why_not_cuda(nvcc, torch_cuda)
+    if obstacle is None:
+        print(f"pwlu: building the CPU and the CUDA library ({nvcc})")
+        return nvcc
+    if choice == "1":
+        raise SystemExit(f"pwlu: PWLU_BUILD_CUDA=1, but {obstacle}.")
+    print(f"pwlu: building the CPU library alone: {obstacle}")
+    return None
+
+
+def main() -> None:
+    import torch
+
+    nvcc = choose_cuda(torch.version.cuda)
+    info: dict[str, object] = {"torch": torch.__version__, "cuda": nvcc is not None}
+    if nvcc is not None:
+        # torch reads both when cpp_extension is imported
+        os.environ["CUDA_HOME"] = toolkit_folder(nvcc)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_architectures(nvcc_version(nvcc)))
+        info["cuda_toolkit"] = ".".join(map(str, nvcc_version(nvcc)))
+        info["cuda_architectures"] = re.split(r"[;\s]+", os.environ["TORCH_CUDA_ARCH_LIST"].strip())
+    (ROOT / "pwlu" / "_build_info.json").write_text(json.dumps(info, indent=2) + "\n")
+    build(with_cuda=nvcc is not None)
+
+
+def build(*, with_cuda: bool) -> None:
+    from setuptools import setup
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+    # gcc 12 takes the intrinsics' "undefined" operands for uses of uninitialised variables
+    flags = [
+        "-O3",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wno-unknown-warning-option",
+        "-Wno-maybe-uninitialized",
+        STABLE_ABI,
+    ]
+    headers = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h"))
+
+    def sources(*patterns: str) -> list[str]:
+        return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
+
+    extensions = [
+        CppExtension(
+            "pwlu._cpu",
+            sources("csrc/*.cpp", "csrc/cpu/*.cpp"),
+            extra_compile_args={"cxx": flags},
+            depends=headers,
+            py_limited_api=True,
+        )
+    ]
+    if with_cuda:
+        extensions.append(
+            CUDAExtension(
+                "pwlu._cuda",
+                sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
+                extra_compile_args={
+                    "cxx": [*flags, "-DUSE_CUDA"],
+                    "nvcc": ["-O3", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"],
+                },
+                depends=headers,
+                py_limited_api=True,
+            )
+        )
+    setup(
+        ext_modules=extensions,
+        cmdclass={"build_ext": BuildExtension},
+        options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    )
+
+
+if __name__ == "__main__":
+    main()

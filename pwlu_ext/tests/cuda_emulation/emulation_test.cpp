@@ -1,0 +1,224 @@
+// Runs the CUDA kernels on the CPU and compares with the specification. Prints a line per failure; exits with 1 if any.
+//
+// Also checked: nothing is written outside the outputs and all of them is; and the order in which the threads of a block
+// run between two barriers does not change a bit (it would if there were a race).
+#include "problem.h"
+
+// The sources themselves: what is tested is what nvcc compiles.
+#include "../../csrc/cuda/backward.cu"
+#include "../../csrc/cuda/forward.cu"
+
+namespace pwlu::cuda::test {
+namespace {
+
+int failures = 0;
+
+template <typename... Arguments>
+void fail(const Shape& s, const char* type, const char* format, Arguments... arguments) {
+  ++failures;
+  if (failures > 40) return;
+  printf("%s outer %lld channels %lld inner %lld intervals %d misalignment %d%s: ", type, (long long)s.layout.outer,
+         (long long)s.layout.channels, (long long)s.layout.inner, s.num_intervals, s.misalignment,
+         s.unusual ? " unusual" : "");
+  printf(format, arguments...);
+  printf("\n");
+}
+
+template <typename X>
+struct Kind;
+template <>
+struct Kind<float> {
+  static constexpr Element kElement = Element::kFloat;
+  static constexpr const char* kName = "float32";
+  static constexpr double kRounding = 0x1p-24;
+};
+template <>
+struct Kind<double> {
+  static constexpr Element kElement = Element::kDouble;
+  static constexpr const char* kName = "float64";
+  static constexpr double kRounding = 0x1p-53;
+};
+template <>
+struct Kind<Half> {
+  static constexpr Element kElement = Element::kHalf;
+  static constexpr const char* kName = "float16";
+  static constexpr double kRounding = 0x1p-11;
+};
+template <>
+struct Kind<BFloat16> {
+  static constexpr Element kElement = Element::kBFloat16;
+  static constexpr const char* kName = "bfloat16";
+  static constexpr double kRounding = 0x1p-8;
+};
+
+// So small that even little tensors are cut into several pieces.
+constexpr Split kSmallPieces = {64, 150};
+
+template <typename X>
+const char* run(const Problem<X>& p, Answer<X>* answer) {
+  ForwardCall forward_call = {Kind<X>::kElement, p.shape.layout, p.shape.num_intervals, p.parameters(), p.x.data(),
+                              answer->y.data()};
+  BackwardCall call = {Kind<X>::kElement, p.shape.layout,  p.shape.num_intervals, p.parameters(),
+                       p.g.data(),        p.x.data(),      answer->grad_x.data(),
+                       {answer->left.data(), answer->right.data(), answer->points.data(), answer->left_slope.data(),
+                        answer->right_slope.data()}};
+  forward_call.runs = forward_call.columns = call.runs = call.columns = kSmallPieces;
+  const char* error = forward(forward_call, nullptr);
+  if (error) return error;
+  Guarded<double> workspace((workspace_bytes(call) + 7) / 8, 0);
+  error = backward(call, workspace.data(), nullptr);
+  return error || workspace.guards_hold() ? error : "wrote outside the workspace";
+}
+
+// Equal to within `tolerance`; both NaN; or both beyond what float can tell from infinity.
+bool close(double got, double expected, double tolerance) {
+  if (std::isnan(expected)) return std::isnan(got);
+  if (std::abs(expected) > 1e30) return std::abs(got) > 1e30 && std::signbit(got) == std::signbit(expected);
+  return std::abs(got - expected) <= tolerance;
+}
+
+template <typename X>
+void compare_elements(const Problem<X>& p, const Answer<X>& answer, const Expected<X>& expected) {
+  using T = Scalar<X>;
+  for (int64_t i = 0; i < p.count; ++i) {
+    const double y = widen(answer.y.data()[i]), wanted = widen(expected.y.data()[i]);
+    const Curve<T> curve = p.curve(p.channel(i));
+    // Next to a boundary, y is as good as x - left is.
+    const double span = std::abs(double(curve.right - curve.left) * curve.right_slope);
+    const double tolerance = 2 * Kind<X>::kRounding * std::abs(wanted) +
+                             Kind<T>::kRounding * (4 * span + 16 * p.shape.num_intervals * (4 + std::abs(wanted)));
+    if (!close(y, wanted, tolerance)) {
+      fail(p.shape, Kind<X>::kName, "y[%lld] = %.9g, expected %.9g at x = %.9g", (long long)i, y, wanted,
+           double(widen(p.x.data()[i])));
+      return;
+    }
+  }
+  if (answer.grad_x.same_bits(expected.grad_x)) return;
+  for (int64_t i = 0; i < p.count; ++i) {
+    const double got = widen(answer.grad_x.data()[i]), wanted = widen(expected.grad_x.data()[i]);
+    if (got != wanted) {
+      fail(p.shape, Kind<X>::kName, "grad_x[%lld] = %.9g, expected %.9g at x = %.9g", (long long)i, got, wanted,
+           double(widen(p.x.data()[i])));
+      return;
+    }
+  }
+}
+
+template <typename X>
+void compare_parameters(const Problem<X>& p, const char* name, const std::vector<Scalar<X>>& got,
+                        const std::vector<Scalar<X>>& wanted, const Expected<X>& expected, bool times_slope) {
+  using T = Scalar<X>;
+  const size_t per_channel = got.size() / expected.size.size();
+  for (size_t i = 0; i < got.size(); ++i) {
+    const size_t c = i / per_channel;
+    const double tolerance = 64 * Kind<T>::kRounding * expected.size[c] * p.shape.num_intervals;
+    if (!close(got[i], wanted[i], times_slope ? tolerance * expected.steepest[c] : tolerance)) {
+      fail(p.shape, Kind<X>::kName, "gradient of %s[%zu] = %.9g, expected %.9g", name, i, double(got[i]),
+           double(wanted[i]));
+      return;
+    }
+  }
+}
+
+template <typename X>
+bool same_bits(const Answer<X>& a, const Answer<X>& b) {
+  const auto same = [](const auto& u, const auto& v) { return memcmp(u.data(), v.data(), u.size() * sizeof(u[0])) == 0; };
+  return a.y.same_bits(b.y) && a.grad_x.same_bits(b.grad_x) && same(a.left, b.left) && same(a.right, b.right) &&
+         same(a.points, b.points) && same(a.left_slope, b.left_slope) && same(a.right_slope, b.right_slope);
+}
+
+template <typename X>
+void check(const Shape& shape) {
+  const Problem<X> p(shape, 7);
+  Answer<X> answer(p);
+  emulation::shuffled = false;
+  if (const char* error = run(p, &answer)) return fail(shape, Kind<X>::kName, "%s", error);
+  const Expected<X> expected(p);
+  compare_elements(p, answer, expected);
+  compare_parameters(p, "left", answer.left, expected.left, expected, true);
+  compare_parameters(p, "right", answer.right, expected.right, expected, true);
+  compare_parameters(p, "points", answer.points, expected.points, expected, false);
+  compare_parameters(p, "left_slope", answer.left_slope, expected.left_slope, expected, false);
+  compare_parameters(p, "right_slope", answer.right_slope, expected.right_slope, expected, false);
+  if (!answer.y.guards_hold() || !answer.grad_x.guards_hold()) fail(shape, Kind<X>::kName, "wrote outside an output");
+
+  Answer<X> again(p);
+  emulation::shuffled = true;
+  run(p, &again);
+  if (!same_bits(answer, again)) fail(shape, Kind<X>::kName, "the order of threads changes the result: a race");
+}
+
+void check_all_types(const Shape& shape) {
+  check<float>(shape);
+  check<double>(shape);
+  check<Half>(shape);
+  check<BFloat16>(shape);
+}
+
+// {outer, channels, inner}: NCHW with images of every alignment, one function for a whole tensor, channels_last from one
+// channel to several tiles, and images too small to be runs.
+constexpr Layout kLayouts[] = {
+    {2, 3, 64},  {3, 2, 100}, {2, 3, 81},  {1, 2, 66},   {9, 1, 130}, {1, 1, 1},  {1, 1, 7},  {1, 1, 4096},
+    {70, 8, 1},  {33, 24, 1}, {50, 40, 1}, {13, 100, 1}, {9, 1, 64},  {11, 3, 1}, {40, 2, 1}, {5, 300, 1},
+    {6, 16, 49}, {7, 5, 49},  {8, 6, 2},   {20, 3, 5},   {3, 37, 4},  {2, 2, 63}, {1, 9, 1},  {17, 33, 3},
+};
+
+void check_layouts() {
+  constexpr int kIntervals[] = {16, 1, 5, 33};
+  int index = 0;
+  for (const Layout& layout : kLayouts) {
+    check_all_types({layout, kIntervals[index % 4], 0, index % 2 == 0});
+    check_all_types({layout, kIntervals[(index + 2) % 4], index % 3, index % 2 == 1});
+    ++index;
+  }
+}
+
+// From one interval to tables that do not fit into shared memory, in both shapes of work.
+void check_numbers_of_intervals() {
+  for (const int intervals : {1, 2, 3, 4, 8, 20, 21, 22, 46, 47, 64, 65, 94, 127, 200, 300}) {
+    check_all_types({{5, 2, 96}, intervals, 0, true});
+    check_all_types({{60, 16, 1}, intervals, 0, false});
+  }
+  check_all_types({{1, 1, 4000}, 3500, 0, false});
+  check_all_types({{1, 1, 4000}, 7000, 0, true});
+}
+
+// locate_quickly must equal the specification to the bit, above all where x is next to a knot.
+template <typename T>
+void check_location() {
+  std::mt19937 random(3);
+  const auto uniform = [&](double low, double high) { return std::uniform_real_distribution<double>(low, high)(random); };
+  for (int trial = 0; trial < 20000; ++trial) {
+    const int intervals = 1 + trial % 64;
+    const T left = T(uniform(-4, 2) * std::exp2(uniform(-30, 30)));
+    const T right = left + T(uniform(0, 4) * std::exp2(uniform(-30, 30)));
+    const Curve<T> curve = make_curve(left, right, T(0), T(1), intervals);
+    if (!is_plain(curve)) continue;
+    for (int knot = 0; knot <= intervals; ++knot) {
+      T x = knot == intervals ? right : left + T(knot) * curve.interval;
+      if (knot % 2) x = T(uniform(double(left), double(right)));
+      for (const T near : {x, std::nextafter(x, left), std::nextafter(x, right), -x, 3 * x}) {
+        const Location<T> wanted = locate(near, curve, intervals);
+        const Place<T> got = locate_quickly(near, curve, intervals);
+        if (got.interval == wanted.bin - 1 && got.coordinate == wanted.coordinate) continue;
+        fail({{}, intervals, 0, false}, Kind<T>::kName, "located %.17g in [%.17g, %.17g]: %d, %.17g; expected %d, %.17g",
+             double(near), double(left), double(right), got.interval, double(got.coordinate), wanted.bin - 1,
+             double(wanted.coordinate));
+        return;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pwlu::cuda::test
+
+int main() {
+  using namespace pwlu::cuda::test;
+  check_location<float>();
+  check_location<double>();
+  check_layouts();
+  check_numbers_of_intervals();
+  printf("%d failures\n", failures);
+  return failures != 0;
+}

@@ -1,0 +1,131 @@
+"""What the tests share: random functions, inputs clear of the knots, the comparison with the reference."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pwlu import PWLU, pwlu_reference
+
+NAMES = ("left", "right", "points", "left_slope", "right_slope")
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+ROOT = Path(__file__).parents[2]
+
+Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Operator = Callable[..., Tensor]
+
+
+def random_parameters(
+    groups: int, num_intervals: int, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0
+) -> Parameters:
+    """Functions with boundaries around -1.5 and 1.5, and points and slopes of either sign."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return (low + (high - low) * torch.rand(shape, generator=generator)).to(device, dtype)
+
+    left, right = uniform(-2.5, -0.5, groups), uniform(0.5, 2.5, groups)
+    points = uniform(-2, 2, groups, num_intervals + 1)
+    return left, right, points, uniform(-2, 2, groups), uniform(-2, 2, groups)
+
+
+def bent_module(num_parameters: int = 3, num_intervals: int = 5, device: str = "cpu") -> PWLU:
+    """A PWLU that is no ReLU any more: with :func:`random_parameters`."""
+    module = PWLU(num_parameters, num_intervals, device=device)
+    values = random_parameters(num_parameters, num_intervals, device=device)
+    with torch.no_grad():
+        for name, value in zip(NAMES, values, strict=True):
+            getattr(module, name).copy_(value)
+    return module
+
+
+def channel_shape(dims: int, groups: int, channel_dim: int) -> list[int]:
+    """The shape that lets a vector of `groups` numbers broadcast along `channel_dim`."""
+    shape = [1] * dims
+    if groups > 1:
+        shape[channel_dim] = groups
+    return shape
+
+
+def spread_inputs(
+    shape: tuple[int, ...],
+    parameters: Parameters,
+    channel_dim: int = 1,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 1,
+) -> Tensor:
+    """Inputs over both tails and all intervals, none near a knot, where the gradient jumps."""
+    left, right, points, *_ = (p.detach().double().cpu() for p in parameters)
+    groups, num_intervals = points.shape[0], points.shape[1] - 1
+    generator = torch.Generator().manual_seed(seed)
+    margin = max(2, num_intervals // 3)
+    cell = torch.randint(-margin, num_intervals + margin, shape, generator=generator)
+    position = cell + 0.1 + 0.8 * torch.rand(shape, generator=generator, dtype=torch.float64)
+    view = channel_shape(len(shape), groups, channel_dim)
+    interval = ((right - left) / num_intervals).view(view)
+    return (left.view(view) + position * interval).to(parameters[0].device, dtype)
+
+
+def random_gradient(x: Tensor, seed: int = 2) -> Tensor:
+    """An upper gradient with the shape, dtype and device of x."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
+
+
+def evaluate(
+    operator: Operator, x: Tensor, parameters: Parameters, grad: Tensor, channel_dim: int = 1
+) -> dict[str, Tensor]:
+    """y and the gradients of all six inputs."""
+    x = x.detach().requires_grad_()
+    parameters = tuple(p.detach().requires_grad_() for p in parameters)
+    y = operator(x, *parameters, channel_dim=channel_dim)
+    gradients = torch.autograd.grad(y, (x, *parameters), grad)
+    return {"y": y.detach(), **dict(zip(("x", *NAMES), gradients, strict=True))}
+
+
+def assert_matches_reference(
+    operator: Operator, x: Tensor, parameters: Parameters, channel_dim: int = 1, grad: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Compare with the reference in float64, to the rounding of x's dtype; returns the operator's results.
+
+    The parameters' gradients are sums of terms that may cancel: their error is relative to the largest one.
+    """
+    grad = random_gradient(x) if grad is None else grad
+    actual = evaluate(operator, x, parameters, grad, channel_dim)
+    exact = tuple(p.double() for p in parameters)
+    expected = evaluate(pwlu_reference, x.double(), exact, grad.double(), channel_dim)
+    arithmetic = 1e-12 if x.dtype == torch.float64 else 2e-5
+    rounding = 0.505 * torch.finfo(x.dtype).eps  # to nearest
+    for name, value in actual.items():
+        of_x = name in ("x", "y")
+        assert value.dtype == (x.dtype if of_x else parameters[0].dtype), name
+        scale = expected[name].abs().max().item() if expected[name].numel() else 0.0
+        torch.testing.assert_close(
+            value.double(),
+            expected[name],
+            rtol=rounding if of_x else 0,
+            atol=arithmetic * max(1.0, scale),
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+    return actual
+
+
+def environment_of_one_thread(**more: str) -> dict[str, str]:
+    """This process's environment, for one that it starts."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def run_python(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python in a process of its own, from the repository's root; returns output and exit code."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment_of_one_thread(**environment),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

@@ -1,0 +1,233 @@
+"""What the operator does where the paper's formula is silent, or where rounding decides."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pwlu import PWLU, pwlu, pwlu_reference
+from pwlu_ext.tests.helpers import (
+    DTYPES,
+    NAMES,
+    assert_matches_reference,
+    evaluate,
+    random_parameters,
+    spread_inputs,
+)
+
+INF, NAN = math.inf, math.nan
+LARGEST = torch.finfo(torch.float32).max
+
+
+def function(
+    left: float, right: float, points: list[float], left_slope: float, right_slope: float, device: str = "cpu"
+) -> tuple[Tensor, ...]:
+    numbers = ([left], [right], [points], [left_slope], [right_slope])
+    return tuple(torch.tensor(n, device=device) for n in numbers)
+
+
+def assert_same_as_reference(x: Tensor, parameters: tuple[Tensor, ...], grad: Tensor | None = None) -> None:
+    """In the dtype of x, NaN and infinities included; for numbers of which no other dtype is an image."""
+    grad = torch.ones_like(x) if grad is None else grad
+    actual = evaluate(pwlu, x, parameters, grad)
+    expected = evaluate(pwlu_reference, x, parameters, grad)
+    for name in actual:
+        torch.testing.assert_close(actual[name], expected[name], equal_nan=True, msg=name)
+
+
+# NaN and infinity in x
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_nan_stays_where_it_is(device: str, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    kept = torch.float64 if dtype == torch.float64 else torch.float32
+    parameters = random_parameters(3, 16, kept, device)
+    x = spread_inputs((2, 3, 5, 7), parameters, dtype=dtype).contiguous(memory_format=memory_format)
+    spoilt = x.clone(memory_format=torch.preserve_format)
+    spoilt[:, 1, 2:4, ::2] = NAN
+    y, clean = pwlu(spoilt, *parameters), pwlu(x, *parameters)
+    assert torch.equal(y.isnan(), spoilt.isnan())
+    assert torch.equal(y[~spoilt.isnan()], clean[~spoilt.isnan()])
+
+
+def test_nan_spoils_the_gradients_of_its_own_channel_only(device: str) -> None:
+    parameters = random_parameters(3, 4, device=device)
+    x = spread_inputs((2, 3, 40), parameters)
+    clean = evaluate(pwlu, x, parameters, torch.ones_like(x))
+    x[0, 1, 7] = NAN
+    spoilt = evaluate(pwlu, x, parameters, torch.ones_like(x))
+    assert_same_as_reference(x, parameters)
+    for name in NAMES:
+        assert torch.equal(spoilt[name][[0, 2]], clean[name][[0, 2]]), name
+
+
+@pytest.mark.parametrize(
+    ("left_slope", "right_slope", "y_left", "y_right"),
+    [(0.0, 1.0, 5.0, INF), (2.0, -3.0, -INF, -INF), (-1.0, 0.0, INF, 7.0), (-0.0, -0.0, 5.0, 7.0)],
+)
+def test_infinity_follows_its_tail(
+    device: str, left_slope: float, right_slope: float, y_left: float, y_right: float
+) -> None:
+    """ReLU of -inf is 0, so a flat tail must not make 0 * inf = NaN of it."""
+    parameters = function(-1.0, 1.0, [5.0, 6.0, 7.0], left_slope, right_slope, device)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        x = torch.tensor([-INF, INF] * 20, device=device, dtype=dtype)
+        assert pwlu(x, *parameters).tolist() == [y_left, y_right] * 20
+
+
+@pytest.mark.parametrize("slopes", [(0.0, 1.0), (0.5, -2.0), (0.0, 0.0)])
+def test_gradients_at_infinity_are_no_nan(device: str, slopes: tuple[float, float]) -> None:
+    parameters = function(-1.0, 1.0, [0.0, 2.0, 1.0], *slopes, device)
+    x = torch.tensor([-INF, INF, 0.3, -INF], device=device)
+    for grad in ([1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.5, -0.25, 0.0, -0.5]):
+        upper = torch.tensor(grad, device=device)
+        assert_same_as_reference(x, parameters, upper)
+        result = evaluate(pwlu, x, parameters, upper)
+        assert all(not result[name].isnan().any() for name in ("x", *NAMES))
+        assert result["x"].tolist() == [
+            grad[0] * slopes[0],
+            grad[1] * slopes[1],
+            -grad[2],
+            grad[3] * slopes[0],
+        ]
+
+
+# Boundaries that meet or cross
+
+
+@pytest.mark.parametrize("right", [1.0, 0.0, -5.0, 1.0 + 1e-7, math.nextafter(1.0, 2.0)])
+def test_collapsed_function_is_its_two_tails(device: str, right: float) -> None:
+    parameters = function(1.0, right, [3.0, 9.0, 4.0], 0.5, -2.0, device)
+    right = parameters[1].item()  # as float32 has it
+    x = torch.tensor([-4.0, 0.0, 0.999, 2.0, 30.0], device=device)
+    result = evaluate(pwlu, x, parameters, torch.ones_like(x))
+    below = [3 + (v - 1) * 0.5 for v in x.tolist()[:3]]
+    above = [4 + (v - right) * -2 for v in x.tolist()[3:]]
+    assert result["y"].tolist() == pytest.approx(below + above, rel=1e-6)
+    assert result["x"].tolist() == [0.5, 0.5, 0.5, -2.0, -2.0]
+    assert result["points"].tolist() == [[3.0, 0.0, 2.0]]
+    assert result["left"].item() == -1.5 and result["right"].item() == 4.0
+    assert_same_as_reference(x, parameters)
+
+
+def test_collapsed_x_at_left_takes_the_right_tail(device: str) -> None:
+    parameters = function(1.0, -1.0, [3.0, 9.0, 4.0], 0.5, -2.0, device)
+    assert pwlu(torch.tensor([1.0], device=device), *parameters).item() == 4 + 2 * -2
+
+
+def test_some_channels_collapsed(device: str) -> None:
+    left, right, *others = random_parameters(20, 8, device=device)
+    right[::3] = left[::3] - 0.25
+    parameters = (left, right, *others)
+    x = spread_inputs((2, 20, 5, 3), random_parameters(20, 8, device=device))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert_matches_reference(pwlu, x.contiguous(memory_format=layout), parameters)
+
+
+@pytest.mark.parametrize("start", [0.0, -0.3, 1e-3])
+def test_collapsed_function_stays_finite_while_it_learns(start: float) -> None:
+    torch.manual_seed(0)
+    module = PWLU(3, num_intervals=4)
+    with torch.no_grad():
+        module.right.copy_(module.left + start)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.3, momentum=0.9)
+    losses = []
+    for _ in range(50):
+        x = torch.randn(16, 3)
+        loss = (module(x) - x.abs()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        assert all(p.isfinite().all() for p in module.parameters())
+    assert math.isfinite(losses[-1]) and losses[-1] < losses[0]
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 3, 0), (0, 3), (2, 3, 0, 5), (0, 3, 4, 4)], ids=str)
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_empty_input(device: str, shape: tuple[int, ...], groups: int, dtype: torch.dtype) -> None:
+    x = torch.empty(shape, device=device, dtype=dtype)
+    result = evaluate(pwlu, x, random_parameters(groups, 4, device=device), torch.empty_like(x))
+    assert result["y"].shape == shape and result["y"].dtype == dtype
+    assert result["x"].shape == shape
+    assert all(not result[name].any() for name in NAMES)
+
+
+def test_no_channels(device: str) -> None:
+    x = torch.empty(2, 0, 3, device=device)
+    assert pwlu(x, *random_parameters(1, 4, device=device)).shape == x.shape
+
+
+def test_one_interval(device: str) -> None:
+    parameters = function(-1.0, 3.0, [2.0, 4.0], 0.5, -1.0, device)
+    x = torch.tensor([-2.0, -1.0, 1.0, 2.5, 3.0, 5.0], device=device)
+    assert pwlu(x, *parameters).tolist() == [1.5, 2.0, 3.0, 3.75, 4.0, 2.0]
+
+
+# Very large and very small numbers
+
+
+def test_huge_inputs(device: str) -> None:
+    x = torch.tensor([-LARGEST, -1e38, -1e20, 1e20, 1e38, LARGEST], device=device)
+    for slopes in ((0.0, 1.0), (0.25, -0.5), (-1.0, 0.0), (3.0, 3.0)):
+        parameters = function(-1.0, 1.0, [0.0, 2.0, 1.0], *slopes, device)
+        y = pwlu(x, *parameters)
+        expected = [max(-INF, v) * slopes[v > 0] for v in x.double().tolist()]
+        expected = [math.copysign(INF, e) if abs(e) > LARGEST else e for e in expected]
+        torch.testing.assert_close(
+            y.double().cpu(), torch.tensor(expected), rtol=1e-6, atol=2.1, check_dtype=False
+        )
+        assert_same_as_reference(x, parameters)
+
+
+def test_huge_boundaries_and_points(device: str) -> None:
+    x = torch.tensor([-3e38, -2e30, 0.0, 1.0, 1e30, 3e38], device=device)
+    assert_same_as_reference(x, function(-1e30, 1e30, [-1e30, 0.0, 5e29], 1.0, 1.0, device))
+    steep = function(-1.0, 1.5, [-1e38, 1e38, 0.0], 0.0, 1.0, device)
+    torch.testing.assert_close(pwlu(x, *steep), pwlu_reference(x, *steep))
+
+
+def test_boundaries_too_far_apart(device: str) -> None:
+    """B_R - B_L is no finite number: no index can be made of it, and the function is its two tails."""
+    x = torch.tensor([-INF, -LARGEST, -1.0, 0.0, 0.9, LARGEST, INF], device=device)
+    parameters = function(-3e38, 3e38, [2.0, 3.0, 1.0], 0.0, 0.0, device)
+    assert pwlu(x, *parameters).tolist() == [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert_same_as_reference(x, parameters)
+
+
+def test_denormal_numbers(device: str) -> None:
+    tiny = [0.0, -0.0, 1e-45, -1e-45, 1e-40, -1e-40, 1.2e-38, -1.2e-38]
+    x = torch.tensor(tiny, device=device)
+    assert_same_as_reference(x, function(-1.0, 1.0, [3.0, 0.0, 1.0], 0.0, 1.0, device))
+    assert_same_as_reference(x, function(0.0, 1.0, [3.0, 0.0, 1.0], 0.5, 1.0, device))
+
+
+@pytest.mark.parametrize("width", [1e-45, 1e-39, 1e-37])
+def test_intervals_too_narrow_to_be_inverted(device: str, width: float) -> None:
+    """1 / d is no finite number for the first ones: these are collapsed."""
+    x = torch.tensor([-1.0, 0.0, width / 3, width, 1.0], device=device)
+    parameters = function(0.0, width, [2.0, 3.0, 1.0], 0.5, 1.0, device)
+    assert_same_as_reference(x, parameters)
+    assert all(value.isfinite().all() for value in evaluate(pwlu, x, parameters, torch.ones_like(x)).values())
+
+
+@pytest.mark.parametrize("broken", NAMES)
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_parameters_that_are_no_numbers(device: str, broken: str, value: float) -> None:
+    """A diverged training: nothing is read out of bounds, and other channels stay as they were."""
+    parameters = dict(zip(NAMES, random_parameters(3, 4, device=device), strict=True))
+    x = spread_inputs((2, 3, 20), tuple(parameters.values()))
+    clean = pwlu(x, *parameters.values())
+    parameters[broken] = parameters[broken].clone()
+    parameters[broken][1] = value
+    y = evaluate(pwlu, x, tuple(parameters.values()), torch.ones_like(x))["y"]
+    assert torch.equal(y[:, [0, 2]], clean[:, [0, 2]])
+    if value != value:
+        torch.testing.assert_close(y, pwlu_reference(x, *parameters.values()), equal_nan=True)

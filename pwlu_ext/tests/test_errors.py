@@ -1,0 +1,175 @@
+"""Every wrong argument raises a ValueError that names it, says what came and what was expected."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pwlu import PWLU, TwoPhaseLearning, pwlu, pwlu_reference
+from pwlu_ext.tests.helpers import NAMES, Operator, random_parameters
+
+BOTH = pytest.mark.parametrize("operator", [pwlu, pwlu_reference], ids=["kernel", "reference"])
+
+
+def arguments(device: str = "cpu", **replaced: Tensor) -> dict[str, Tensor]:
+    """Good arguments for 3 channels and 4 intervals, some of them replaced."""
+    good = {"x": torch.zeros(2, 3, 5), **dict(zip(NAMES, random_parameters(3, 4), strict=True))}
+    return {name: tensor.to(device) for name, tensor in (good | replaced).items()}
+
+
+def assert_refused(operator: Operator, named: dict[str, Tensor], *parts: str, **options: Any) -> None:
+    with pytest.raises(ValueError) as error:
+        operator(*named.values(), **options)
+    message = str(error.value)
+    assert message.startswith("pwlu: ")
+    for part in parts:
+        assert part in message, message
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "dtype", [torch.int32, torch.int64, torch.bool, torch.uint8, torch.complex64], ids=str
+)
+def test_dtype_of_x(operator: Operator, dtype: torch.dtype) -> None:
+    named = arguments(x=torch.zeros(2, 3, 5, dtype=dtype))
+    assert_refused(operator, named, "`x`", "float64, float32, float16 or bfloat16")
+
+
+def test_dtype_of_x_that_came_is_named() -> None:
+    assert_refused(pwlu, arguments(x=torch.zeros(2, 3, dtype=torch.int64)), "int64")
+
+
+@BOTH
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("x_dtype", "came", "expected"),
+    [
+        (torch.float32, torch.float16, "float32"),
+        (torch.float32, torch.float64, "float32"),
+        (torch.bfloat16, torch.bfloat16, "float32"),
+        (torch.float16, torch.int64, "float32"),
+        (torch.float64, torch.float32, "float64"),
+    ],
+)
+def test_dtype_of_a_parameter(
+    operator: Operator, name: str, x_dtype: torch.dtype, came: torch.dtype, expected: str
+) -> None:
+    kept = torch.float64 if x_dtype == torch.float64 else torch.float32
+    named = {key: tensor.to(kept) for key, tensor in arguments().items()}
+    named["x"], named[name] = named["x"].to(x_dtype), named[name].to(came)
+    assert_refused(operator, named, f"`{name}`", expected, str(came).removeprefix("torch."))
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["left", "right", "left_slope", "right_slope"])
+@pytest.mark.parametrize("shape", [(2,), (1,), (3, 1), (), (0,)], ids=str)
+def test_shape_of_a_vector(operator: Operator, name: str, shape: tuple[int, ...]) -> None:
+    came = str(shape)
+    assert_refused(operator, arguments(**{name: torch.zeros(shape)}), f"`{name}`", "(3,)", came)
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (0, 5), (3, 0), (3, 5, 1), ()], ids=str)
+def test_shape_of_the_points(operator: Operator, shape: tuple[int, ...]) -> None:
+    named = arguments(points=torch.zeros(shape))
+    assert_refused(operator, named, "`points`", "(G, num_intervals + 1)", str(shape))
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(2, 4, 5), (3, 2, 5), (2, 1, 3), (3, 0, 4)], ids=str)
+def test_number_of_channels(operator: Operator, shape: tuple[int, ...]) -> None:
+    named = arguments(x=torch.zeros(shape))
+    assert_refused(operator, named, f"{shape}", f"{shape[1]} channels", "parameters are for 3")
+
+
+@BOTH
+@pytest.mark.parametrize("channel_dim", [0, 2, -1, -3])
+def test_channel_dim_of_another_size(operator: Operator, channel_dim: int) -> None:
+    assert_refused(operator, arguments(), "channels in dimension", str(channel_dim), channel_dim=channel_dim)
+
+
+@BOTH
+@pytest.mark.parametrize("channel_dim", [3, -4, 100])
+def test_channel_dim_out_of_range(operator: Operator, channel_dim: int) -> None:
+    assert_refused(
+        operator, arguments(), "`channel_dim`", str(channel_dim), "(2, 3, 5)", channel_dim=channel_dim
+    )
+
+
+@BOTH
+def test_no_dimension_for_channels(operator: Operator) -> None:
+    assert_refused(operator, arguments(x=torch.tensor(1.0)), "`channel_dim`", "()")
+
+
+@BOTH
+@pytest.mark.parametrize("name", NAMES)
+def test_device_of_a_parameter(operator: Operator, name: str) -> None:
+    named = arguments()
+    named[name] = named[name].to("meta")
+    assert_refused(operator, named, f"`{name}`", "meta", "cpu")
+
+
+@BOTH
+def test_device_of_x(operator: Operator) -> None:
+    named = arguments()
+    named["x"] = named["x"].to("meta")
+    assert_refused(operator, named, "`left`", "meta", "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("moved", ["x", *NAMES])
+def test_two_devices(moved: str) -> None:
+    named = arguments()
+    named[moved] = named[moved].cuda()
+    assert_refused(pwlu, named, "`left`" if moved == "x" else f"`{moved}`", "device")
+
+
+def test_gradient_of_another_shape_or_dtype() -> None:
+    named = arguments()
+    for grad in (torch.zeros(2, 3), torch.zeros(2, 3, 5, dtype=torch.float16)):
+        with pytest.raises(ValueError, match=r"`grad` must have the shape \(2, 3, 5\) and dtype float32"):
+            torch.ops.pwlu.backward(grad, *named.values(), 1)
+
+
+def test_module_names_the_mismatch() -> None:
+    with pytest.raises(ValueError, match="4 channels .* parameters are for 3"):
+        PWLU(3)(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="`points` must be float32 for a float32 x, but is float64"):
+        PWLU(3).double()(torch.zeros(2, 3))
+
+
+def test_module_names_the_mismatch_in_phase_1() -> None:
+    module = PWLU(3)
+    TwoPhaseLearning(module, 1)
+    with pytest.raises(ValueError, match=r"3 functions: x of shape \(2, 4\)"):
+        module(torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_parameters": 0}, "`num_parameters` must be a positive integer, but is 0"),
+        ({"num_parameters": 2.0}, "`num_parameters` must be a positive integer, but is 2.0"),
+        ({"num_parameters": True}, "`num_parameters` must be a positive integer, but is True"),
+        ({"num_intervals": 0}, "`num_intervals` must be a positive integer, but is 0"),
+        ({"num_intervals": -3}, "`num_intervals` must be a positive integer, but is -3"),
+        ({"num_intervals": "16"}, "`num_intervals` must be a positive integer, but is '16'"),
+        ({"bound": 0}, "`bound` must be positive and finite, but is 0"),
+        ({"bound": -1.0}, "`bound` must be positive and finite, but is -1.0"),
+        ({"bound": float("inf")}, "`bound` must be positive and finite, but is inf"),
+        ({"bound": float("nan")}, "`bound` must be positive and finite, but is nan"),
+        ({"dtype": torch.float16}, "parameters are float32 or float64, but `dtype` is torch.float16"),
+    ],
+    ids=str,
+)
+def test_arguments_of_the_module(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        PWLU(**{"num_parameters": 3, **options})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, "3", True, None])
+def test_number_of_phase_1_steps(steps: Any) -> None:
+    with pytest.raises(ValueError, match=f"`phase1_steps` must be an integer >= 0, but is {steps!r}"):
+        TwoPhaseLearning(PWLU(1), steps)

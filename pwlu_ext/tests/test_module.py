@@ -1,0 +1,202 @@
+"""The layer: how it starts, moves, is copied and saved, and that it learns."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pwlu import PWLU, TwoPhaseLearning, pwlu
+from pwlu_ext.tests.helpers import NAMES, bent_module
+
+INPUTS = torch.linspace(-8, 8, 1601)
+
+
+def test_parameters_and_buffers() -> None:
+    module = PWLU(5, num_intervals=8)
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    assert shapes == {"left": (5,), "right": (5,), "left_slope": (5,), "right_slope": (5,), "points": (5, 9)}
+    assert {name: tuple(b.shape) for name, b in module.named_buffers()} == {
+        "running_mean": (5,),
+        "running_std": (5,),
+    }
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in module.parameters())
+    assert (module.num_parameters, module.num_intervals, module.bound, module.channel_dim) == (5, 8, 3.0, 1)
+
+
+@pytest.mark.parametrize("bound", [3, 0.5, 10.0])
+@pytest.mark.parametrize("num_intervals", [2, 4, 8, 12, 16, 20, 64])
+def test_starts_as_relu(num_intervals: int, bound: float) -> None:
+    module = PWLU(1, num_intervals, bound)
+    torch.testing.assert_close(module(INPUTS), INPUTS.relu(), rtol=1e-6, atol=1e-6 * bound)
+    assert module.left.item() == -bound and module.right.item() == bound
+    assert module.left_slope.item() == 0 and module.right_slope.item() == 1
+
+
+@pytest.mark.parametrize("num_intervals", [1, 3, 5, 15])
+def test_odd_number_of_intervals_leaves_a_small_gap(num_intervals: int) -> None:
+    """No knot is at 0, so that the interval around 0 rises to the next knot in a straight line."""
+    module = PWLU(1, num_intervals)
+    half = 3 / num_intervals
+    expected = torch.where(INPUTS.abs() < half, (INPUTS + half) / 2, INPUTS.relu())
+    torch.testing.assert_close(module(INPUTS), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_reset_parameters_starts_anew() -> None:
+    module = bent_module(2, 4)
+    module.running_mean.fill_(1)
+    module.running_std.fill_(1)
+    module.reset_parameters()
+    fresh = PWLU(2, 4)
+    for (name, value), expected in zip(module.state_dict().items(), fresh.state_dict().values(), strict=True):
+        assert torch.equal(value, expected), name
+
+
+def test_reset_to_relu_keeps_the_tensors() -> None:
+    """Optimizers and DistributedDataParallel hold on to them."""
+    module = PWLU(2, 4)
+    before = [p.data_ptr() for p in module.parameters()]
+    left, right = torch.tensor([-1.0, -2.0]), torch.tensor([3.0, 2.5])
+    module.reset_to_relu(left, right)
+    assert [p.data_ptr() for p in module.parameters()] == before
+    assert module.points.tolist() == [[0.0, 0.0, 1.0, 2.0, 3.0], [0.0, 0.0, 0.25, 1.375, 2.5]]
+    assert torch.equal(module.left, left) and torch.equal(module.right, right)
+
+
+def test_layer_wise_takes_any_input() -> None:
+    module = PWLU(1)
+    for shape in ((7,), (2, 3), (2, 5, 4), (2, 3, 4, 5)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(module(x), x.relu(), rtol=1e-6, atol=1e-6)
+
+
+def test_channel_wise_uses_its_own_function_per_channel() -> None:
+    module, x = bent_module(3, 5), torch.linspace(-4, 4, 50)
+    y = module(x.expand(2, 3, 50))
+    for channel in range(3):
+        alone = pwlu(x, *(getattr(module, name)[channel : channel + 1] for name in NAMES))
+        assert torch.equal(y[0, channel], alone) and torch.equal(y[1, channel], alone)
+
+
+def test_channel_dim_of_transformers() -> None:
+    module = bent_module(6, 5)
+    last = PWLU(6, 5, channel_dim=-1)
+    last.load_state_dict(module.state_dict())
+    x = torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(last(x), module(x.transpose(1, 2)).transpose(1, 2))
+
+
+def test_extra_repr() -> None:
+    assert repr(PWLU(64, 8, channel_dim=-1)) == "PWLU(64, num_intervals=8, channel_dim=-1)"
+
+
+@pytest.mark.parametrize(
+    "cast",
+    [
+        nn.Module.half,
+        nn.Module.bfloat16,
+        lambda m: m.to(torch.float16),
+        lambda m: m.to("cpu", torch.bfloat16),
+    ],
+)
+@pytest.mark.parametrize("phase_1", [False, True])
+def test_parameters_stay_float32_under_low_precision(
+    cast: Callable[[nn.Module], nn.Module], phase_1: bool
+) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 1), bent_module(3, 5))
+    if phase_1:
+        TwoPhaseLearning(network, 1)
+    network = cast(network)
+    low = network[0].weight.dtype
+    assert low in (torch.float16, torch.bfloat16)
+    assert all(t.dtype == torch.float32 for t in (*network[1].parameters(), *network[1].buffers()))
+    y = network(torch.randn(2, 2, 4, 4).to(low))
+    assert y.dtype == low and y.isfinite().all()
+
+
+def test_double() -> None:
+    module = PWLU(2, 4)
+    TwoPhaseLearning(module, 1)
+    module.double()
+    x = torch.randn(3, 2, dtype=torch.float64)
+    assert module(x).dtype == torch.float64
+    assert module.statistics.mean.dtype == torch.float64
+    assert PWLU(2, dtype=torch.float64).points.dtype == torch.float64
+
+
+@pytest.mark.gpu
+def test_moves_to_the_gpu_and_back() -> None:
+    module = bent_module(3, 5)
+    x = torch.randn(2, 3, 4)
+    y = module(x)
+    torch.testing.assert_close(module.cuda()(x.cuda()).cpu(), y)
+    assert torch.equal(module.cpu()(x), y)
+
+
+def test_deepcopy_is_independent() -> None:
+    """Weight averaging (EMA) copies the model."""
+    module = bent_module(2, 4)
+    twin = copy.deepcopy(module)
+    with torch.no_grad():
+        module.points.add_(1)
+    x = torch.randn(3, 2)
+    assert torch.equal(twin(x), bent_module(2, 4)(x)) and not torch.equal(twin(x), module(x))
+
+
+@pytest.mark.parametrize("phase_1", [False, True])
+def test_pickle_and_state_dict_round_trips(phase_1: bool) -> None:
+    module, x = bent_module(2, 4), torch.randn(3, 2)
+    if phase_1:
+        TwoPhaseLearning(module, 3)
+        module(x)
+    module.eval()
+    assert torch.equal(pickle.loads(pickle.dumps(module))(x), module(x))
+    stored = io.BytesIO()
+    torch.save(module.state_dict(), stored)
+    stored.seek(0)
+    other = PWLU(2, 4).eval()
+    other.load_state_dict(torch.load(stored, weights_only=True))
+    assert torch.equal(other(x), module(x))
+    assert list(module.state_dict()) == [
+        "left",
+        "right",
+        "left_slope",
+        "right_slope",
+        "points",
+        "running_mean",
+        "running_std",
+    ]
+
+
+TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
+    "abs": torch.abs,
+    "sine": torch.sin,
+    "swish": nn.functional.silu,
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_learns_a_function(target: str, optimizer: str) -> None:
+    """By the gradients of all its parameters, ReLU becomes another function of one variable."""
+    generator = torch.Generator().manual_seed(0)
+    module = PWLU(1, num_intervals=8)
+    make = {"sgd": (torch.optim.SGD, {"lr": 0.2, "momentum": 0.9}), "adam": (torch.optim.Adam, {"lr": 0.05})}
+    learner = make[optimizer][0](module.parameters(), **make[optimizer][1])
+    start = [p.detach().clone() for p in module.parameters()]
+
+    def loss(x: Tensor) -> Tensor:
+        return (module(x) - TARGETS[target](x)).square().mean()
+
+    probe = torch.linspace(-3.5, 3.5, 701)
+    before = loss(probe).item()
+    for _ in range(200):
+        learner.zero_grad()
+        loss(1.5 * torch.randn(256, generator=generator)).backward()
+        learner.step()
+    assert loss(probe).item() < 0.05 * before
+    moved = [not torch.equal(p, s) for p, s in zip(module.parameters(), start, strict=True)]
+    assert all(moved)

@@ -1,0 +1,102 @@
+"""The statistics that phase I collects (Eq. 5): per step, per function, over all of its elements."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pwlu import PWLU, TwoPhaseLearning
+from pwlu_ext.tests.training import assert_statistics, batches, feed, mean_and_std
+
+
+def test_statistics_of_equation_5() -> None:
+    """The first step sets them; every later one has a weight of 0.1."""
+    module = PWLU(3)
+    phases = TwoPhaseLearning(module, 10)
+    steps = batches(4, 5, 3, 4, 2)
+    mean, std = mean_and_std(steps[0], (0, 2, 3))
+    feed(module, phases, [steps[0]])
+    assert_statistics(module, mean, std)
+    for x in steps[1:]:
+        new_mean, new_std = mean_and_std(x, (0, 2, 3))
+        mean, std = mean * 0.9 + new_mean * 0.1, std * 0.9 + new_std * 0.1
+        feed(module, phases, [x])
+        assert_statistics(module, mean, std)
+
+
+def test_statistics_by_hand() -> None:
+    module = PWLU(2)
+    phases = TwoPhaseLearning(module, 3)
+    feed(
+        module, phases, [torch.tensor([[1.0, -2.0], [3.0, 2.0]])], [torch.tensor([[12.0, 8.0], [12.0, 10.0]])]
+    )
+    assert_statistics(module, torch.tensor([0.9 * 2 + 1.2, 0.9]), torch.tensor([0.9 * 1 + 0, 0.9 * 2 + 0.1]))
+
+
+def test_statistics_of_a_layer_wise_function_are_over_all_elements() -> None:
+    module = PWLU(1)
+    x = batches(2, 3, 4, 5)[1]
+    feed(module, TwoPhaseLearning(module, 2), [x])
+    assert_statistics(module, *mean_and_std(x, (0, 1, 2)))
+
+
+def test_statistics_with_channels_last_in_order() -> None:
+    module = PWLU(5, channel_dim=-1)
+    x = batches(2, 3, 4, 5)[1]
+    feed(module, TwoPhaseLearning(module, 2), [x])
+    assert_statistics(module, *mean_and_std(x, (0, 1)))
+
+
+def test_a_step_counts_all_its_calls_by_their_elements() -> None:
+    """Gradient accumulation, or a head that runs on several maps: as if it were one input."""
+    whole = torch.cat(batches(3, 4, 2, 6), dim=2)
+    parts = [whole[:, :, :1], whole[:0], whole[:, :, 1:7], whole[:, :, 7:7], whole[:, :, 7:]]
+    in_parts, at_once = PWLU(2), PWLU(2)
+    for module, inputs in ((in_parts, parts), (at_once, [whole])):
+        feed(module, TwoPhaseLearning(module, 2), inputs)
+    assert_statistics(in_parts, *mean_and_std(whole, (0, 2)))
+    assert_statistics(in_parts, at_once.running_mean, at_once.running_std)
+
+
+def test_a_step_without_input_changes_nothing() -> None:
+    module = PWLU(2)
+    phases = TwoPhaseLearning(module, 4)
+    feed(module, phases, [torch.tensor([[1.0, 2.0], [3.0, 6.0]])], [torch.empty(0, 2)], [])
+    assert_statistics(module, torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3,)], ids=str)
+def test_statistics_without_maps(shape: tuple[int, ...]) -> None:
+    module = PWLU(3, channel_dim=-1)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    feed(module, TwoPhaseLearning(module, 2), [x])
+    assert_statistics(module, *mean_and_std(x.reshape(-1, 3), (0,)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_statistics_are_of_full_precision(dtype: torch.dtype) -> None:
+    """Sums of squares would overflow float16, and cancel in float32."""
+    module = PWLU(2)
+    x = (1000 + torch.randn(64, 2, 32, generator=torch.Generator().manual_seed(0)) / 4).to(dtype)
+    feed(module, TwoPhaseLearning(module, 2), [x[:20], x[20:]])
+    mean, std = mean_and_std(x, (0, 2))
+    torch.testing.assert_close(module.running_mean, mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(module.running_std, std, rtol=1e-3, atol=0)
+
+
+def test_channel_that_comes_to_life_late() -> None:
+    """Steps in which all inputs were 0 are no start for the statistics."""
+    module = PWLU(1)
+    x = batches(2, 9, 1)[1]
+    feed(module, TwoPhaseLearning(module, 3), [torch.zeros(4, 1)], [x])
+    assert_statistics(module, *mean_and_std(x, (0,)))
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_statistics_that_are_no_numbers_are_an_error(poison: float) -> None:
+    model = nn.Sequential(nn.Identity(), nn.Sequential(PWLU(2)))
+    phases = TwoPhaseLearning(model, 1)
+    model(torch.tensor([[1.0, poison], [2.0, 3.0]]))
+    with pytest.raises(RuntimeError, match="'1.0'.*not finite"):
+        phases.after_optimizer_step()

@@ -1,0 +1,181 @@
+"""Section 3.3: phase I is ReLU with frozen parameters, phase II starts realigned (Eq. 6) and learns."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pwlu import PWLU, TwoPhaseLearning
+from pwlu_ext.tests.helpers import bent_module, random_gradient
+from pwlu_ext.tests.training import (
+    assert_statistics,
+    batches,
+    feed,
+    make_optimizer,
+    mean_and_std,
+    small_network,
+    train,
+)
+
+
+def test_phase_1_is_relu_to_the_bit() -> None:
+    """In value and gradient, infinities and NaN included, and for an odd number of intervals."""
+    special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 3e38, -3e38] * 3)
+    upper = random_gradient(special)
+    upper[:9] = math.inf
+    for x, grad in ((special, upper), (batches(3, 40)[2], torch.ones(40))):
+        module = PWLU(1, num_intervals=5)
+        TwoPhaseLearning(module, 1)
+        ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+        y, relu = module(ours), F.relu(theirs)
+        y.backward(grad)
+        relu.backward(grad)
+        assert torch.equal(y.detach().view(torch.int32), relu.detach().view(torch.int32))
+        assert torch.equal(ours.grad.view(torch.int32), theirs.grad.view(torch.int32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_phase_1_keeps_dtype_and_layout(dtype: torch.dtype) -> None:
+    module = PWLU(3)
+    TwoPhaseLearning(module, 1)
+    x = torch.randn(2, 3, 4, 4).to(dtype, memory_format=torch.channels_last)
+    y = module(x)
+    assert torch.equal(y, F.relu(x)) and y.stride() == x.stride()
+
+
+def test_phase_1_resets_what_was_learned_before() -> None:
+    module = bent_module(2, 4)
+    TwoPhaseLearning(module, 3)
+    fresh = PWLU(2, 4)
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), fresh.parameters(), strict=True))
+
+
+def test_evaluation_in_phase_1() -> None:
+    """Nothing is collected, and the function is the ReLU that the parameters stand for."""
+    module = PWLU(2)
+    phases = TwoPhaseLearning(module, 2)
+    module.eval()
+    x = batches(2, 6, 2)[1]
+    torch.testing.assert_close(module(x), x.relu(), rtol=1e-6, atol=1e-6)
+    feed(module, phases, [])
+    assert not module.running_mean.any() and not module.running_std.any()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_parameters_do_not_move_in_phase_1(name: str) -> None:
+    """Neither by weight decay nor by momentum; the rest of the network learns."""
+    model = small_network()
+    phases, optimizer = TwoPhaseLearning(model, 5), make_optimizer(name, model)
+    own = {id(p) for site in (model[1], model[4]) for p in site.parameters()}
+    before = [p.detach().clone() for p in model.parameters()]
+    assert train(model, phases, optimizer, range(4)) == [False] * 4
+    for parameter, start in zip(model.parameters(), before, strict=True):
+        assert torch.equal(parameter, start) == (id(parameter) in own)
+        assert (parameter in optimizer.state) == (id(parameter) not in own)
+        assert parameter.requires_grad
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_everything_moves_in_phase_2(name: str) -> None:
+    model = small_network()
+    phases, optimizer = TwoPhaseLearning(model, 2), make_optimizer(name, model)
+    assert train(model, phases, optimizer, range(2)) == [False, True]
+    before = [p.detach().clone() for p in model.parameters()]
+    train(model, phases, optimizer, range(2, 6))
+    for (key, parameter), start in zip(model.named_parameters(), before, strict=True):
+        assert not torch.equal(parameter, start), key
+
+
+def test_gradient_norm_in_phase_1_is_that_of_the_others() -> None:
+    model = small_network()
+    phases = TwoPhaseLearning(model, 1)
+    model(torch.randn(2, 1, 6, 6)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    phases.before_optimizer_step()
+    assert {key for key, p in model.named_parameters() if p.grad is None} == {
+        key for key, _ in model.named_parameters() if key.startswith(("1.", "4."))
+    }
+
+
+def test_gradients_are_kept_in_phase_2() -> None:
+    model = small_network()
+    phases = TwoPhaseLearning(model, 0)
+    model(torch.randn(2, 1, 6, 6)).sum().backward()
+    phases.before_optimizer_step()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+# Realignment (Eq. 6)
+
+
+def test_realignment_is_equation_6() -> None:
+    module = PWLU(3, num_intervals=6)
+    pointers = [t.data_ptr() for t in (*module.parameters(), *module.buffers())]
+    phases = TwoPhaseLearning(module, 2)
+    assert (phases.phase, phases.step_count) == (1, 0)
+    assert feed(module, phases, *([x] for x in batches(4, 20, 3))) == [False, True, False, False]
+    assert (phases.phase, phases.step_count) == (2, 4)
+    mean, std = module.running_mean, module.running_std
+    first, second = (mean_and_std(x, (0,)) for x in batches(2, 20, 3))
+    assert_statistics(module, 0.9 * first[0] + 0.1 * second[0], 0.9 * first[1] + 0.1 * second[1])
+    torch.testing.assert_close(module.left.detach(), mean - 3 * std)
+    torch.testing.assert_close(module.right.detach(), mean + 3 * std)
+    knots = module.left[:, None] + torch.arange(7) * (module.right - module.left)[:, None] / 6
+    torch.testing.assert_close(module.points.detach(), knots.detach().relu())
+    assert module.left_slope.tolist() == [0.0] * 3 and module.right_slope.tolist() == [1.0] * 3
+    assert [t.data_ptr() for t in (*module.parameters(), *module.buffers())] == pointers
+
+
+def test_function_hardly_changes_at_realignment() -> None:
+    """Outside of the interval around 0 (the paper's "tiny gap") it is ReLU still."""
+    module = PWLU(1, num_intervals=16)
+    phases = TwoPhaseLearning(module, 1)
+    x = batches(1, 4000)[0]
+    feed(module, phases, [x])
+    d = ((module.right - module.left) / 16).item()
+    gap = (module(x) - x.relu()).abs()
+    assert gap[x.abs() > d].max() < 1e-5 and gap.max() <= d / 4 + 1e-5
+
+
+def test_channel_whose_input_never_varied() -> None:
+    """A dead channel keeps a width that its function can learn with."""
+    module = PWLU(3, bound=2.0)
+    x = torch.tensor([0.0, 5.0, 0.0]).expand(8, 3).clone()
+    x[:, 2] = torch.linspace(-1, 1, 8)
+    feed(module, TwoPhaseLearning(module, 1), [x])
+    assert module.left.tolist()[:2] == [-2.0, 3.0] and module.right.tolist()[:2] == [2.0, 7.0]
+    spread = 3 * x[:, 2].std(correction=0).item()
+    assert module.right[2].item() == pytest.approx(spread)
+    torch.testing.assert_close(module(x)[:, :2], x[:, :2])
+
+
+# Other schedules
+
+
+def test_no_phase_1() -> None:
+    """The paper's fix-init: what the module is, it stays, and it learns from the first step."""
+    model = small_network()
+    bent = copy.deepcopy(model)
+    phases, optimizer = TwoPhaseLearning(model, 0), make_optimizer("sgd", model)
+    assert phases.phase == 2
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), bent.parameters(), strict=True))
+    assert train(model, phases, optimizer, range(2)) == [False, False]
+    assert not torch.equal(model[1].left, bent[1].left) and phases.step_count == 2
+
+
+def test_model_without_pwlu() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    phases, optimizer = TwoPhaseLearning(model, 2), make_optimizer("sgd", model)
+    assert phases.phase == 2
+    assert train(model, phases, optimizer, range(3)) == [False] * 3
+
+
+def test_module_used_at_two_places_is_one_site() -> None:
+    shared = PWLU(1)
+    phases = TwoPhaseLearning(nn.Sequential(shared, nn.Linear(4, 4), shared), 2)
+    x, y = batches(2, 3, 4)
+    feed(shared, phases, [x, y])
+    assert_statistics(shared, *mean_and_std(torch.cat([x, y]), (0, 1)))

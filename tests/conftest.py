@@ -1,0 +1,33 @@
+"""What the tests of the training program share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.image_files import write_folder
+from tests.training_runs import REPOSITORY, SETTINGS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def importable_for_child_processes() -> Iterator[None]:
+    """Let the processes that tests start find the project, wherever pytest was called from."""
+    with pytest.MonkeyPatch.context() as patch:
+        known = os.environ.get("PYTHONPATH")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), *([known] if known else [])]))
+        yield
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder: 3 classes, 24 images to train on and 15 to evaluate on."""
+    return write_folder(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def settings(images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments of a run of seconds, all but `output`."""
+    path = tmp_path_factory.mktemp("settings") / "tiny.yaml"
+    path.write_text(SETTINGS)
+    return ["--config", str(path), f"data.root={images}"]

@@ -1,0 +1,64 @@
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from engine.data import ImageData, build_data
+from engine.data.digits import open_digits
+from engine.data.transforms import MEAN, STD
+
+
+def digits(seed: int = 0, augmentation: str = "none") -> ImageData:
+    return build_data(
+        kind="digits",
+        root="",
+        image_size_px=8,
+        augmentation=augmentation,
+        eval_crop_ratio=1.0,
+        broken_images="error",
+        seed=seed,
+    )
+
+
+def all_pixels(source: object) -> np.ndarray:
+    return np.stack([np.asarray(source.image(index))[:, :, 0] for index in range(len(source))])
+
+
+def test_the_splits_are_scikit_learns_digits_each_once() -> None:
+    train, val, names = open_digits()
+    assert (len(train), len(val), names) == (1437, 360, [str(number) for number in range(10)])
+    ours = np.concatenate([all_pixels(train), all_pixels(val)]).reshape(1797, 64)
+    theirs = np.rint(load_digits().images * (255 / 16)).astype(np.uint8).reshape(1797, 64)
+    assert sorted(map(bytes, ours)) == sorted(map(bytes, theirs))
+    labels = np.concatenate([train.labels, val.labels])
+    by_picture = {bytes(image): label for image, label in zip(theirs, load_digits().target, strict=True)}
+    assert [by_picture[bytes(image)] for image in ours] == labels.tolist()
+
+
+def test_the_split_keeps_the_shares_of_the_classes() -> None:
+    train, val, _ = open_digits()
+    share = np.bincount(val.labels) / (np.bincount(val.labels) + np.bincount(train.labels))
+    assert np.abs(share - 360 / 1797).max() < 0.005
+
+
+def test_the_split_does_not_depend_on_the_seed_and_never_changes() -> None:
+    one, other = (
+        next(iter(digits(seed).val_loader(batch_size=360, rank=0, world_size=1, workers=0)))
+        for seed in (0, 1)
+    )
+    assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+    assert one[1][:12].tolist() == [7, 6, 3, 7, 7, 3, 2, 8, 9, 3, 2, 6]
+
+
+def test_the_network_sees_the_scan_normalised() -> None:
+    data = digits()
+    images, labels = next(iter(data.val_loader(batch_size=4, rank=0, world_size=1, workers=0)))
+    scan = torch.from_numpy(np.asarray(data.val.image(3)).astype(np.float32).transpose(2, 0, 1) / 255)
+    expected = (scan - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(images[3], expected)
+    assert labels[3] == data.val.labels[3]
+
+
+def test_the_numbers_of_images_and_classes_are_there_to_read() -> None:
+    data = digits()
+    assert (data.num_classes, data.num_train, data.num_val) == (10, 1437, 360)
+    assert data.steps_per_epoch(64) == 22

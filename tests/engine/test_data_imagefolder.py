@@ -1,0 +1,187 @@
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.data import BrokenImageError, DataError, ImageData, build_data
+from tests.engine.image_files import CLASSES, encoded, picture, write_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "photos")
+
+
+def photos(root: Path, broken_images: str = "error", augmentation: str = "standard") -> ImageData:
+    return build_data(
+        kind="imagefolder",
+        root=str(root),
+        image_size_px=16,
+        augmentation=augmentation,
+        eval_crop_ratio=0.875,
+        broken_images=broken_images,
+        seed=0,
+    )
+
+
+def train_loader(data: ImageData, workers: int = 0):
+    return data.train_loader(
+        epoch=0, start_step=0, global_batch_size=8, micro_batch_size=4, rank=0, world_size=1, workers=workers
+    )
+
+
+def test_images_classes_and_labels_come_from_the_folders(folder: Path) -> None:
+    data = photos(folder)
+    assert (data.class_names, data.num_train, data.num_val) == (list(CLASSES), 24, 15)
+    assert data.train.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    expected = Image.open(io.BytesIO(encoded(9)))
+    assert np.array_equal(np.asarray(data.train.image(9)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_every_mode_becomes_rgb(folder: Path, mode: str) -> None:
+    path = folder / "train" / "ant" / f"a.{'jpg' if mode == 'CMYK' else 'png'}"
+    picture(1).convert(mode).save(path)
+    data = photos(folder)
+    first = data.num_train - 1 - data.train.labels.tolist()[::-1].index(0)
+    assert data.train.image(first).mode == "RGB"
+
+
+def without_val(root: Path) -> None:
+    shutil.rmtree(root / "val")
+
+
+def without_classes(root: Path) -> None:
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+
+
+def with_an_empty_class(root: Path) -> None:
+    for file in (root / "val" / "bee").iterdir():
+        file.unlink()
+
+
+def with_another_class(root: Path) -> None:
+    (root / "val" / "cow").rename(root / "val" / "dog")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_val, r"photos/val is not a folder; expected .*photos/train/<class>/\*\.jpg"),
+        (without_classes, "photos/train has no class folders"),
+        (with_an_empty_class, "photos/val: Found no valid file for the classes bee"),
+        (with_another_class, r"2 classes are not in both .*: cow \(train only\), dog \(val only\)"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_named(folder: Path, damage, message: str) -> None:
+    damage(folder)
+    with pytest.raises(DataError, match=message):
+        photos(folder)
+
+
+def broken_files(folder: Path) -> list[Path]:
+    """Damage a training image in two ways and one validation image."""
+    names = [
+        folder / "train" / "ant" / "003.jpg",
+        folder / "train" / "cow" / "023.jpg",
+        folder / "val" / "bee" / "030.jpg",
+    ]
+    names[0].write_bytes(names[0].read_bytes()[:200])
+    names[1].write_bytes(b"<html>404</html>")
+    names[2].write_bytes(b"")
+    return names
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_is_an_error_that_names_it(folder: Path, workers: int) -> None:
+    names = broken_files(folder)
+    data = photos(folder)
+    with pytest.raises(
+        BrokenImageError, match=f"({names[0]}: .*truncated|{names[1]}: no image format known);"
+    ):
+        list(train_loader(data, workers))
+    with pytest.raises(
+        BrokenImageError, match=f"^cannot decode the image {names[2]}: no image format known; .*skip$"
+    ):
+        list(data.val_loader(batch_size=4, rank=0, world_size=1, workers=workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipped_images_are_replaced_in_training_and_counted(folder: Path, workers: int) -> None:
+    names = broken_files(folder)
+    loader = train_loader(photos(folder, "skip", "none"), workers)
+    batches = list(loader)
+    assert [len(labels) for _, labels in batches] == [4] * 6
+    assert sorted(str(name) in "".join(loader.skipped) for name in names) == [False, True, True]
+    assert len(loader.skipped) == 2
+    # 003 gives way to 004 of its class, 023, the last one, to 000 of the first class
+    labels = sorted(label for _, labels in batches for label in labels.tolist())
+    assert labels == [0] * 9 + [1] * 8 + [2] * 7
+
+
+def test_a_replacement_is_the_next_readable_image(folder: Path) -> None:
+    for number in (3, 4):
+        (folder / "train" / "ant" / f"{number:03d}.jpg").write_bytes(b"no image")
+    data = photos(folder, "skip", "none")
+    order = data.train.epoch_order(0, 0).tolist()
+    images = [image for batch, _ in train_loader(data) for image in batch]
+    assert (images[order.index(3)] == images[order.index(5)]).all()
+    assert (images[order.index(4)] == images[order.index(5)]).all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipped_images_are_left_out_of_evaluation_and_counted(folder: Path, workers: int) -> None:
+    names = broken_files(folder)
+    data = photos(folder, "skip")
+    loader = data.val_loader(batch_size=1, rank=0, world_size=1, workers=workers)
+    batches = list(loader)
+    assert [labels.tolist() for _, labels in batches] == [[0]] * 5 + [[1]] * 4 + [[2]] * 5
+    assert len(loader.skipped) == 1 and str(names[2]) in loader.skipped[0]
+
+
+def test_a_data_set_of_broken_images_is_an_error(folder: Path) -> None:
+    for file in (folder / "train").rglob("*.jpg"):
+        file.write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of the 24 training images can be decoded"):
+        list(train_loader(photos(folder, "skip")))
+
+
+def test_a_file_that_went_away_is_no_broken_image(folder: Path) -> None:
+    data = photos(folder, "skip")
+    (folder / "val" / "ant" / "024.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="024.jpg"):
+        list(data.val_loader(batch_size=4, rank=0, world_size=1, workers=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("kind", "tfrecord"), ("augmentation", "mixup"), ("broken_images", "ignore")]
+)
+def test_unknown_words_are_named(folder: Path, name: str, value: str) -> None:
+    arguments = dict(kind="imagefolder", augmentation="none", broken_images="error") | {name: value}
+    with pytest.raises(ValueError, match=f"{name}: expected one of .*, got '{value}'"):
+        build_data(root=str(folder), image_size_px=16, eval_crop_ratio=0.875, seed=0, **arguments)
+
+
+def test_more_images_per_step_than_there_are_is_an_error(folder: Path) -> None:
+    with pytest.raises(DataError, match="global_batch_size=25 exceeds the 24 training images"):
+        photos(folder).train_loader(
+            epoch=0, start_step=0, global_batch_size=25, micro_batch_size=25, rank=0, world_size=1, workers=0
+        )
+
+
+@pytest.mark.skipif("PWLU_DATA" not in os.environ, reason="PWLU_DATA names no folder of photographs")
+def test_real_photographs(tmp_path: Path) -> None:
+    with tarfile.open(Path(os.environ["PWLU_DATA"]) / "cls_224_tiny.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    data = photos(tmp_path)
+    assert (data.num_classes, data.num_train, data.num_val) == (10, 320, 100)
+    batches = list(data.val_loader(batch_size=32, rank=0, world_size=1, workers=0))
+    assert sum(len(labels) for _, labels in batches) == 100
+    means = [images.mean().item() for images, _ in batches]
+    assert max(map(abs, means)) < 0.6  # photographs are near ImageNet's mean, to which 0 belongs

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.data.sampler import isolated_rng
+from engine.data.transforms import (
+    MEAN,
+    STD,
+    Transform,
+    autoaugment_transform,
+    digit_transform,
+    eval_transform,
+    photo_transform,
+)
+from tests.engine.image_files import picture
+
+
+def pixels(tensor: torch.Tensor) -> torch.Tensor:
+    """Undo the normalisation: values 0 .. 255."""
+    return (tensor * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
+
+
+def halves() -> Image.Image:
+    """Return a picture, white in its left half and black in its right."""
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    image[:, :16] = 255
+    return Image.fromarray(image)
+
+
+def left_is_brighter(image: torch.Tensor) -> bool:
+    middle = image.shape[2] // 2
+    return bool(image[:, :, :middle].mean() > image[:, :, middle:].mean())
+
+
+def test_evaluation_without_a_crop_only_normalises() -> None:
+    image = picture(1, (16, 16))
+    result = eval_transform(16, 1.0)(image)
+    assert result.shape == (3, 16, 16) and result.dtype == torch.float32
+    expected = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).astype(np.float32))
+    torch.testing.assert_close(pixels(result), expected, rtol=0, atol=1e-3)
+
+
+def test_evaluation_crops_the_centre_of_the_resized_image() -> None:
+    image = picture(2, (128, 64))  # shorter side already 56 / 0.875 = 64, so nothing is resized
+    result = eval_transform(56, 0.875)(image)
+    expected = np.asarray(image)[4:60, 36:92].transpose(2, 0, 1).astype(np.float32)
+    torch.testing.assert_close(pixels(result), torch.from_numpy(expected), rtol=0, atol=1e-3)
+
+
+def test_evaluation_resizes_the_shorter_side_to_256_for_224() -> None:
+    framed = np.zeros((448, 600, 3), dtype=np.uint8)
+    framed[56:-56] = 255  # 32 of 256 rows above and below are black; the crop takes 16 of them away
+    rows = pixels(eval_transform(224, 0.875)(Image.fromarray(framed))).mean(dim=(0, 2))
+    assert rows.shape == (224,)
+    assert rows[:15].max() < 1e-3 and rows[-15:].max() < 1e-3
+    assert rows[17:-17].min() > 254.99
+
+
+@pytest.mark.parametrize("transform", [photo_transform(24), autoaugment_transform(24), digit_transform(24)])
+def test_augmentation_changes_with_the_seed_and_only_with_it(transform: Transform) -> None:
+    image = picture(4)
+    results = []
+    for seed in (0, 0, 1):
+        with isolated_rng(seed):
+            results.append(transform(image))
+    assert results[0].shape == (3, 24, 24) and results[0].dtype == torch.float32
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_autoaugment_goes_beyond_crop_and_flip() -> None:
+    image = picture(5)
+    differing = 0
+    for seed in range(10):
+        with isolated_rng(seed):
+            plain = photo_transform(24)(image)
+        with isolated_rng(seed):
+            differing += not torch.equal(plain, autoaugment_transform(24)(image))
+    assert differing >= 5
+
+
+def test_photographs_are_mirrored_half_of_the_time_and_digits_never() -> None:
+    mirrored = 0
+    for seed in range(40):
+        with isolated_rng(seed):
+            mirrored += not left_is_brighter(photo_transform(32)(halves()))
+        with isolated_rng(seed):
+            assert left_is_brighter(digit_transform(32)(halves()))
+    assert 8 < mirrored < 32

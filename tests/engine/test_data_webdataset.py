@@ -1,0 +1,170 @@
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from webdataset.writer import TarWriter
+
+from engine.data import BrokenImageError, DataError, ImageData, build_data
+from engine.data.shard_index import write_index
+from tests.engine.image_files import CLASSES, encoded, write_shards
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    return write_shards(tmp_path / "shards")
+
+
+def open_data(root: Path, broken_images: str = "error") -> ImageData:
+    return build_data(
+        kind="webdataset",
+        root=str(root),
+        image_size_px=16,
+        augmentation="none",
+        eval_crop_ratio=1.0,
+        broken_images=broken_images,
+        seed=0,
+    )
+
+
+def write_shard(path: Path, samples: list[dict]) -> None:
+    with TarWriter(str(path)) as writer:
+        for sample in samples:
+            writer.write(sample)
+
+
+def test_samples_are_those_the_webdataset_library_reads(shards: Path) -> None:
+    data = open_data(shards)
+    assert (data.class_names, data.num_train, data.num_val) == (list(CLASSES), 24, 15)
+    urls = [str(path) for path in sorted(shards.glob("train-*.tar"))]
+    theirs = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("jpg", "cls"))
+    assert len(theirs) == 24
+    for index, (image, label) in enumerate(theirs):
+        assert np.array_equal(np.asarray(data.train.image(index)), np.asarray(image))
+        assert data.train.labels[index] == label
+
+
+def test_extra_members_and_other_extensions_are_understood(shards: Path) -> None:
+    mixed = [
+        {"__key__": "a", "png": np.zeros((4, 4, 3), np.float32), "cls": 0, "json": {"x": 1}},
+        {"__key__": "sub/b", "jpeg": encoded(1), "cls": 1, "txt": "words"},
+        {"__key__": "sub/c", "cls": 2, "jpg": encoded(2), "seg.png": np.zeros((4, 4, 3), np.float32)},
+    ]
+    write_shard(shards / "val-0009.tar", mixed)
+    data = open_data(shards)
+    assert data.num_val == 18
+    assert data.val.labels[-3:].tolist() == [0, 1, 2]
+    assert [data.val.image(index).size for index in (15, 16, 17)] == [(4, 4), (40, 30), (40, 30)]
+
+
+def test_an_index_on_disk_gives_the_same_samples(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scanned = open_data(shards)
+    assert f"python -m engine.data {shards}" in caplog.text
+    caplog.clear()
+    command = [sys.executable, "-m", "engine.data", str(shards)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    indexed = open_data(shards)
+    assert caplog.text == ""
+    assert sorted(path.name for path in shards.glob("index-*")) == ["index-train.npz", "index-val.npz"]
+    assert indexed.train.labels.tolist() == scanned.train.labels.tolist()
+    for index in range(24):
+        assert indexed.train.image(index).tobytes() == scanned.train.image(index).tobytes()
+
+
+def test_an_index_of_other_shards_is_an_error(shards: Path) -> None:
+    write_index(shards, "train")
+    write_shard(shards / "train-0001.tar", [{"__key__": "x", "jpg": encoded(1), "cls": 0}])
+    with pytest.raises(DataError, match="index-train.npz: made from other shards .* python -m engine.data"):
+        open_data(shards)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"text"])
+def test_a_damaged_index_is_an_error(shards: Path, content: bytes) -> None:
+    (shards / "index-val.npz").write_bytes(content)
+    with pytest.raises(DataError, match="index-val.npz: not an index of shards"):
+        open_data(shards)
+
+
+@pytest.mark.parametrize("cut", ["first header", "last header", "last data", "end of archive"])
+def test_a_cut_off_shard_is_an_error(shards: Path, cut: str) -> None:
+    path = shards / "train-0001.tar"
+    with tarfile.open(path) as tar:
+        last, end = tar.getmembers()[-1], tar.offset
+    kept = {
+        "first header": 300,
+        "last header": last.offset + 100,
+        "last data": last.offset_data,
+        "end of archive": end,
+    }
+    path.write_bytes(path.read_bytes()[: kept[cut]])
+    with pytest.raises(DataError, match="train-0001.tar: (not a whole|the file is cut off)"):
+        open_data(shards)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([{"__key__": "x", "jpg": b"1"}], "a sample is a jpg, jpeg or png and a cls; 'x' lacks one"),
+        ([{"__key__": "x", "cls": 1}], "'x' lacks one"),
+        ([{"__key__": "x", "txt": "words"}], "there is no sample"),
+        ([{"__key__": "x", "jpg": b"1", "png": b"2", "cls": 1}], "two images for the sample 'x'"),
+        ([{"__key__": "x", "jpg": b"1", "cls": b"cat"}], r"x.cls: expected a class number .*b'cat'"),
+        ([{"__key__": "x", "jpg": encoded(1), "cls": 3}], r"label 3 in val-\*\.tar|has label 3"),
+    ],
+)
+def test_a_shard_that_does_not_fit_is_named(shards: Path, samples: list[dict], message: str) -> None:
+    write_shard(shards / "val-0007.tar", samples)
+    with pytest.raises(DataError, match=message):
+        open_data(shards)
+
+
+def test_labels_that_start_at_one_are_an_error(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", classes=False)
+    samples = [{"__key__": f"{label}", "jpg": encoded(label), "cls": label} for label in (1, 2, 3)]
+    for path in shards.glob("train-*.tar"):
+        write_shard(path, samples)
+    with pytest.raises(
+        ValueError, match=r"4 classes need each of the training labels 0 \.\. 3; got 3 .* 1 \.\. 3"
+    ):
+        open_data(shards)
+
+
+def test_classes_are_numbers_without_meta_json(tmp_path: Path) -> None:
+    assert open_data(write_shards(tmp_path / "shards", classes=False)).class_names == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"classes": 3}', '{"classes": []}', "null"])
+def test_a_wrong_meta_json_is_named(shards: Path, text: str) -> None:
+    (shards / "meta.json").write_text(text)
+    with pytest.raises(DataError, match="meta.json: "):
+        open_data(shards)
+
+
+def test_more_classes_in_meta_json_than_labels_is_an_error(shards: Path) -> None:
+    (shards / "meta.json").write_text(json.dumps({"classes": ["a", "b", "c", "d"]}))
+    with pytest.raises(DataError, match="4 classes need each"):
+        open_data(shards)
+
+
+def test_missing_shards_are_named_with_the_layout(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"no shards .*train-\*\.tar; expected train-\*\.tar and val-\*\.tar"
+    ):
+        open_data(tmp_path)
+
+
+@pytest.mark.parametrize("broken_images", ["error", "skip"])
+def test_a_broken_image_in_a_shard_is_named(shards: Path, broken_images: str) -> None:
+    good = [{"__key__": f"{number}", "jpg": encoded(number), "cls": number} for number in range(3)]
+    write_shard(shards / "val-0001.tar", [*good, {"__key__": "bad", "jpg": b"no image", "cls": 1}])
+    loader = open_data(shards, broken_images).val_loader(batch_size=4, rank=0, world_size=1, workers=0)
+    if broken_images == "error":
+        with pytest.raises(BrokenImageError, match="number 3 of .*val-0001.tar"):
+            list(loader)
+    else:
+        assert sum(len(labels) for _, labels in loader) == 11
+        assert len(loader.skipped) == 1 and "val-0001.tar" in loader.skipped[0]

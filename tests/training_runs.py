@@ -1,0 +1,167 @@
+"""Training programs run as users run them: every process of a run is a real one, with torchrun's environment.
+
+The processes are forked from one that has imported everything already, so a run starts in a fraction of a second.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+REPOSITORY = Path(__file__).parent.parent
+KILLED = -signal.SIGKILL
+
+# Small enough for seconds, with every feature that a resume could get wrong: 3 steps per epoch, 4 epochs, the
+# realignment in the middle of the second, several micro-batches per step, averaged weights.
+SETTINGS = """
+seed: 3
+epochs: 4
+phase1_epochs: 1.5
+global_batch_size: 8
+model: {name: test_resnet}
+activation: {name: pwlu, num_intervals: 6}
+data: {kind: imagefolder, workers: 0, image_size_px: 32}
+optimizer: {peak_lr: 0.05, weight_decay: 1e-4, ema_decay: 0.9}
+schedule: {warmup_epochs: 1}
+runtime: {device: cpu, device_batch_size: 2, log_every_steps: 1, checkpoint_every_steps: 2, plot_every_epochs: 4}
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the processes of a run ended, by rank, and what they printed."""
+
+    statuses: list[int]
+    outputs: list[str]
+
+    @property
+    def output(self) -> str:
+        """What all of them printed."""
+        return "".join(self.outputs)
+
+
+def run(
+    folder: Path,
+    arguments: list[str],
+    *,
+    processes: int = 1,
+    sabotage: Callable[[int], None] | None = None,
+    timeout: float = 120,
+) -> Outcome:
+    """Run `train_imagenet.py` with these arguments; logs go to `folder`.
+
+    `sabotage` is called with the rank in every process before the program starts, to make something go wrong later;
+    it must be a function of a module, or a functools.partial of one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = [folder / f"rank{rank}.log" for rank in range(processes)]
+    port = _free_port()
+    started = [
+        _context().Process(target=_process, args=(rank, processes, port, arguments, str(log), sabotage))
+        for rank, log in enumerate(logs)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(timeout)
+    hanging = [rank for rank, process in enumerate(started) if process.is_alive()]
+    for rank in hanging:
+        started[rank].kill()
+        started[rank].join()
+    outputs = [log.read_text() for log in logs]
+    assert not hanging, f"processes {hanging} were still running after {timeout} s:\n" + "\n".join(outputs)
+    return Outcome([process.exitcode or 0 for process in started], outputs)
+
+
+def run_function(function: Callable[..., Any], *arguments: Any, processes: int, folder: Path) -> list[Any]:
+    """Call `function(world, *arguments)` in several joined processes; return what each returned, by rank."""
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = [folder / f"answer{rank}.pt" for rank in range(processes)]
+    outcome = run(
+        folder,
+        [],
+        processes=processes,
+        sabotage=_Call(function, arguments, tuple(map(str, answers))),
+    )
+    assert outcome.statuses == [0] * processes, outcome.output
+    return [torch.load(answer, weights_only=True) for answer in answers]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Instead of the program: joins the processes, calls a function, keeps its answer, leaves."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    answers: tuple[str, ...]
+
+    def __call__(self, rank: int) -> None:
+        from engine import distributed
+
+        world = distributed.start("cpu")
+        torch.save(self.function(world, *self.arguments), self.answers[rank])
+        distributed.stop()
+        sys.exit(0)
+
+
+def _context() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train_imagenet", "tests.training_runs", "sklearn.datasets"])
+    return context
+
+
+def _process(
+    rank: int,
+    processes: int,
+    port: int,
+    arguments: list[str],
+    log: str,
+    sabotage: Callable[[int], None] | None,
+) -> None:
+    """Become one process of a run."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    torch.set_num_threads(1)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    os.environ.update({name: str(value) for name, value in place.items()} | {"OMP_NUM_THREADS": "1"})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    sys.argv = ["train_imagenet.py", *arguments]
+    if sabotage is not None:
+        sabotage(rank)
+    import train_imagenet
+
+    train_imagenet.program()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def weights(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    """Return all tensors of a run's checkpoint by path: weights, averaged weights, momentum."""
+    return dict(_tensors(torch.load(folder / "checkpoints" / name, weights_only=True)))
+
+
+def _tensors(value: Any, path: str = "") -> list[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        return [(path, value)]
+    if isinstance(value, dict):
+        return [found for key, part in value.items() for found in _tensors(part, f"{path}/{key}")]
+    return []
+
+
+def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Fail, naming the tensors, unless both have the same tensors, equal to the last bit."""
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different, f"{len(different)} of {len(one)} tensors differ: {different[:5]}"

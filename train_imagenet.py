@@ -1,0 +1,160 @@
+"""Train or evaluate an image classifier with PWLU or another activation (the paper's section 4.1).
+
+    python train_imagenet.py --config configs/r18_pwlu.yaml data.root=/datasets/imagenet
+    torchrun --nproc-per-node 8 train_imagenet.py --config configs/r18_pwlu.yaml
+    python train_imagenet.py --config configs/r18_pwlu.yaml --eval runs/r18_pwlu/checkpoints/best.pt
+
+To resume a run, give the same command again.
+"""
+
+import argparse
+import functools
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from engine import distributed
+from engine.amp import Precision
+from engine.batching import derive_accumulation
+from engine.checkpoint import CheckpointError
+from engine.classification import Classification
+from engine.config import (
+    ConfigError,
+    TrainConfig,
+    config_hash,
+    config_to_dict,
+    experiment_values,
+    load_config,
+)
+from engine.data import build_data
+from engine.distributed import World
+from engine.ema import Ema
+from engine.launch import EXIT_STOPPED, launch
+from engine.loop import Plan, TrainingDiverged
+from engine.optimizer import build_sgd
+from engine.preemption import StopRequest
+from engine.run import evaluate_checkpoint, is_finished, run_training
+from engine.run_folder import Identity, RunFolder
+from engine.schedule import one_cycle_cosine, whole_steps
+from engine.training_state import TrainingState
+from models import activation_factory, build_classifier, is_activation
+from pwlu import ReplacementReport, TwoPhaseLearning
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
+    parser.add_argument("--eval", metavar="CHECKPOINT", help="evaluate these weights instead of training")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the file's")
+    arguments = parser.parse_intermixed_args(argv)
+    config = load_config(arguments.config, arguments.overrides)
+    world = distributed.start(config.runtime.device)
+    with StopRequest() as stop:
+        status = (
+            evaluate(config, world, stop, arguments.eval) if arguments.eval else train(config, world, stop)
+        )
+    distributed.stop()
+    return status
+
+
+def train(config: TrainConfig, world: World, stop: StopRequest) -> int:
+    """Train in the run folder, from its last checkpoint if it has one."""
+    folder, experiment = RunFolder(config.output), experiment_values(config)
+    if is_finished(folder, experiment, world):
+        return 0
+    task, model, report = build(config, world)
+    steps_per_epoch = task.data.steps_per_epoch(config.global_batch_size)
+    state = build_state(config, model, task.precision, steps_per_epoch)
+    every = {key: value for key, value in asdict(config.runtime).items() if "_every_" in key}
+    schedule = asdict(config.schedule)
+    finished = run_training(
+        folder=folder,
+        identity=Identity(config_to_dict(config), experiment, config_hash(config), task.facts()),
+        plan=Plan(config.epochs, steps_per_epoch, config.global_batch_size, **every),
+        task=task,
+        state=state,
+        learning_rate=functools.partial(
+            one_cycle_cosine,
+            total_steps=config.epochs * steps_per_epoch,
+            warmup_steps=whole_steps(schedule.pop("warmup_epochs"), steps_per_epoch),
+            peak_lr=config.optimizer.peak_lr,
+            **schedule,
+        ),
+        clip_grad_norm=config.optimizer.clip_grad_norm,
+        seed=config.seed,
+        world=world,
+        stop=stop,
+        announcement=f"{report}\n{task.describe()}",
+    )
+    return 0 if finished else EXIT_STOPPED
+
+
+def evaluate(config: TrainConfig, world: World, stop: StopRequest, checkpoint: str) -> int:
+    """Print the checkpoint's accuracy on the validation images as a line of JSON."""
+    task, model, _ = build(config, world)
+    network = {k: v for k, v in experiment_values(config).items() if k.startswith(("model.", "activation."))}
+    result = evaluate_checkpoint(
+        Path(checkpoint), network=network, task=task, model=model, world=world, stop=stop
+    )
+    return 0 if result else EXIT_STOPPED
+
+
+def build(config: TrainConfig, world: World) -> tuple[Classification, nn.Module, ReplacementReport]:
+    """Open the images and build the network with its activations: the same on every process."""
+    options = asdict(config.data)
+    workers, size = options.pop("workers"), config.data.image_size_px
+    data = build_data(**options, seed=config.seed)
+    micro_batch_size, _ = derive_accumulation(
+        config.global_batch_size, world.size, config.runtime.device_batch_size
+    )
+    task = Classification(
+        data=data,
+        world=world,
+        precision=Precision(config.runtime.amp, world.device),
+        global_batch_size=config.global_batch_size,
+        micro_batch_size=micro_batch_size,
+        workers=workers,
+        label_smoothing=config.optimizer.label_smoothing,
+    )
+    torch.manual_seed(config.seed)
+    make = activation_factory(**asdict(config.activation))
+    model, report = build_classifier(
+        config.model.name, make, num_classes=data.num_classes, input_size=(3, size, size)
+    )
+    layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
+    model.to(world.device, memory_format=layout)
+    if config.runtime.compile:
+        model.compile()  # in place: names of parameters and checkpoints stay the same
+    return task, model, report
+
+
+def build_state(
+    config: TrainConfig, model: nn.Module, precision: Precision, steps_per_epoch: int
+) -> TrainingState:
+    """Put together what changes during training."""
+    options = asdict(config.optimizer)
+    for key in ("peak_lr", "label_smoothing", "clip_grad_norm", "ema_decay"):
+        options.pop(key)  # of the schedule, the loss and the step
+    return TrainingState(
+        model=model,
+        optimizer=build_sgd(model, is_activation=is_activation, **options),
+        scaler=precision.scaler(),
+        phases=TwoPhaseLearning(model, whole_steps(config.phase1_epochs, steps_per_epoch)),
+        ema=Ema(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None,
+    )
+
+
+def program() -> NoReturn:
+    """Run `main` and leave with its exit status, or with an error a person can read."""
+    launch(main, expected=(ConfigError, CheckpointError, TrainingDiverged))
+
+
+if __name__ == "__main__":
+    program()
