@@ -8,8 +8,7 @@ SHELL := /bin/bash
 # What may be set on the command line, e.g. `make test PYTHON=python3.12`:
 PYTHON ?= python3
 VENV ?= .venv
-# More arguments for pip, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for the
-# CPU-only torch, a much smaller download.
+# More arguments for pip.
 PIP_ARGS ?=
 # Two test files at a time, each on one thread: the tests start processes of their own, and fit two cores.
 PYTEST_ARGS ?= -n 2 --dist loadfile

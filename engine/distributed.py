@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -156,12 +157,23 @@ def _choose_device(device: str, local_rank: int) -> torch.device:
 
 
 def _share_cores(local_size: int) -> None:
-    """Divide the cores among the CPU processes of this machine.
-
-    A value of OMP_NUM_THREADS that the user chose is kept. torchrun sets it to 1 where the user did not,
-    which would leave most cores idle; limit the cores themselves (taskset) to get one thread per process on a
-    larger machine.
-    """
-    set_by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
-    if local_size > 1 and (set_by_torchrun or "OMP_NUM_THREADS" not in os.environ):
+    """Divide the cores among the CPU processes of this machine, unless the user set OMP_NUM_THREADS."""
+    if local_size > 1 and not _user_chose_threads():
         torch.set_num_threads(max(1, available_cores() // local_size))
+
+
+def _user_chose_threads() -> bool:
+    """Return whether OMP_NUM_THREADS is the user's wish.
+
+    Where it is not set torchrun sets it to 1 for its processes, which would leave most cores idle. The environment
+    that torchrun itself was started with tells the two apart; where that cannot be read (it can on Linux), a 1 is
+    taken for torchrun's.
+    """
+    value = os.environ.get("OMP_NUM_THREADS")
+    if value is None or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return value is not None
+    try:
+        environment = Path(f"/proc/{os.getppid()}/environ").read_bytes()
+    except OSError:
+        return value != "1"
+    return any(entry.startswith(b"OMP_NUM_THREADS=") for entry in environment.split(b"\0"))

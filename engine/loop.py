@@ -142,7 +142,7 @@ class Loop:
         state = self.state
         lr = self.learning_rate(state.step)
         phase = state.phase
-        result = self.take_step(micro_batches, lr, self.stop.requested)
+        result = self.take_step(micro_batches, lr, self._should_stop)
         if not math.isfinite(result.loss):
             raise TrainingDiverged(self._divergence(result.loss, lr))
         self._stopwatch.lap()
@@ -164,7 +164,7 @@ class Loop:
         epoch = state.step // plan.steps_per_epoch
         last = epoch == plan.epochs
         if last or epoch % plan.eval_every_epochs == 0:
-            metrics = evaluate_all(self.task, state.model, state.ema, self.world, lambda: self.stop.requested)
+            metrics = evaluate_all(self.task, state.model, state.ema, self.world, self._should_stop)
             if metrics is None:
                 return False
             self._tell("eval", metrics)
@@ -173,6 +173,9 @@ class Loop:
         if last or epoch % plan.plot_every_epochs == 0:
             self.plot(state.step)
         return True
+
+    def _should_stop(self) -> bool:
+        return self.stop.requested
 
     def _keep_best(self, metrics: dict[str, float]) -> None:
         name = self.task.main_metric if self.state.ema is None else f"ema_{self.task.main_metric}"

@@ -74,12 +74,14 @@ class TrainStep:
             for tensor in module.state_dict()
         ]
 
-    def __call__(self, micro_batches: Sequence[Any], lr: float, stop_requested: bool) -> StepResult:
+    def __call__(
+        self, micro_batches: Sequence[Any], lr: float, should_stop: Callable[[], bool] = lambda: False
+    ) -> StepResult:
         """Train on one global batch, of which `micro_batches` is this process's share."""
         seed_step(self._seed, self._state.step, self._world.rank)
         local_loss = self._backward(micro_batches)
         # one small collective carries both the loss and the wish of any process to stop
-        loss, stops = self._world.sum([local_loss / self._world.size, float(stop_requested)])
+        loss, stops = self._world.sum([local_loss / self._world.size, float(should_stop())])
         if not math.isfinite(loss):
             return StepResult(loss, stops > 0, realigned=False)
         realigned = self._update(lr)

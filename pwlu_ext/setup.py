@@ -1,4 +1,5 @@
-"""Builds two libraries of operators against the LibTorch stable ABI: `_cpu`, and `_cuda` where it can be compiled.
+"""Builds two libraries of operators against the LibTorch stable ABI: `_cpu`, and `_cuda` where it can be
+compiled.
 
 They are two because a library linked with CUDA does not load into a CPU-only torch. What is built:
 
@@ -41,6 +42,7 @@ def toolkit_folder(nvcc: str) -> str:
 
 
 def nvcc_version(nvcc: str) -> tuple[int, int]:
+    """Major and minor version of the toolkit."""
     text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release (\d+)\.(\d+)", text)
     if release is None:
@@ -89,6 +91,7 @@ def choose_cuda(torch_cuda: str | None) -> str | None:
 
 
 def main() -> None:
+    """Choose what to build, note it for `pwlu.build_info`, and build it."""
     import torch
 
     nvcc = choose_cuda(torch.version.cuda)
@@ -104,6 +107,7 @@ def main() -> None:
 
 
 def build(*, with_cuda: bool) -> None:
+    """Run setuptools with one extension or two."""
     from setuptools import setup
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 

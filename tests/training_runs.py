@@ -113,7 +113,7 @@ class _Call:
 
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train_imagenet", "tests.training_runs", "sklearn.datasets"])
+    context.set_forkserver_preload(["tests.sabotage", "tests.training_runs", "train_imagenet", "sklearn.datasets"])
     return context
 
 

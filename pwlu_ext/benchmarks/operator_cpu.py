@@ -2,8 +2,8 @@
 
     python pwlu_ext/benchmarks/operator_cpu.py --threads 2 --output results/benchmarks/operator_cpu.json
 
-float32, channel-wise, 16 intervals, normally distributed input on [-3, 3]. Times are the best of many interleaved rounds.
-`pwlu backward` computes the gradient of x and of all five parameters.
+float32, channel-wise, 16 intervals, normally distributed input on [-3, 3]. Times are the best of many
+interleaved rounds. `pwlu backward` computes the gradient of x and of all five parameters.
 """
 
 import argparse
@@ -65,6 +65,7 @@ def measure(shape: tuple[int, ...], memory_format: str, rounds: int) -> dict[str
 
 
 def main() -> None:
+    """Measure, print and record what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

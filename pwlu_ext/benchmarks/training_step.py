@@ -41,6 +41,7 @@ def resnet18(make: Callable[[int], nn.Module] | None, image_size: int) -> nn.Mod
 
 
 def main() -> None:
+    """Measure, print and record what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,5 @@
-// The operators' schemas. Kernels are registered per device in cpu/launch.cpp and cuda/launch.cpp; the dispatcher chooses.
+// The operators' schemas. Kernels are registered per device in cpu/launch.cpp and cuda/launch.cpp; the
+// dispatcher chooses.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(pwlu, library) {

@@ -1,5 +1,5 @@
-// Checks of what reaches the operators, and the dense view of x that the kernels work on. Shared by the CPU and the CUDA
-// library. Every message names the argument, what came and what was expected.
+// Checks of what reaches the operators, and the dense view of x that the kernels work on. Shared by the CPU
+// and the CUDA library. Every message names the argument, what came and what was expected.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -34,21 +34,30 @@ template <typename... Parts>
 inline std::string shape_of(const Tensor& tensor) {
   std::ostringstream text;
   text << "(";
-  for (int64_t dim = 0; dim < tensor.dim(); ++dim) text << (dim ? ", " : "") << tensor.size(dim);
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim)
+    text << (dim ? ", " : "") << tensor.size(dim);
   text << (tensor.dim() == 1 ? ",)" : ")");
   return text.str();
 }
 
 inline const char* name_of(ScalarType type) {
   switch (type) {
-    case ScalarType::Float: return "float32";
-    case ScalarType::Double: return "float64";
-    case ScalarType::Half: return "float16";
-    case ScalarType::BFloat16: return "bfloat16";
-    case ScalarType::Int: return "int32";
-    case ScalarType::Long: return "int64";
-    case ScalarType::Bool: return "bool";
-    default: return "an unsupported dtype";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Bool:
+      return "bool";
+    default:
+      return "an unsupported dtype";
   }
 }
 
@@ -97,41 +106,46 @@ inline int64_t checked_channel_dim(const Tensor& x, int64_t groups, int64_t chan
   const int64_t dim = channel_dim < 0 ? channel_dim + dims : channel_dim;
   if (x.size(dim) != groups) {
     fail("x of shape ", shape_of(x), " has ", x.size(dim), " channels in dimension ", channel_dim,
-         ", but the parameters are for ", groups, " (the first dimension of `points`). Expected 1 or ", x.size(dim),
-         ".");
+         ", but the parameters are for ", groups, " (the first dimension of `points`). Expected 1 or ",
+         x.size(dim), ".");
   }
   return dim;
 }
 
-// True when x fills a contiguous piece of memory in some order of its dimensions (NCHW, channels_last, permuted ...).
+// True when x fills a contiguous piece of memory in some order of its dimensions (NCHW, channels_last,
+// permuted ...).
 inline bool is_dense(const Tensor& x) {
   int64_t filled = 1;
   for (int64_t step = 0; step < x.dim(); ++step) {
     bool found = false;  // of the dimensions larger than 1, one must continue where the previous ones end
     bool wanted = false;
     for (int64_t dim = 0; dim < x.dim() && !found; ++dim) {
-      if (x.size(dim) == 1 || x.stride(dim) < filled) continue;
+      if (x.size(dim) == 1 || x.stride(dim) < filled)
+        continue;
       wanted = true;
       if (x.stride(dim) == filled) {
         filled *= x.size(dim);
         found = true;
       }
     }
-    if (!found) return !wanted && filled == x.numel();
+    if (!found)
+      return !wanted && filled == x.numel();
   }
   return filled == x.numel();
 }
 
 inline bool same_strides(const Tensor& a, const Tensor& b) {
   for (int64_t dim = 0; dim < a.dim(); ++dim) {
-    if (a.size(dim) > 1 && a.stride(dim) != b.stride(dim)) return false;
+    if (a.size(dim) > 1 && a.stride(dim) != b.stride(dim))
+      return false;
   }
   return true;
 }
 
 // `tensor` with the memory order of `pattern`, copied only if it has another one.
 inline Tensor in_order_of(const Tensor& tensor, const Tensor& pattern) {
-  if (same_strides(tensor, pattern)) return tensor;
+  if (same_strides(tensor, pattern))
+    return tensor;
   Tensor ordered = torch::stable::empty_like(pattern);
   torch::stable::copy_(ordered, tensor);
   return ordered;
@@ -139,7 +153,8 @@ inline Tensor in_order_of(const Tensor& tensor, const Tensor& pattern) {
 
 inline Layout layout_of(const Tensor& x, int64_t groups, int64_t channel_dim) {
   const int64_t numel = x.numel();
-  if (groups == 1) return {1, 1, numel};
+  if (groups == 1)
+    return {1, 1, numel};
   const int64_t dim = checked_channel_dim(x, groups, channel_dim);
   const int64_t inner = x.stride(dim);
   return {numel == 0 ? 0 : numel / (groups * inner), groups, inner};
@@ -154,7 +169,8 @@ inline Problem make_problem(const Tensor& x, const Tensor& left, const Tensor& r
   check_vector("right", right, x, groups);
   check_vector("left_slope", left_slope, x, groups);
   check_vector("right_slope", right_slope, x, groups);
-  if (groups > 1) checked_channel_dim(x, groups, channel_dim);
+  if (groups > 1)
+    checked_channel_dim(x, groups, channel_dim);
   Tensor dense = x;
   if (!is_dense(x)) {  // empty_like gives a dense tensor with the same order of dimensions
     dense = torch::stable::empty_like(x);
@@ -172,10 +188,11 @@ inline Problem make_problem(const Tensor& x, const Tensor& left, const Tensor& r
 
 inline Tensor checked_gradient(const Tensor& grad, const Tensor& x) {
   bool same = grad.dim() == x.dim() && grad.scalar_type() == x.scalar_type();
-  for (int64_t dim = 0; same && dim < x.dim(); ++dim) same = grad.size(dim) == x.size(dim);
+  for (int64_t dim = 0; same && dim < x.dim(); ++dim)
+    same = grad.size(dim) == x.size(dim);
   if (!same) {
-    fail("`grad` must have the shape ", shape_of(x), " and dtype ", name_of(x.scalar_type()), " of x, but has ",
-         shape_of(grad), " and ", name_of(grad.scalar_type()), ".");
+    fail("`grad` must have the shape ", shape_of(x), " and dtype ", name_of(x.scalar_type()),
+         " of x, but has ", shape_of(grad), " and ", name_of(grad.scalar_type()), ".");
   }
   return in_order_of(grad, x);
 }

@@ -1,7 +1,7 @@
 // The scalar mathematics of the Piecewise Linear Unit, once, for host and device code.
 //
-// Names follow the paper (section 3.1): left = B_L, right = B_R, points = Y_P, left_slope = K_L, right_slope = K_R,
-// num_intervals = N, interval = d = (B_R - B_L) / N.
+// Names follow the paper (section 3.1): left = B_L, right = B_R, points = Y_P, left_slope = K_L, right_slope
+// = K_R, num_intervals = N, interval = d = (B_R - B_L) / N.
 //
 // Nothing here includes a torch header, so that .cu files which use it compile in seconds.
 #pragma once
@@ -17,7 +17,8 @@
 namespace pwlu {
 
 // Where a tensor's channels lie in its (dense) memory: element i belongs to channel (i / inner) % channels.
-// NCHW: outer = N, inner = H * W. channels_last: outer = N * H * W, inner = 1. Layer-wise: one channel, inner = numel.
+// NCHW: outer = N, inner = H * W. channels_last: outer = N * H * W, inner = 1. Layer-wise: one channel, inner
+// = numel.
 struct Layout {
   int64_t outer;
   int64_t channels;
@@ -44,15 +45,16 @@ PWLU_HOST_DEVICE bool is_finite(T value) {
 template <typename T>
 struct Curve {
   T left, right, left_slope, right_slope;
-  T edge;         // the interior is [left, edge): edge = right, or left where the interior has collapsed
-  T interval;     // d; 1 where collapsed
-  T inverse;      // 1 / d; 0 where collapsed
-  T left_limit;   // the distances from the boundaries are cut off here: infinity, or the largest finite number where
+  T edge;        // the interior is [left, edge): edge = right, or left where the interior has collapsed
+  T interval;    // d; 1 where collapsed
+  T inverse;     // 1 / d; 0 where collapsed
+  T left_limit;  // the distances from the boundaries are cut off here: infinity, or the largest finite number
+                 // where
   T right_limit;  // the slope is 0, because 0 * inf would make a NaN where ReLU has none
 };
 
-// Training may drive right to left or below it. Then, or when d or 1 / d is not finite, no x is in the interior:
-// the function is its left tail for x < left and its right tail for all others.
+// Training may drive right to left or below it. Then, or when d or 1 / d is not finite, no x is in the
+// interior: the function is its left tail for x < left and its right tail for all others.
 template <typename T>
 PWLU_HOST_DEVICE Curve<T> make_curve(T left, T right, T left_slope, T right_slope, int num_intervals) {
   const T infinity = Limits<T>::kMax * T(2);
@@ -71,24 +73,27 @@ PWLU_HOST_DEVICE Curve<T> make_curve(T left, T right, T left_slope, T right_slop
   return curve;
 }
 
-// Where x lies. bin: 0 for the left tail, i + 1 for interval i, num_intervals + 1 for the right tail (so that a bin can
-// index a table of num_intervals + 2 sums). A NaN goes to the right tail; no index is ever made from it.
-// coordinate: t = (x - B_i) / d in [0, 1] inside; in the tails the distance x - left or x - right.
+// Where x lies. bin: 0 for the left tail, i + 1 for interval i, num_intervals + 1 for the right tail (so that
+// a bin can index a table of num_intervals + 2 sums). A NaN goes to the right tail; no index is ever made
+// from it. coordinate: t = (x - B_i) / d in [0, 1] inside; in the tails the distance x - left or x - right.
 template <typename T>
 struct Location {
   int bin;
   T coordinate;
 };
 
-// floor((x - left) / d) is taken of a true division (Eq. 2): a multiplication by 1 / d puts an x that is exactly a knot
-// into the interval on its left now and then.
+// floor((x - left) / d) is taken of a true division (Eq. 2): a multiplication by 1 / d puts an x that is
+// exactly a knot into the interval on its left now and then.
 template <typename T>
 PWLU_HOST_DEVICE Location<T> locate(T x, const Curve<T>& curve, int num_intervals) {
-  if (x < curve.left) return {0, x - curve.left};
-  if (!(x < curve.edge)) return {num_intervals + 1, x - curve.right};
+  if (x < curve.left)
+    return {0, x - curve.left};
+  if (!(x < curve.edge))
+    return {num_intervals + 1, x - curve.right};
   const T position = (x - curve.left) / curve.interval;
   int index = static_cast<int>(position);  // position is in [0, num_intervals]: truncation is floor
-  if (index > num_intervals - 1) index = num_intervals - 1;
+  if (index > num_intervals - 1)
+    index = num_intervals - 1;
   return {index + 1, position - T(index)};
 }
 
@@ -97,8 +102,8 @@ PWLU_HOST_DEVICE T at_most(T value, T limit) {
   return value > limit ? limit : value;  // keeps a NaN, which fmin would not
 }
 
-// The coordinate as it enters sum_gt below: an infinite distance counts as the largest finite one, because g * inf is a NaN
-// for every g that is 0. (A NaN stays a NaN.)
+// The coordinate as it enters sum_gt below: an infinite distance counts as the largest finite one, because g
+// * inf is a NaN for every g that is 0. (A NaN stays a NaN.)
 template <typename T>
 PWLU_HOST_DEVICE T bounded(T coordinate) {
   const T largest = Limits<T>::kMax;
@@ -108,7 +113,8 @@ PWLU_HOST_DEVICE T bounded(T coordinate) {
 // Equation 1, in the local form, which does not cancel far from the origin.
 template <typename T>
 PWLU_HOST_DEVICE T value_at(Location<T> at, const Curve<T>& curve, const T* points, int num_intervals) {
-  if (at.bin == 0) return points[0] - at_most(-at.coordinate, curve.left_limit) * curve.left_slope;
+  if (at.bin == 0)
+    return points[0] - at_most(-at.coordinate, curve.left_limit) * curve.left_slope;
   if (at.bin == num_intervals + 1) {
     return points[num_intervals] + at_most(at.coordinate, curve.right_limit) * curve.right_slope;
   }
@@ -119,13 +125,16 @@ PWLU_HOST_DEVICE T value_at(Location<T> at, const Curve<T>& curve, const T* poin
 // d PWLU / d x (first row of Table 1).
 template <typename T>
 PWLU_HOST_DEVICE T slope_at(int bin, const Curve<T>& curve, const T* points, int num_intervals) {
-  if (bin == 0) return curve.left_slope;
-  if (bin == num_intervals + 1) return curve.right_slope;
+  if (bin == 0)
+    return curve.left_slope;
+  if (bin == num_intervals + 1)
+    return curve.right_slope;
   return (points[bin] - points[bin - 1]) * curve.inverse;
 }
 
-// Table 1, summed over a channel. Within a bin the output is linear in the coordinate, so that all parameter gradients
-// follow from two sums per bin: sum_g[bin] = sum of g, sum_gt[bin] = sum of g * bounded(coordinate), g = d loss / d y.
+// Table 1, summed over a channel. Within a bin the output is linear in the coordinate, so that all parameter
+// gradients follow from two sums per bin: sum_g[bin] = sum of g, sum_gt[bin] = sum of g *
+// bounded(coordinate), g = d loss / d y.
 template <typename T>
 struct BoundaryGradient {
   T left, right, left_slope, right_slope;
@@ -139,8 +148,9 @@ struct EdgeGradient {
 
 // What interval i contributes to them.
 template <typename T, typename Sum>
-PWLU_HOST_DEVICE EdgeGradient<Sum> interval_gradient(const Sum* sum_g, const Sum* sum_gt, const Curve<T>& curve,
-                                                     const T* points, int i, int num_intervals) {
+PWLU_HOST_DEVICE EdgeGradient<Sum> interval_gradient(const Sum* sum_g, const Sum* sum_gt,
+                                                     const Curve<T>& curve, const T* points, int i,
+                                                     int num_intervals) {
   // (x - B_R) / (B_R - B_L) = (i + t) / N - 1 and (B_L - x) / (B_R - B_L) = -(i + t) / N
   const Sum slope = (Sum(points[i + 1]) - Sum(points[i])) * Sum(curve.inverse);
   const Sum moment = (Sum(i) * sum_g[i + 1] + sum_gt[i + 1]) / Sum(num_intervals);
@@ -152,13 +162,14 @@ template <typename T, typename Sum>
 PWLU_HOST_DEVICE BoundaryGradient<T> with_tails(EdgeGradient<Sum> inside, const Sum* sum_g, const Sum* sum_gt,
                                                 const Curve<T>& curve, int num_intervals) {
   const int last = num_intervals + 1;
-  return {T(inside.left - Sum(curve.left_slope) * sum_g[0]), T(inside.right - Sum(curve.right_slope) * sum_g[last]),
-          T(sum_gt[0]), T(sum_gt[last])};
+  return {T(inside.left - Sum(curve.left_slope) * sum_g[0]),
+          T(inside.right - Sum(curve.right_slope) * sum_g[last]), T(sum_gt[0]), T(sum_gt[last])};
 }
 
 template <typename T, typename Sum>
-PWLU_HOST_DEVICE BoundaryGradient<T> boundary_gradient(const Sum* sum_g, const Sum* sum_gt, const Curve<T>& curve,
-                                                       const T* points, int num_intervals) {
+PWLU_HOST_DEVICE BoundaryGradient<T> boundary_gradient(const Sum* sum_g, const Sum* sum_gt,
+                                                       const Curve<T>& curve, const T* points,
+                                                       int num_intervals) {
   EdgeGradient<Sum> inside = {Sum(0), Sum(0)};
   for (int i = 0; i < num_intervals; ++i) {
     const EdgeGradient<Sum> share = interval_gradient(sum_g, sum_gt, curve, points, i, num_intervals);

@@ -1,6 +1,7 @@
 """The Piecewise Linear Unit (PWLU): operator, layer and two-phase learning.
 
-Reference: Zhou, Zhu, Zhong. Learning specialized activation functions with the Piecewise Linear Unit. ICCV 2021.
+Reference: Zhou, Zhu, Zhong. Learning specialized activation functions with the Piecewise Linear Unit.
+ICCV 2021.
 """
 
 from .library import build_info

@@ -56,9 +56,9 @@ def check_device(device: torch.device) -> None:
 def build_info() -> dict[str, Any]:
     """What was built and what is in use, as plain values (for records and bug reports).
 
-    Keys: version; torch (the release it was built against); cuda (whether the CUDA library was built), with it
-    cuda_toolkit and cuda_architectures; cuda_status ("loaded", or why not); cpu_isa (the instruction set in use:
-    avx512, avx2 or plain; the environment variable PWLU_CPU_ISA forces one).
+    Keys: version; torch (the release it was built against); cuda (whether the CUDA library was built), then
+    cuda_toolkit and cuda_architectures; cuda_status ("loaded", or why not); cpu_isa (the instruction set in
+    use: avx512, avx2 or plain; the environment variable PWLU_CPU_ISA forces one).
     """
     info: dict[str, Any] = {"version": importlib.metadata.version("pwlu-cuda")}
     info.update(json.loads((_FOLDER / "_build_info.json").read_text()))

@@ -14,9 +14,9 @@ from .statistics import StepStatistics
 class PWLU(nn.Module):
     """The Piecewise Linear Unit (section 3.1) with learnable boundaries, points and slopes.
 
-    It starts as ReLU on [-bound, bound] (section 3.3; exactly so for an even `num_intervals`, otherwise with a small
-    gap around 0) and, used alone, learns from the first step: the paper's fix-init-x with x = bound. For the two-phase
-    learning hand the model to :class:`pwlu.TwoPhaseLearning`.
+    It starts as ReLU on [-bound, bound] (section 3.3; exactly so for an even `num_intervals`, otherwise with
+    a small gap around 0) and, used alone, learns from the first step: the paper's fix-init-x with x = bound.
+    For the two-phase learning hand the model to :class:`pwlu.TwoPhaseLearning`.
 
     Parameters stay float32 under ``.half()`` and ``.bfloat16()``; inputs may be float16 or bfloat16.
 
@@ -33,7 +33,8 @@ class PWLU(nn.Module):
     Attributes:
         left, right, left_slope, right_slope: B_L, B_R, K_L, K_R, shape (num_parameters,).
         points: Y_P, shape (num_parameters, num_intervals + 1).
-        running_mean, running_std: statistics of the input (Eq. 5), shape (num_parameters,); zero until collected.
+        running_mean, running_std: statistics of the input (Eq. 5), shape (num_parameters,); zero until
+            collected.
     """
 
     left: nn.Parameter
@@ -78,7 +79,8 @@ class PWLU(nn.Module):
     def reset_to_relu(self, left: Tensor, right: Tensor) -> None:
         """Become ReLU on [left, right], each of shape (num_parameters,): Eq. 6 without its first line.
 
-        The parameters are written in place, so that optimizers and DistributedDataParallel keep their hold on them.
+        The parameters are written in place, so that optimizers and DistributedDataParallel keep their hold on
+        them.
         """
         steps = (
             torch.arange(self.num_intervals + 1, device=left.device, dtype=left.dtype) / self.num_intervals
@@ -91,7 +93,7 @@ class PWLU(nn.Module):
         self.points.copy_(knots.relu())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function; in phase I's training steps that is ReLU, and the statistics of x are collected."""
+        """Apply the function; in phase I's training steps that is ReLU, and statistics of x are collected."""
         parameters = (self.left, self.right, self.points, self.left_slope, self.right_slope)
         if self.statistics is None or not self.training:
             return pwlu(x, *parameters, channel_dim=self.channel_dim)
@@ -117,7 +119,8 @@ class PWLU(nn.Module):
 class _FrozenReLU(torch.autograd.Function):
     """ReLU that also takes the parameters of the PWLU it stands for, and gives them gradients of zero.
 
-    So they are part of the graph in phase I: DistributedDataParallel waits for the gradient of every parameter.
+    So they are part of the graph in phase I: DistributedDataParallel waits for the gradient of every
+    parameter.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The operator: schema and kernels are C++ (csrc/); here are its shapes, its autograd rule and its FLOP count."""
+"""The operator. Its schema and kernels are C++ (csrc/); here are its shapes, autograd rule and FLOP count."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,9 +24,9 @@ def pwlu(
 ) -> Tensor:
     """Apply the Piecewise Linear Unit (Eq. 1) with the compiled kernels.
 
-    Equivalent to :func:`pwlu.pwlu_reference`, with its gradients (Table 1). Only `x` is kept for the backward pass. Two
-    runs on the same device give the same bits. Gradients of gradients, forward-mode differentiation and the transforms of
-    torch.func (grad, jvp, vmap ...) are right too, at the reference's speed.
+    Equivalent to :func:`pwlu.pwlu_reference`, with its gradients (Table 1). Only `x` is kept for the backward
+    pass. Two runs on the same device give the same bits. Gradients of gradients, forward-mode differentiation
+    and the transforms of torch.func (grad, jvp, vmap ...) are right too, at the reference's speed.
 
     Args:
         x: input of shape (N, C, *) in any memory layout, float64, float32, float16 or bfloat16.
@@ -51,9 +51,9 @@ def pwlu(
 
 
 def _is_transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work, for which an operator of ours has no rule.
+    """Whether torch.func or forward-mode differentiation is at work.
 
-    Without one, torch drops the tangents in silence.
+    An operator of ours has no rule for them; without one, torch drops the tangents in silence.
     """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
@@ -110,7 +110,7 @@ def _double_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
 
 
 def _graph_end(tensor: Tensor) -> Tensor:
-    """An alias to differentiate with respect to, so that what led to `tensor` itself, e.g. to x from left, stays out."""
+    """An alias to differentiate with respect to: what led to `tensor` itself, e.g. x from left, stays out."""
     return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
 
 

@@ -16,13 +16,15 @@ def pwlu_reference(
 ) -> Tensor:
     """Evaluate the Piecewise Linear Unit (Eq. 1-4) with plain tensor operations.
 
-    It defines what :func:`pwlu.pwlu` computes, edge cases included, and takes the same arguments. Autograd derives its
-    gradients, which are those of Table 1 (the interval index is treated as a constant).
+    It defines what :func:`pwlu.pwlu` computes, edge cases included, and takes the same arguments. Autograd
+    derives its gradients, which are those of Table 1 (the interval index is treated as a constant).
 
     Args:
-        x: input of shape (N, C, *), float64, float32, float16 or bfloat16. A NaN gives NaN; an infinity follows its tail.
+        x: input of shape (N, C, *), float64, float32, float16 or bfloat16. A NaN gives NaN; an infinity
+            follows its tail.
         left: B_L, shape (G,). G is 1 (layer-wise) or C (channel-wise).
-        right: B_R, shape (G,). Where right <= left no x is inside: the left tail serves x < left, the right one the rest.
+        right: B_R, shape (G,). Where right <= left no x is inside: the left tail serves x < left, the right
+            one the rest.
         points: Y_P, shape (G, num_intervals + 1).
         left_slope: K_L, shape (G,).
         right_slope: K_R, shape (G,).
@@ -49,7 +51,8 @@ def pwlu_reference(
     below = x < left
     inside = ~below & (x < right) & is_open  # a NaN is neither, and takes the right tail
 
-    # `where` on both sides of an operation keeps the masked-out elements' NaNs and infinities out of the gradient.
+    # `where` on both sides of an operation keeps the masked-out elements' NaNs and infinities out of the
+    # gradient.
     position = torch.where(inside, x - left, 0) / torch.where(is_open, interval, 1)
     index = position.detach().floor().clamp(0, num_intervals - 1)  # Eq. 2
     start, end = _look_up(points, index.long(), shape)
@@ -63,7 +66,8 @@ def pwlu_reference(
 def _tail(distance: Tensor, slope: Tensor) -> Tensor:
     """distance * slope, where an infinite distance on a flat tail gives 0 instead of NaN.
 
-    The slope's gradient counts an infinite distance as the largest finite number: a g of 0 would make a NaN of it.
+    The slope's gradient counts an infinite distance as the largest finite number: a g of 0 would make a NaN
+    of it.
     """
     infinite = distance.isinf()
     largest = torch.finfo(distance.dtype).max
@@ -114,6 +118,6 @@ def _check(
             raise ValueError(f"pwlu: `channel_dim` is {channel_dim}, but x has shape {tuple(x.shape)}.")
         if x.shape[channel_dim] != groups:
             raise ValueError(
-                f"pwlu: x of shape {tuple(x.shape)} has {x.shape[channel_dim]} channels in dimension {channel_dim}, "
-                f"but the parameters are for {groups}. Expected 1 or {x.shape[channel_dim]}."
+                f"pwlu: x of shape {tuple(x.shape)} has {x.shape[channel_dim]} channels in dimension "
+                f"{channel_dim}, but the parameters are for {groups}. Expected 1 or {x.shape[channel_dim]}."
             )

@@ -9,9 +9,9 @@ from torch import Tensor
 class StepStatistics:
     """Count, mean and summed squared deviation of a site's input over one optimizer step, per function.
 
-    A step may call a site several times (gradient accumulation, a detector's pyramid levels) or with an empty tensor;
-    parts are merged exactly, weighted by their number of elements. These are no buffers of the module: DistributedData-
-    Parallel would overwrite every rank's part with that of rank 0.
+    A step may call a site several times (gradient accumulation, a detector's pyramid levels) or with an empty
+    tensor; parts are merged exactly, weighted by their number of elements. These are no buffers of the
+    module: DistributedDataParallel would overwrite every rank's part with that of rank 0.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -31,8 +31,8 @@ class StepStatistics:
         if groups > 1:
             if not -x.dim() <= channel_dim < x.dim() or x.shape[channel_dim] != groups:
                 raise ValueError(
-                    f"PWLU with {groups} functions: x of shape {tuple(x.shape)} has another number of channels in "
-                    f"dimension {channel_dim} (`channel_dim`)."
+                    f"PWLU with {groups} functions: x of shape {tuple(x.shape)} has another number of "
+                    f"channels in dimension {channel_dim} (`channel_dim`)."
                 )
             dims.remove(channel_dim % x.dim())
         if x.numel() == 0:

@@ -14,9 +14,10 @@ SIGMAS = 3.0  # the "3-sigma rule" of Eq. 6
 class TwoPhaseLearning:
     """Takes every PWLU of a model through phase I and phase II, counted in optimizer steps.
 
-    Phase I (steps 0 to T' - 1): every PWLU is ReLU, its parameters do not move, and the mean and standard deviation of
-    its input are collected (Eq. 5) over everything that reached it in a step, on all ranks. After step T' - 1 the
-    boundaries are reset to mean +- 3 std and the points to ReLU (Eq. 6). Phase II: everything learns.
+    Phase I (steps 0 to T' - 1): every PWLU is ReLU, its parameters do not move, and the mean and standard
+    deviation of its input are collected (Eq. 5) over everything that reached it in a step, on all ranks.
+    After step T' - 1 the boundaries are reset to mean +- 3 std and the points to ReLU (Eq. 6). Phase II:
+    everything learns.
 
     Use::
 
@@ -28,14 +29,15 @@ class TwoPhaseLearning:
             phases.after_optimizer_step()
             optimizer.zero_grad()
 
-    Construct it on every rank, after the model is on its device. With DistributedDataParallel, statistics are reduced
-    over the ranks at every step of phase I, so that all ranks reset to the same boundaries.
+    Construct it on every rank, after the model is on its device. With DistributedDataParallel, statistics are
+    reduced over the ranks at every step of phase I, so that all ranks reset to the same boundaries.
 
     Args:
         model: any module; one without a PWLU is always in phase II.
-        phase1_steps: the paper's T' in optimizer steps. 0 means no phase I (the paper's fix-init). A positive number
-            resets every PWLU to its initial ReLU.
-        process_group: over which statistics are reduced; the default group if torch.distributed is initialised.
+        phase1_steps: the paper's T' in optimizer steps. 0 means no phase I (the paper's fix-init). A positive
+            number resets every PWLU to its initial ReLU.
+        process_group: over which statistics are reduced; the default group if torch.distributed is
+            initialised.
 
     Raises:
         ValueError: phase1_steps is no non-negative integer.
@@ -63,9 +65,9 @@ class TwoPhaseLearning:
     def before_optimizer_step(self) -> None:
         """Call between ``backward`` and ``optimizer.step`` (after ``scaler.unscale_``, before clipping).
 
-        Phase I drops the gradients of the PWLU parameters. A gradient of zero would not do: weight decay and momentum
-        move a parameter that has one. Toggling ``requires_grad`` would not do either: DistributedDataParallel has
-        noted at its construction which parameters to reduce.
+        Phase I drops the gradients of the PWLU parameters. A gradient of zero would not do: weight decay and
+        momentum move a parameter that has one. Toggling ``requires_grad`` would not do either:
+        DistributedDataParallel has noted at its construction which parameters to reduce.
         """
         if self.phase == 1:
             for site in self._sites.values():
@@ -90,7 +92,7 @@ class TwoPhaseLearning:
         return realigned
 
     def state_dict(self) -> dict[str, int]:
-        """Plain integers for a checkpoint, to be taken between steps; the statistics are buffers of the model."""
+        """Plain integers for a checkpoint, taken between steps; the statistics are buffers of the model."""
         return {"step_count": self.step_count, "phase1_steps": self.phase1_steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -133,9 +135,10 @@ class TwoPhaseLearning:
 def _over_ranks(
     count: Tensor, mean: Tensor, deviation: Tensor, group: dist.ProcessGroup | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and (biased) standard deviation of all ranks' elements; the latter two NaN where there are none.
+    """Count, mean and (biased) standard deviation of all ranks' elements, NaN where there are none.
 
-    The deviations are summed around the common mean in a second reduction: one reduction of squares would cancel.
+    The deviations are summed around the common mean in a second reduction: one reduction of squares would
+    cancel.
     """
     distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
     sums = torch.stack([count, count * mean])
@@ -149,7 +152,10 @@ def _over_ranks(
 
 
 def _move_running_statistics(site: PWLU, count: Tensor, mean: Tensor, std: Tensor) -> None:
-    """Eq. 5, in place. The first input sets the statistics (a start from 0 would bias short runs); none, no change."""
+    """Eq. 5, in place. Without input nothing changes.
+
+    The first input sets the statistics: a start from 0 would bias short runs.
+    """
     is_first = (site.running_mean == 0) & (site.running_std == 0)
     weight = torch.where(is_first, 1.0, MOMENTUM)
     for running, new in ((site.running_mean, mean), (site.running_std, std)):

@@ -29,7 +29,7 @@ def test_instruction_set(name: str) -> None:
     if not is_here(name):
         pytest.skip(f"this processor has no {name}")
     files = [f"pwlu_ext/tests/{suite}" for suite in SUITES]
-    done = run_python("-m", "pytest", "-q", "-k", "not cuda", *files, PWLU_CPU_ISA=name)
+    done = run_python("-m", "pytest", "-qp", "no:cacheprovider", "-k", "not cuda", *files, PWLU_CPU_ISA=name)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

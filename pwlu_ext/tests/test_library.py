@@ -7,7 +7,7 @@ from torch.library import opcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 import pwlu as package
-from pwlu import PWLU, pwlu
+from pwlu import PWLU, library, pwlu
 from pwlu_ext.tests.helpers import DTYPES, random_gradient, random_parameters, spread_inputs
 
 
@@ -121,6 +121,13 @@ def test_build_info_is_plain_and_complete() -> None:
     assert info["cuda"] == (info["cuda_status"] != "not built")
     flat = [item for value in info.values() for item in (value if isinstance(value, list) else [value])]
     assert all(isinstance(value, str | int | bool) for value in flat)
+
+
+def test_missing_cuda_kernels_are_an_error_with_the_build_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_CUDA_STATUS", "not built")
+    with pytest.raises(RuntimeError, match=r"no CUDA kernels \(not built\).*PWLU_BUILD_CUDA=1 pip install"):
+        library.check_device(torch.device("cuda"))
+    library.check_device(torch.device("cpu"))
 
 
 def test_public_names() -> None:

@@ -57,7 +57,8 @@ struct S {
   static __m128i narrow(BFloat16, F a) {  // to nearest, ties to even; a NaN stays one
     const I bits = _mm256_castps_si256(a);
     const I odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    I rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF))), 16);
+    I rounded =
+        _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF))), 16);
     const I nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
     rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7FC0), nan);
     return _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
@@ -75,14 +76,16 @@ struct S {
   template <class X>  // there is no masked access to 16-bit elements
   static F load_part(const X* from, int count) {
     X whole[kWidth] = {};
-    for (int lane = 0; lane < count; ++lane) whole[lane] = from[lane];
+    for (int lane = 0; lane < count; ++lane)
+      whole[lane] = from[lane];
     return load(whole);
   }
   template <class X>
   static void store_part(X* to, F a, int count) {
     X whole[kWidth];
     store(whole, a);
-    for (int lane = 0; lane < count; ++lane) to[lane] = whole[lane];
+    for (int lane = 0; lane < count; ++lane)
+      to[lane] = whole[lane];
   }
 
   template <int kSize>

@@ -6,7 +6,8 @@
 #include "kernels.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
@@ -59,11 +60,14 @@ struct S {
   static __m256i narrow(BFloat16, F a) {  // to nearest, ties to even; a NaN stays one
     const I bits = _mm512_castps_si512(a);
     const I odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const I rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF))), 16);
+    const I rounded =
+        _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF))), 16);
     const M nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
     return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7FC0)));
   }
-  static __m256i narrow(Half, F a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static __m256i narrow(Half, F a) {
+    return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
 
   template <class X>
   static F load(const X* from) {
@@ -146,7 +150,8 @@ struct S::Table<0> {
 }  // namespace
 
 const InstructionSet& avx512() {
-  static const InstructionSet set = {"avx512", kernels<S, float>(), kernels<S, BFloat16>(), kernels<S, Half>()};
+  static const InstructionSet set = {"avx512", kernels<S, float>(), kernels<S, BFloat16>(),
+                                     kernels<S, Half>()};
   return set;
 }
 

@@ -9,7 +9,9 @@ namespace pwlu::cpu {
 
 constexpr int kWidestVector = 16;
 
-constexpr int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+constexpr int64_t rounded_up(int64_t value, int64_t step) {
+  return (value + step - 1) / step * step;
+}
 
 template <typename T>
 class CurveTable {
@@ -26,10 +28,11 @@ class CurveTable {
     for (int64_t c = 0; c < channels; ++c) {
       const Curve<T> curve = make_curve(left[c], right[c], left_slope[c], right_slope[c], num_intervals);
       const T* y = points + c * (num_intervals + 1);
-      const T values[] = {curve.left,    curve.right,      curve.left_slope,  curve.right_slope, curve.edge,
-                          curve.interval, curve.inverse,   curve.left_limit,  curve.right_limit, y[0],
-                          y[num_intervals]};
-      for (int field = 0; field < 11; ++field) fields_[field * channels + c] = values[field];
+      const T values[] = {curve.left,        curve.right,    curve.left_slope, curve.right_slope,
+                          curve.edge,        curve.interval, curve.inverse,    curve.left_limit,
+                          curve.right_limit, y[0],           y[num_intervals]};
+      for (int field = 0; field < 11; ++field)
+        fields_[field * channels + c] = values[field];
       for (int i = 0; i < num_intervals; ++i) {
         const int64_t entry = c * row_length_ + i;
         start_[entry] = start_rise_[2 * entry] = y[i];
@@ -44,10 +47,11 @@ class CurveTable {
 
  private:
   void point_view_at_fields(int64_t channels, int num_intervals) {
-    const T** slots[] = {&view_.left,    &view_.right,   &view_.left_slope, &view_.right_slope, &view_.edge,
-                         &view_.interval, &view_.inverse, &view_.left_limit, &view_.right_limit, &view_.first,
-                         &view_.last};
-    for (int field = 0; field < 11; ++field) *slots[field] = fields_.data() + field * channels;
+    const T** slots[] = {&view_.left,        &view_.right,    &view_.left_slope, &view_.right_slope,
+                         &view_.edge,        &view_.interval, &view_.inverse,    &view_.left_limit,
+                         &view_.right_limit, &view_.first,    &view_.last};
+    for (int field = 0; field < 11; ++field)
+      *slots[field] = fields_.data() + field * channels;
     view_.start = start_.data();
     view_.rise = rise_.data();
     view_.start_rise = start_rise_.data();

@@ -25,18 +25,23 @@ bool has_avx2() {
 }
 
 const InstructionSet& named(const std::string& name) {
-  if (name == "plain") return plain();
+  if (name == "plain")
+    return plain();
 #if defined(__x86_64__)
-  if (name == "avx512" && has_avx512()) return avx512();
-  if (name == "avx2" && has_avx2()) return avx2();
+  if (name == "avx512" && has_avx512())
+    return avx512();
+  if (name == "avx2" && has_avx2())
+    return avx2();
 #endif
-  throw std::invalid_argument("pwlu: PWLU_CPU_ISA is '" + name + "', expected " + (has_avx512() ? "avx512, " : "") +
-                              (has_avx2() ? "avx2 or " : "") + "plain on this processor.");
+  throw std::invalid_argument("pwlu: PWLU_CPU_ISA is '" + name + "', expected " +
+                              (has_avx512() ? "avx512, " : "") + (has_avx2() ? "avx2 or " : "") +
+                              "plain on this processor.");
 }
 
 const InstructionSet& choose() {
   const char* asked = std::getenv("PWLU_CPU_ISA");
-  if (asked != nullptr && *asked != '\0') return named(asked);
+  if (asked != nullptr && *asked != '\0')
+    return named(asked);
   return named(has_avx512() ? "avx512" : has_avx2() ? "avx2" : "plain");
 }
 

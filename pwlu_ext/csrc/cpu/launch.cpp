@@ -25,16 +25,23 @@ CurveTable<T> curve_table(const Problem& p) {
 template <typename F>
 void dispatch(ScalarType type, const F& f) {
   switch (type) {
-    case ScalarType::Float: return f(float{}, float{});
-    case ScalarType::Double: return f(double{}, double{});
-    case ScalarType::BFloat16: return f(float{}, BFloat16{});
-    case ScalarType::Half: return f(float{}, Half{});
-    default: fail("no kernel for ", name_of(type), ".");
+    case ScalarType::Float:
+      return f(float{}, float{});
+    case ScalarType::Double:
+      return f(double{}, double{});
+    case ScalarType::BFloat16:
+      return f(float{}, BFloat16{});
+    case ScalarType::Half:
+      return f(float{}, Half{});
+    default:
+      fail("no kernel for ", name_of(type), ".");
   }
 }
 
 // inner == 1 puts neighbouring elements into different channels (channels_last); otherwise they share theirs.
-bool is_rows(const Layout& layout) { return layout.inner == 1 && layout.channels > 1; }
+bool is_rows(const Layout& layout) {
+  return layout.inner == 1 && layout.channels > 1;
+}
 
 template <typename T, typename X>
 void forward_typed(const Problem& p, const Tensor& y) {
@@ -48,12 +55,13 @@ void forward_typed(const Problem& p, const Tensor& y) {
   }
 }
 
-Tensor forward(const Tensor& x, const Tensor& left, const Tensor& right, const Tensor& points, const Tensor& left_slope,
-               const Tensor& right_slope, int64_t channel_dim) {
+Tensor forward(const Tensor& x, const Tensor& left, const Tensor& right, const Tensor& points,
+               const Tensor& left_slope, const Tensor& right_slope, int64_t channel_dim) {
   const Problem p = make_problem(x, left, right, points, left_slope, right_slope, channel_dim);
   Tensor y = torch::stable::empty_like(p.x);
   if (p.x.numel() > 0) {
-    dispatch(p.x.scalar_type(), [&](auto t, auto element) { forward_typed<decltype(t), decltype(element)>(p, y); });
+    dispatch(p.x.scalar_type(),
+             [&](auto t, auto element) { forward_typed<decltype(t), decltype(element)>(p, y); });
   }
   return y;
 }
@@ -64,7 +72,8 @@ struct Gradients {
 
 // The closed form: from the two sums per bin to the gradients of Table 1, channel by channel.
 template <typename T>
-void write_parameter_gradients(const Problem& p, const std::vector<double>& sums, const Gradients& gradients) {
+void write_parameter_gradients(const Problem& p, const std::vector<double>& sums,
+                               const Gradients& gradients) {
   const auto read = [](const Tensor& tensor) { return static_cast<const T*>(tensor.data_ptr()); };
   const auto write = [](const Tensor& tensor) { return static_cast<T*>(tensor.data_ptr()); };
   const int bins = p.num_intervals + 2;
@@ -103,10 +112,9 @@ void backward_typed(const Problem& p, const Tensor& grad, const Gradients& gradi
   write_parameter_gradients<T>(p, sums, gradients);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& x,
-                                                                    const Tensor& left, const Tensor& right,
-                                                                    const Tensor& points, const Tensor& left_slope,
-                                                                    const Tensor& right_slope, int64_t channel_dim) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
+    const Tensor& grad, const Tensor& x, const Tensor& left, const Tensor& right, const Tensor& points,
+    const Tensor& left_slope, const Tensor& right_slope, int64_t channel_dim) {
   using torch::stable::empty_like;
   const Problem p = make_problem(x, left, right, points, left_slope, right_slope, channel_dim);
   const Tensor ordered = checked_gradient(grad, p.x);
@@ -119,7 +127,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor
           gradients.points, gradients.left_slope, gradients.right_slope};
 }
 
-std::string cpu_isa() { return chosen_instruction_set().name; }
+std::string cpu_isa() {
+  return chosen_instruction_set().name;
+}
 
 }  // namespace
 }  // namespace pwlu::cpu

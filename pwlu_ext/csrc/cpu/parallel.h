@@ -1,5 +1,5 @@
-// How forward and backward are divided among threads. Results never depend on the number of threads: the pieces of the
-// backward pass, whose sums are added up in a fixed order, depend on the shape alone.
+// How forward and backward are divided among threads. Results never depend on the number of threads: the
+// pieces of the backward pass, whose sums are added up in a fixed order, depend on the shape alone.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -11,13 +11,15 @@
 
 namespace pwlu::cpu {
 
-constexpr int64_t kGrain = 32768;             // elements worth a thread of their own
-constexpr int64_t kBlock = 16384;             // elements that stay in the first cache levels
-constexpr int64_t kFold = 16384;              // additions after which float sums move on to double
-constexpr int64_t kWantedTasks = 32;          // pieces of a backward pass, if there are not more channels
-constexpr int64_t kChannelBlock = 64;         // channels whose sums fit the first-level cache together
+constexpr int64_t kGrain = 32768;      // elements worth a thread of their own
+constexpr int64_t kBlock = 16384;      // elements that stay in the first cache levels
+constexpr int64_t kFold = 16384;       // additions after which float sums move on to double
+constexpr int64_t kWantedTasks = 32;   // pieces of a backward pass, if there are not more channels
+constexpr int64_t kChannelBlock = 64;  // channels whose sums fit the first-level cache together
 
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t divide_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 template <typename T, typename X>
 void forward_runs(const X* x, X* y, const Layout& layout, const Curves<T>& curves) {
@@ -50,23 +52,26 @@ void forward_rows(const X* x, X* y, const Layout& layout, const Curves<T>& curve
 template <typename T>
 void fold(std::vector<T>& sums, int64_t tables, int64_t size, double* totals) {
   for (int64_t table = 0; table < tables; ++table) {
-    for (int64_t i = 0; i < size; ++i) totals[i] += static_cast<double>(sums[table * size + i]);
+    for (int64_t i = 0; i < size; ++i)
+      totals[i] += static_cast<double>(sums[table * size + i]);
   }
   std::fill(sums.begin(), sums.end(), T(0));
 }
 
-// Per channel and bin the pair (sum_g, sum_gt), laid out (channels, num_intervals + 2, 2); several partial results behind
-// one another, added up in order.
+// Per channel and bin the pair (sum_g, sum_gt), laid out (channels, num_intervals + 2, 2); several partial
+// results behind one another, added up in order.
 inline std::vector<double> add_up(const std::vector<double>& partial, int64_t parts, int64_t size) {
   std::vector<double> totals(size, 0.0);
   for (int64_t part = 0; part < parts; ++part) {
-    for (int64_t i = 0; i < size; ++i) totals[i] += partial[part * size + i];
+    for (int64_t i = 0; i < size; ++i)
+      totals[i] += partial[part * size + i];
   }
   return totals;
 }
 
 template <typename T, typename X>
-std::vector<double> backward_runs(const X* grad, const X* x, X* grad_x, const Layout& layout, const Curves<T>& curves) {
+std::vector<double> backward_runs(const X* grad, const X* x, X* grad_x, const Layout& layout,
+                                  const Curves<T>& curves) {
   const auto& kernels = chosen_kernels<T, X>();
   const int64_t size = 2 * (curves.num_intervals + 2);
   const int64_t channels = layout.channels;
@@ -78,32 +83,35 @@ std::vector<double> backward_runs(const X* grad, const X* x, X* grad_x, const La
   const int64_t per_task = divide_up(layout.outer * layout.inner, parts);
   std::vector<double> partial(parts * channels * size, 0.0);
 
-  torch::stable::parallel_for(0, parts * channels, divide_up(kGrain, per_task), [&](int64_t begin, int64_t end) {
-    std::vector<T> sums(kernels.run_replicas * size, T(0));
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t channel = task % channels, part = task / channels;
-      const int64_t first = (part % inner_parts) * inner_step;
-      const int64_t length = std::min(inner_step, layout.inner - first);
-      const int64_t outer_first = (part / inner_parts) * outer_step;
-      const int64_t outer_last = std::min(outer_first + outer_step, layout.outer);
-      int64_t since_fold = 0;
-      for (int64_t outer = outer_first; outer < outer_last && length > 0; ++outer) {
-        const int64_t row = (outer * channels + channel) * layout.inner + first;
-        for (int64_t done = 0; done < length; done += kFold) {
-          const int64_t n = std::min(kFold, length - done), i = row + done;
-          kernels.backward_run(grad + i, x + i, grad_x + i, n, curves, channel, sums.data());
-          since_fold += n;
-          if (since_fold >= kFold) fold(sums, kernels.run_replicas, size, &partial[task * size]), since_fold = 0;
+  torch::stable::parallel_for(
+      0, parts * channels, divide_up(kGrain, per_task), [&](int64_t begin, int64_t end) {
+        std::vector<T> sums(kernels.run_replicas * size, T(0));
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t channel = task % channels, part = task / channels;
+          const int64_t first = (part % inner_parts) * inner_step;
+          const int64_t length = std::min(inner_step, layout.inner - first);
+          const int64_t outer_first = (part / inner_parts) * outer_step;
+          const int64_t outer_last = std::min(outer_first + outer_step, layout.outer);
+          int64_t since_fold = 0;
+          for (int64_t outer = outer_first; outer < outer_last && length > 0; ++outer) {
+            const int64_t row = (outer * channels + channel) * layout.inner + first;
+            for (int64_t done = 0; done < length; done += kFold) {
+              const int64_t n = std::min(kFold, length - done), i = row + done;
+              kernels.backward_run(grad + i, x + i, grad_x + i, n, curves, channel, sums.data());
+              since_fold += n;
+              if (since_fold >= kFold)
+                fold(sums, kernels.run_replicas, size, &partial[task * size]), since_fold = 0;
+            }
+          }
+          fold(sums, kernels.run_replicas, size, &partial[task * size]);
         }
-      }
-      fold(sums, kernels.run_replicas, size, &partial[task * size]);
-    }
-  });
+      });
   return add_up(partial, parts, channels * size);
 }
 
 template <typename T, typename X>
-std::vector<double> backward_rows(const X* grad, const X* x, X* grad_x, const Layout& layout, const Curves<T>& curves) {
+std::vector<double> backward_rows(const X* grad, const X* x, X* grad_x, const Layout& layout,
+                                  const Curves<T>& curves) {
   const auto& kernels = chosen_kernels<T, X>();
   const int64_t size = 2 * (curves.num_intervals + 2);
   const int64_t channels = layout.channels;
@@ -113,19 +121,21 @@ std::vector<double> backward_rows(const X* grad, const X* x, X* grad_x, const La
   std::vector<double> partial(parts * channels * size, 0.0);
 
   const int64_t per_task = step * std::min(channels, kChannelBlock);
-  torch::stable::parallel_for(0, parts * blocks, divide_up(kGrain, per_task), [&](int64_t begin, int64_t end) {
-    std::vector<T> sums(kChannelBlock * size, T(0));
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = (task % blocks) * kChannelBlock, part = task / blocks;
-      const int64_t count = std::min(kChannelBlock, channels - first);
-      const int64_t last = std::min((part + 1) * step, layout.outer);
-      for (int64_t row = part * step; row < last; row += 1024) {
-        const int64_t rows = std::min<int64_t>(1024, last - row), i = row * channels + first;
-        kernels.backward_rows(grad + i, x + i, grad_x + i, rows, channels, first, count, curves, sums.data());
-        fold(sums, 1, count * size, &partial[(part * channels + first) * size]);
-      }
-    }
-  });
+  torch::stable::parallel_for(
+      0, parts * blocks, divide_up(kGrain, per_task), [&](int64_t begin, int64_t end) {
+        std::vector<T> sums(kChannelBlock * size, T(0));
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t first = (task % blocks) * kChannelBlock, part = task / blocks;
+          const int64_t count = std::min(kChannelBlock, channels - first);
+          const int64_t last = std::min((part + 1) * step, layout.outer);
+          for (int64_t row = part * step; row < last; row += 1024) {
+            const int64_t rows = std::min<int64_t>(1024, last - row), i = row * channels + first;
+            kernels.backward_rows(grad + i, x + i, grad_x + i, rows, channels, first, count, curves,
+                                  sums.data());
+            fold(sums, 1, count * size, &partial[(part * channels + first) * size]);
+          }
+        }
+      });
   return add_up(partial, parts, channels * size);
 }
 

@@ -99,7 +99,8 @@ using S64 = Plain<double>;
 }  // namespace
 
 const InstructionSet& plain() {
-  static const InstructionSet set = {"plain", kernels<S, float>(), kernels<S, BFloat16>(), kernels<S, Half>()};
+  static const InstructionSet set = {"plain", kernels<S, float>(), kernels<S, BFloat16>(),
+                                     kernels<S, Half>()};
   return set;
 }
 

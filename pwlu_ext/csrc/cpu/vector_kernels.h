@@ -1,11 +1,13 @@
-// The kernels, written once over a vector type. Each instruction set's .cpp includes this file inside an anonymous
-// namespace, after defining a struct `S` of vector operations: every copy is private to its file, so that the linker can
-// never hand code for one instruction set to a machine that has only another. For the same reason nothing here calls a
-// template or inline function of the standard library.
+// The kernels, written once over a vector type. Each instruction set's .cpp includes this file inside an
+// anonymous namespace, after defining a struct `S` of vector operations: every copy is private to its file,
+// so that the linker can never hand code for one instruction set to a machine that has only another. For the
+// same reason nothing here calls a template or inline function of the standard library.
 //
-// S provides: T (float or double), F (vector of T), M (mask), I (vector of int32), kWidth, and the functions used below.
+// S provides: T (float or double), F (vector of T), M (mask), I (vector of int32), kWidth, and the functions
+// used below.
 
-// The functions of the channels a vector works on. Run: one channel for all lanes, tables in registers where they fit.
+// The functions of the channels a vector works on. Run: one channel for all lanes, tables in registers where
+// they fit.
 template <class S, int kTable>
 struct Run {
   using F = typename S::F;
@@ -68,9 +70,10 @@ struct Located {
   typename S::F index, coordinate;  // meaningless in lanes that are below or above
 };
 
-// Multiplying by 1 / d is much cheaper than the division that defines the interval (Eq. 2) and differs from it only next
-// to a knot. So: multiply, and divide the vectors that have a lane next to a knot. |position| <= num_intervals is off by
-// less than 3 units in its last place, i.e. by less than num_intervals * 2^-22 (2^-51 in float64).
+// Multiplying by 1 / d is much cheaper than the division that defines the interval (Eq. 2) and differs from
+// it only next to a knot. So: multiply, and divide the vectors that have a lane next to a knot. |position| <=
+// num_intervals is off by less than 3 units in its last place, i.e. by less than num_intervals * 2^-22 (2^-51
+// in float64).
 template <class S, class P>
 inline Located<S> locate(typename S::F x, const P& p, typename S::F last_interval, typename S::F tolerance) {
   using F = typename S::F;
@@ -82,12 +85,14 @@ inline Located<S> locate(typename S::F x, const P& p, typename S::F last_interva
     position = S::div(offset, p.interval);
     index = S::floor(position);
   }
-  index = S::min(S::max(index, S::set(0)), last_interval);  // and a NaN becomes 0: see the order of S::max's operands
+  index = S::min(S::max(index, S::set(0)),
+                 last_interval);  // and a NaN becomes 0: see the order of S::max's operands
   return {S::less(x, p.left), S::not_less(x, p.edge), index, S::sub(position, index)};
 }
 
 template <class S, class P>
-inline typename S::F value(typename S::F x, const P& p, typename S::F last_interval, typename S::F tolerance) {
+inline typename S::F value(typename S::F x, const P& p, typename S::F last_interval,
+                           typename S::F tolerance) {
   using F = typename S::F;
   const Located<S> at = locate<S>(x, p, last_interval, tolerance);
   const F inside = p.interpolate(S::to_int(at.index), at.coordinate);
@@ -105,8 +110,8 @@ struct Contribution {
 };
 
 template <class S, class P>
-inline Contribution<S> contribution(typename S::F grad, typename S::F x, const P& p, typename S::F last_interval,
-                                    typename S::F tolerance) {
+inline Contribution<S> contribution(typename S::F grad, typename S::F x, const P& p,
+                                    typename S::F last_interval, typename S::F tolerance) {
   using F = typename S::F;
   const Located<S> at = locate<S>(x, p, last_interval, tolerance);
   const F inside = S::mul(p.rise_at(S::to_int(at.index)), p.inverse);
@@ -131,9 +136,11 @@ void forward_run_with(const X* x, X* y, int64_t n, const Curves<typename S::T>& 
   const auto last = S::set(curves.num_intervals - 1);
   const auto tolerance = S::set(tolerance_of<typename S::T>(curves.num_intervals));
   int64_t i = 0;
-  for (; i + S::kWidth <= n; i += S::kWidth) S::store(y + i, value<S>(S::load(x + i), p, last, tolerance));
+  for (; i + S::kWidth <= n; i += S::kWidth)
+    S::store(y + i, value<S>(S::load(x + i), p, last, tolerance));
   const int rest = static_cast<int>(n - i);
-  if (rest > 0) S::store_part(y + i, value<S>(S::load_part(x + i, rest), p, last, tolerance), rest);
+  if (rest > 0)
+    S::store_part(y + i, value<S>(S::load_part(x + i, rest), p, last, tolerance), rest);
 }
 
 template <class S, class X>
@@ -155,8 +162,9 @@ void forward_rows(const X* x, X* y, int64_t rows, int64_t stride, int64_t first,
   }
 }
 
-// The scatter of a backward pass: sums[slot] += (grad, moment), element by element. It is put off until kStage elements
-// have been computed: reading small pieces of a vector that was stored a moment ago would stall the processor.
+// The scatter of a backward pass: sums[slot] += (grad, moment), element by element. It is put off until
+// kStage elements have been computed: reading small pieces of a vector that was stored a moment ago would
+// stall the processor.
 template <class S>
 struct Stage {
   static constexpr int kStage = 512;
@@ -176,7 +184,8 @@ inline void backward_vector(const X* grad, const X* x, X* grad_x, int count, con
                             typename S::F tolerance, typename S::I first_slot, Stage<S>& stage, int at) {
   const bool whole = count == S::kWidth;
   const auto g = whole ? S::load(grad) : S::load_part(grad, count);
-  const Contribution<S> c = contribution<S>(g, whole ? S::load(x) : S::load_part(x, count), p, last, tolerance);
+  const Contribution<S> c =
+      contribution<S>(g, whole ? S::load(x) : S::load_part(x, count), p, last, tolerance);
   if (whole) {
     S::store(grad_x, c.grad_x);
   } else {
@@ -205,8 +214,8 @@ void backward_run_with(const X* grad, const X* x, X* grad_x, int64_t n, const Cu
 }
 
 template <class S, class X>
-void backward_rows(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride, int64_t first, int64_t count,
-                   const Curves<typename S::T>& curves, typename S::T* sums) {
+void backward_rows(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride, int64_t first,
+                   int64_t count, const Curves<typename S::T>& curves, typename S::T* sums) {
   constexpr int64_t kRows = Stage<S>::kStage / S::kWidth;
   const auto last = S::set(curves.num_intervals - 1);
   const auto tolerance = S::set(tolerance_of<typename S::T>(curves.num_intervals));
@@ -216,7 +225,8 @@ void backward_rows(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t s
   for (int64_t lane = 0; lane < count; lane += S::kWidth) {
     const int lanes = static_cast<int>(count - lane < S::kWidth ? count - lane : S::kWidth);
     const Row<S> p(curves, first + lane, lanes);
-    const int64_t rows_at_once = lanes == S::kWidth ? kRows : 1;  // a partial vector leaves gaps among the staged ones
+    const int64_t rows_at_once =
+        lanes == S::kWidth ? kRows : 1;  // a partial vector leaves gaps among the staged ones
     for (int64_t begin = 0; begin < rows; begin += rows_at_once) {
       const int64_t end = begin + rows_at_once < rows ? begin + rows_at_once : rows;
       for (int64_t row = begin; row < end; ++row) {
@@ -232,14 +242,16 @@ void backward_rows(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t s
 // The smallest register table that holds a row; kTable = 0 reads it from memory.
 template <class S, class X>
 void forward_run(const X* x, X* y, int64_t n, const Curves<typename S::T>& curves, int64_t channel) {
-  if (curves.num_intervals <= S::kSmallTable) return forward_run_with<S, X, S::kSmallTable>(x, y, n, curves, channel);
-  if (curves.num_intervals <= S::kLargeTable) return forward_run_with<S, X, S::kLargeTable>(x, y, n, curves, channel);
+  if (curves.num_intervals <= S::kSmallTable)
+    return forward_run_with<S, X, S::kSmallTable>(x, y, n, curves, channel);
+  if (curves.num_intervals <= S::kLargeTable)
+    return forward_run_with<S, X, S::kLargeTable>(x, y, n, curves, channel);
   forward_run_with<S, X, 0>(x, y, n, curves, channel);
 }
 
 template <class S, class X>
-void backward_run(const X* grad, const X* x, X* grad_x, int64_t n, const Curves<typename S::T>& curves, int64_t channel,
-                  typename S::T* sums) {
+void backward_run(const X* grad, const X* x, X* grad_x, int64_t n, const Curves<typename S::T>& curves,
+                  int64_t channel, typename S::T* sums) {
   if (curves.num_intervals <= S::kSmallTable) {
     return backward_run_with<S, X, S::kSmallTable>(grad, x, grad_x, n, curves, channel, sums);
   }

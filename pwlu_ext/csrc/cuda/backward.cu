@@ -55,7 +55,7 @@ size_t workspace_bytes(const BackwardCall& call) {
   return total_bytes(call) + partial_count(plan_backward(call).partials) * 2 * scalar_bytes(call.element);
 }
 
-const char* backward(const BackwardCall& call, void* workspace, void* stream) {
+const char* run_backward(const BackwardCall& call, void* workspace, void* stream) {
   const BackwardPlan plan = plan_backward(call);
   return with_element(call.element, [&](auto element) {
     using X = decltype(element);

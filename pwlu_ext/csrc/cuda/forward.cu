@@ -33,7 +33,7 @@ const char* launch_vectors(const ForwardCall& call, void* stream) {
 
 }  // namespace
 
-const char* forward(const ForwardCall& call, void* stream) {
+const char* run_forward(const ForwardCall& call, void* stream) {
   return with_element(call.element, [&](auto element) {
     using X = decltype(element);
     switch (forward_vector(call)) {

@@ -59,10 +59,10 @@ struct BackwardCall {
 };
 
 // Launches on `stream` (a cudaStream_t) of the current device. Returns nullptr, or CUDA's message if a launch failed.
-const char* forward(const ForwardCall& call, void* stream);
+const char* run_forward(const ForwardCall& call, void* stream);
 
 // `workspace`: workspace_bytes(call) bytes of device memory, aligned to 16; it need not be initialised.
 size_t workspace_bytes(const BackwardCall& call);
-const char* backward(const BackwardCall& call, void* workspace, void* stream);
+const char* run_backward(const BackwardCall& call, void* workspace, void* stream);
 
 }  // namespace pwlu::cuda

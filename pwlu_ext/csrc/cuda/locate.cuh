@@ -19,15 +19,15 @@ __device__ __noinline__ Place<T> locate_slowly(T x, const Table<T>* table, int64
   return {at.bin - 1, bounded(at.coordinate)};
 }
 
-// The same to the bit, except that the coordinate is not bounded(), for a channel that is_plain(). The quotient is that
-// of the true division: with the correctly rounded inverse, two Newton steps round correctly (Markstein, 1990), at half
-// the cost of the division.
+// The same to the bit, except that the coordinate is not bounded(), for a channel that is_plain(). With the correctly
+// rounded inverse of the divisor at hand, a multiplication and two fused ones round the quotient as the division does
+// (Brisebarre, Muller and Raina, IEEE Trans. Computers 53(8), 2004).
 template <typename T>
 __device__ __forceinline__ Place<T> locate_quickly(T x, const Curve<T>& curve, int num_intervals) {
   const T distance = x - curve.left;
   const T estimate = distance * curve.inverse;
-  const T closer = multiply_add(multiply_add(-estimate, curve.interval, distance), curve.inverse, estimate);
-  const T position = multiply_add(multiply_add(-closer, curve.interval, distance), curve.inverse, closer);
+  const T rest = multiply_add(-estimate, curve.interval, distance);
+  const T position = multiply_add(rest, curve.inverse, estimate);
   const T index = smaller(round_down(position), T(num_intervals - 1));
   const bool below = x < curve.left;
   const bool inside = !below && x < curve.edge;  // false for a NaN

@@ -69,12 +69,12 @@ struct Problem {
 // Channels that training can reach, or that are just odd: no interior, boundaries crossed, a d whose inverse overflows or
 // is out of reach of the short cuts, a wide interior, flat tails.
 template <typename T>
-void make_unusual(int64_t channel, T* left, T* right, T* left_slope, T* right_slope) {
+void make_unusual(int64_t channel, int num_intervals, T* left, T* right, T* left_slope, T* right_slope) {
   switch (channel % 8) {
     case 1: *right = *left; break;
     case 2: *right = *left - T(1); break;
     case 3: *left = T(0), *right = T(0.5) / Limits<T>::kMax; break;
-    case 4: *left = T(0), *right = T(0x1p-70); break;
+    case 4: *left = T(0), *right = T(5.3) * T(num_intervals) / Limits<T>::kMax; break;
     case 5: *right = T(0x1p80); break;
     case 6: *right = T(1000); break;
     case 7: *left_slope = *right_slope = T(0); break;
@@ -93,7 +93,7 @@ Problem<X>::Problem(const Shape& shape, uint32_t seed)
     left_slope.push_back(T(uniform(-1, 1)));
     right_slope.push_back(T(uniform(-1, 1)));
     for (int knot = 0; knot <= shape.num_intervals; ++knot) points.push_back(T(uniform(-2, 2)));
-    if (shape.unusual) make_unusual(c, &left[c], &right[c], &left_slope[c], &right_slope[c]);
+    if (shape.unusual) make_unusual(c, shape.num_intervals, &left[c], &right[c], &left_slope[c], &right_slope[c]);
   }
   for (int64_t i = 0; i < count; ++i) {
     const int64_t c = channel(i);

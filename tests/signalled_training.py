@@ -1,0 +1,11 @@
+"""For torchrun: `train_imagenet.py` that signals torchrun in its fourth step; the first argument is the signal."""
+
+import os
+import sys
+
+import train_imagenet
+from tests.sabotage import signal_torchrun_in_step
+
+if __name__ == "__main__":
+    signal_torchrun_in_step(int(os.environ["RANK"]), step=4, number=int(sys.argv.pop(1)))
+    train_imagenet.program()

@@ -1,0 +1,303 @@
+"""The training program from the outside: real processes that are killed, signalled, misconfigured and resumed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train_imagenet
+from engine.checkpoint import CheckpointError
+from engine.config import config_to_dict, load_config
+from engine.launch import EXIT_STOPPED
+from engine.record import read_records
+from pwlu import PWLU
+from tests import sabotage
+from tests.training_runs import KILLED, REPOSITORY, Outcome, assert_same_bits, run, weights
+
+DRIFTING = ("images_per_second",)
+
+
+@pytest.fixture(scope="module")
+def whole(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A run of two processes that nothing interrupted: its folder and how it ended."""
+    folder = tmp_path_factory.mktemp("whole")
+    outcome = run(folder / "logs", [*settings, f"output={folder}"], processes=2)
+    assert outcome.statuses == [0, 0], outcome.output
+    return folder, outcome
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    entries = read_records(folder / "metrics.jsonl")
+    return [{name: value for name, value in entry.items() if name not in DRIFTING} for entry in entries]
+
+
+def test_a_run_tells_its_story(whole: tuple[Path, Outcome]) -> None:
+    folder, outcome = whole
+    lines = outcome.outputs[0].splitlines()
+    assert outcome.outputs[1] == ""  # only the main process speaks
+    assert any(line.startswith("replaced 10 of 12 sites") for line in lines)
+    assert "3 steps per epoch, each of 8 images: 2 x cpu x 2 micro-batches x 2" in lines
+    story = [line.split("  ")[0] if line.startswith("epoch") else line.split(":")[0] for line in lines[-17:]]
+    assert story.count("epoch 1.33/4") == 2  # the step that ends phase I, and the realignment
+    phases = ["I" if "phase I " in line else "II" for line in lines if " loss " in line and "lr" in line]
+    assert phases == ["I"] * 4 + ["II"] * 8
+    assert story[-3:] == ["finished", "best", "run folder"]
+
+
+def test_a_run_leaves_everything_in_its_folder(whole: tuple[Path, Outcome], settings: list[str]) -> None:
+    folder, _ = whole
+    assert config_to_dict(load_config(folder / "config.yaml")) == config_to_dict(
+        load_config(settings[1], [settings[2], f"output={folder}"])
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["experiment"]["model.name"] == "test_resnet"
+    assert manifest["data"] == {"num_train": 24, "num_val": 15, "num_classes": 3}
+    assert [start["step"] for start in manifest["starts"]] == [0]
+    assert manifest["starts"][0]["world_size"] == 2
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert len(events.Scalars("train/loss")) == len(events.Scalars("train/lr")) == 12
+    assert [event.step for event in events.Scalars("eval/top1")] == [3, 6, 9, 12]
+    assert [event.step for event in events.Images("pwlu/curves")] == [0, 4, 12]
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.width > 1000
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(
+        ["FINISHED", "config.yaml", "curves.png", "manifest.json", "metrics.jsonl"]
+    )
+    final = json.loads((folder / "FINISHED").read_text())
+    last_record = records(folder)[-1]
+    assert last_record["kind"] == "eval" and final == {name: last_record[name] for name in final}
+
+
+def test_killed_again_and_again_the_same_command_reaches_the_same_weights(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    arguments = [*settings, f"output={tmp_path}"]
+    misfortunes = [
+        partial(sabotage.die_in_step, victim=1, step=3),  # after the checkpoint of step 2, in the first epoch
+        partial(sabotage.die_in_rename, rename=8),  # while files get their names
+        partial(sabotage.die_in_evaluation, victim=0, evaluation=2),  # with the checkpoint just saved
+        partial(sabotage.die_in_step, victim=0, step=4),
+    ]
+    for misfortune in misfortunes:
+        outcome = run(tmp_path / "logs", arguments, processes=2, sabotage=misfortune)
+        assert sorted(outcome.statuses) == [KILLED, 1], outcome.output  # the other one notices and leaves
+        assert not (tmp_path / "FINISHED").exists()
+    outcome = run(tmp_path / "logs", arguments, processes=2)
+    assert outcome.statuses == [0, 0], outcome.output
+    assert "resuming at step" in outcome.outputs[0]
+    folder, _ = whole
+    assert_same_bits(weights(tmp_path), weights(folder))
+    assert_same_bits(weights(tmp_path, "best.pt"), weights(folder, "best.pt"))
+    assert records(tmp_path) == records(folder)
+    starts = json.loads((tmp_path / "manifest.json").read_text())["starts"]
+    assert [start["step"] for start in starts] == sorted(start["step"] for start in starts)
+    assert len(starts) == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_torchrun_is_told_to_stop_and_all_is_saved(
+    number: signal.Signals, whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    """As on a cluster: torchrun passes the signal to its processes' groups, data loading processes included."""
+    arguments = [*settings, f"output={tmp_path}", "data.workers=1"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    command += ["--signals-to-handle=SIGTERM,SIGUSR1", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    command += ["--local-addr=localhost", str(REPOSITORY / "tests" / "signalled_training.py"), str(number.value)]
+    done = subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert f"stopped by {number.name} at step 4, saved" in done.stdout, done.stdout + done.stderr
+    assert json.loads((tmp_path / "REQUEUE").read_text()) == {"step": 4, "signal": number.name}
+    assert not (tmp_path / "FINISHED").exists()
+    assert torch.load(tmp_path / "checkpoints" / "last.pt")["step"] == 4
+    outcome = run(tmp_path / "logs", arguments, processes=2)
+    assert outcome.statuses == [0, 0] and "resuming at step 4" in outcome.outputs[0], outcome.output
+    assert not (tmp_path / "REQUEUE").exists()
+    assert_same_bits(weights(tmp_path), weights(whole[0]))
+    assert records(tmp_path) == records(whole[0])
+
+
+def test_a_truncated_checkpoint_costs_its_steps_only(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    (folder / "FINISHED").unlink()
+    last = folder / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:5000])
+    outcome = run(tmp_path / "logs", [*settings, f"output={folder}"], processes=2)
+    assert outcome.statuses == [0, 0], outcome.output
+    assert f"WARNING: {last}: this checkpoint is damaged" in outcome.outputs[0]
+    assert "continuing from previous.pt, step 10" in outcome.outputs[0]
+    assert_same_bits(weights(folder), weights(whole[0]))
+    assert records(folder) == records(whole[0])
+
+
+def test_a_folder_that_cannot_be_continued_is_refused(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    arguments = [*settings, f"output={folder}", "optimizer.peak_lr=0.5"]
+    with pytest.raises(CheckpointError, match=r"peak_lr was 0\.05, is now 0\.5"):  # finished by another experiment
+        train_imagenet.main(arguments)
+    assert train_imagenet.main(arguments[:-1]) == 0
+    assert "this run is finished: top1" in capsys.readouterr().out
+    (folder / "FINISHED").unlink()
+    with pytest.raises(CheckpointError, match=r"peak_lr was 0\.05, is now 0\.5"):  # begun by another experiment
+        train_imagenet.main(arguments)
+    torch.save({"weights": torch.zeros(1)}, folder / "checkpoints" / "last.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of this project .*it holds a dict with 'weights'"):
+        train_imagenet.main(arguments[:-1])
+    for name in ("last.pt", "previous.pt"):
+        (folder / "checkpoints" / name).write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(CheckpointError, match=r"last\.pt: .*damaged.*previous\.pt: .*damaged"):
+        train_imagenet.main(arguments[:-1])
+    assert records(folder) == records(whole[0])  # nothing was touched
+
+
+def test_evaluation_of_a_checkpoint_by_one_and_two_processes(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    folder, _ = whole
+    best = str(folder / "checkpoints" / "best.pt")
+    results = []
+    for processes in (1, 2):
+        outcome = run(tmp_path / "logs", [*settings, "--eval", best], processes=processes)
+        assert outcome.statuses == [0] * processes, outcome.output
+        results.append(json.loads(outcome.outputs[0]))
+    alone, together = results
+    losses = [name for name in alone if name.endswith("loss")]
+    for name in alone:
+        assert together[name] == (pytest.approx(alone[name], rel=1e-5) if name in losses else alone[name])
+    recorded = next(entry for entry in records(folder) if entry["kind"] == "eval" and entry["step"] == alone["step"])
+    assert {name: recorded[name] for name in together if name in recorded and name != "step"} == {
+        name: value for name, value in together.items() if name not in ("checkpoint", "step")
+    }
+    assert alone["images"] == 15 and alone["ema_top1"] == max(
+        entry["ema_top1"] for entry in records(folder) if entry["kind"] == "eval"
+    )
+
+
+def test_evaluation_refuses_another_network(whole: tuple[Path, Outcome], settings: list[str]) -> None:
+    best = str(whole[0] / "checkpoints" / "best.pt")
+    with pytest.raises(CheckpointError, match="activation.num_intervals was 6, is now 8"):
+        train_imagenet.main([*settings, "activation.num_intervals=8", "--eval", best])
+    with pytest.raises(CheckpointError, match="cannot read this checkpoint: No such file"):
+        train_imagenet.main([*settings, "--eval", "nowhere.pt"])
+
+
+def test_a_loss_that_is_no_number_stops_all_processes(settings: list[str], tmp_path: Path) -> None:
+    """It happens on one process only, in the second micro-batch of step 5 (two micro-batches a step)."""
+    misfortune = partial(sabotage.lose_a_number_in_step, micro_batch=12)
+    outcome = run(tmp_path / "logs", [*settings, f"output={tmp_path}"], processes=2, sabotage=misfortune)
+    assert outcome.statuses == [1, 1], outcome.output
+    error = outcome.outputs[0].splitlines()[-1]
+    assert error.startswith("error: the loss is nan at step 5 with learning rate 0.0426")
+    assert f"the last good checkpoint is {tmp_path}/checkpoints/last.pt, step 4" in error
+    assert outcome.outputs[1] == ""
+    last = torch.load(tmp_path / "checkpoints" / "last.pt")
+    assert last["step"] == 4 and all(tensor.isfinite().all() for tensor in last["model"].values())
+    assert not (tmp_path / "FINISHED").exists() and not (tmp_path / "REQUEUE").exists()
+
+
+def test_an_error_of_one_process_ends_the_run_and_can_be_read(
+    images: Path, settings: list[str], tmp_path: Path
+) -> None:
+    copy = tmp_path / "images"
+    shutil.copytree(images, copy)
+    broken = sorted((copy / "train").rglob("*.jpg"))[5]
+    broken.write_bytes(b"not a picture")
+    arguments = [*settings, f"data.root={copy}", f"output={tmp_path / 'run'}"]
+    outcome = run(tmp_path / "logs", arguments, processes=2)
+    assert outcome.statuses == [1, 1]
+    assert sum(broken.name in output and "error in process" in output for output in outcome.outputs) == 1
+    tolerant = run(tmp_path / "logs", [*arguments, "data.broken_images=skip", "epochs=2", "output=" + str(tmp_path / "t")], processes=2)
+    assert tolerant.statuses == [0, 0], tolerant.output
+    assert "skipped broken image" in tolerant.output and broken.name in tolerant.output
+
+
+def test_a_wrong_word_is_one_line_from_one_process(settings: list[str], tmp_path: Path) -> None:
+    outcome = run(tmp_path / "logs", [*settings, "epoch=3"], processes=2)
+    assert outcome.statuses == [1, 1]
+    assert outcome.outputs[0] == "error: command line: unknown key 'epoch'; did you mean 'epochs'?\n"
+    assert outcome.outputs[1] == ""
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        ["runtime.amp=bf16", "runtime.channels_last=true", "optimizer.label_smoothing=0.1"],
+        ["runtime.amp=fp16", "optimizer.clip_grad_norm=1.0", "optimizer.nesterov=true"],
+        ["phase1_epochs=0", "optimizer.ema_decay=0", "runtime.device_batch_size=8", "activation.mode=layer"],
+        ["activation.name=prelu", "optimizer.activation_lr_multiplier=0.1", "data.kind=digits", "epochs=1",
+         "global_batch_size=512", "runtime.device_batch_size=512", "schedule.warmup_epochs=0", "phase1_epochs=0"],
+    ],
+    ids=["bf16", "fp16", "fix-init", "prelu"],
+)  # fmt: skip
+def test_switches(
+    switches: list[str], settings: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr("engine.reporting.draw_curves", lambda model, title: None)
+    assert train_imagenet.main([*settings, f"output={tmp_path}", *switches]) == 0
+    entries = [entry for entry in records(tmp_path) if entry["kind"] == "train"]
+    assert all(entry["loss"] is not None for entry in entries)
+    printed = capsys.readouterr().out
+    if "phase1_epochs=0" in switches:
+        assert {entry.get("phase") for entry in entries} == {None if "activation.name=prelu" in switches else 2}
+        assert "realignment" not in printed
+    else:
+        assert [entry["phase"] for entry in entries] == [1] * 4 + [2] * 8
+    saved = torch.load(tmp_path / "checkpoints" / "last.pt")
+    assert (saved["ema"] is None) == ("optimizer.ema_decay=0" in switches)
+    assert bool(saved["scaler"]) == ("runtime.amp=fp16" in switches)
+    if "runtime.channels_last=true" in switches:
+        assert saved["model"]["conv1.0.weight"].is_contiguous(memory_format=torch.channels_last)
+    assert all(tensor.isfinite().all() for tensor in saved["model"].values())
+
+
+@pytest.mark.skipif("PWLU_DATA" not in os.environ, reason="PWLU_DATA names no folder of photographs")
+def test_photographs_through_both_phases(tmp_path: Path) -> None:
+    """ResNet-18 on ImageNet photographs, with the paper's configuration and only its size cut down."""
+    with tarfile.open(Path(os.environ["PWLU_DATA"]) / "cls_224_tiny.tar") as archive:
+        archive.extractall(tmp_path / "images", filter="data")
+    (root,) = {path.parent for path in (tmp_path / "images").rglob("train")}
+    arguments = ["--config", str(REPOSITORY / "configs" / "r18_pwlu.yaml"), f"data.root={root}"]
+    arguments += ["data.image_size_px=64", "data.workers=0", "epochs=2", "phase1_epochs=1", "global_batch_size=80"]
+    arguments += ["schedule.warmup_epochs=1", "runtime.device_batch_size=40", f"output={tmp_path / 'run'}"]
+    outcome = run(tmp_path / "logs", arguments, processes=2)
+    assert outcome.statuses == [0, 0], outcome.output
+    assert "replaced 17 of 17 sites" in outcome.outputs[0]
+    kinds = [entry["kind"] for entry in records(tmp_path / "run")]
+    assert kinds == ["train", "realign", "eval", "train", "eval"]
+    model = torch.load(tmp_path / "run" / "checkpoints" / "last.pt")["model"]
+    fresh = PWLU(1)
+    moved = [name for name in model if name.endswith(".points") and not torch.equal(model[name][0], fresh.points[0])]
+    assert len(moved) == 17
+
+
+def test_stopping_before_training_leaves_a_place_to_go_on_from(settings: list[str], tmp_path: Path) -> None:
+    """A signal while the program still starts: one step later everything is saved."""
+    outcome = run(tmp_path / "logs", [*settings, f"output={tmp_path}"], sabotage=signal_at_start)
+    assert outcome.statuses == [EXIT_STOPPED], outcome.output
+    assert "stopped by SIGTERM at step 1, saved" in outcome.outputs[0]
+
+
+def signal_at_start(rank: int) -> None:
+    sabotage.before(train_imagenet, "build", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
