@@ -63,12 +63,13 @@ def obey_parent_only(worker_id: int = 0) -> None:
     parent = multiprocessing.parent_process()
     if hasattr(signal, "sigtimedwait") and parent is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        threading.Thread(target=_leave_with, args=(parent.pid,), daemon=True).start()
+        threading.Thread(target=_leave_with, args=(parent, os.getppid()), daemon=True).start()
 
 
-def _leave_with(parent: int | None) -> None:
-    while os.getppid() == parent:
+def _leave_with(parent: multiprocessing.process.BaseProcess, starter: int) -> None:
+    """Wait for the end of the process that uses this one, and of the one that forked it (mostly the same)."""
+    while parent.is_alive() and os.getppid() == starter:
         received = signal.sigtimedwait(STOP_SIGNALS, _PARENT_CHECK_SECONDS)
-        if received is not None and received.si_pid == parent:
+        if received is not None and received.si_pid == parent.pid:
             break
     os._exit(0)

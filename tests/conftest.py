@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.engine.image_files import write_folder
 from tests.training_runs import REPOSITORY, SETTINGS
@@ -17,6 +18,12 @@ def importable_for_child_processes() -> Iterator[None]:
         known = os.environ.get("PYTHONPATH")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), *([known] if known else [])]))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors gain nothing from threads, and threads that wait for each other cost much on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

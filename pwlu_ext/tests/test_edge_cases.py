@@ -52,6 +52,16 @@ def test_nan_stays_where_it_is(device: str, dtype: torch.dtype, memory_format: t
     assert torch.equal(y[~spoilt.isnan()], clean[~spoilt.isnan()])
 
 
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, -1, 0x7F800001])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_nan_of_a_parameter_survives_rounding(device: str, dtype: torch.dtype, bits: int) -> None:
+    """Whatever its payload: rounding to bfloat16 by adding to the bits could carry it over to 0."""
+    left, right, points, *slopes = random_parameters(1, 4, device=device)
+    points = torch.full_like(points, bits, dtype=torch.int32).view(torch.float32)
+    x = torch.linspace(-4, 4, 50).to(device, dtype)
+    assert pwlu(x, left, right, points, *slopes).isnan().all()
+
+
 def test_nan_spoils_the_gradients_of_its_own_channel_only(device: str) -> None:
     parameters = random_parameters(3, 4, device=device)
     x = spread_inputs((2, 3, 40), parameters)

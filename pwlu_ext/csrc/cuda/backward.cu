@@ -20,12 +20,12 @@ const char* launch_sums(const BackwardCall& call, const BackwardPlan& plan, Sums
                               static_cast<X*>(call.grad_x)};
   const dim3 blocks(static_cast<unsigned>(plan.partials.tiles * plan.partials.pieces), plan.windows);
   if (plan.is_runs) {
-    return launch(backward_runs<X, V>, blocks, plan.runs.threads, plan.shared_bytes, stream, streams, table, plan.runs,
-                  plan.window, plan.partials, partial_sums);
+    return launch(backward_runs<X, V>, blocks, plan.runs.threads, plan.shared_bytes, stream, streams, table,
+                  plan.runs, plan.window, plan.partials, partial_sums);
   }
   if constexpr (V <= kShortVector<X>) {
-    return launch(backward_columns<X, V>, blocks, plan.columns.threads, plan.shared_bytes, stream, streams, table,
-                  plan.columns, plan.window, plan.partials, partial_sums);
+    return launch(backward_columns<X, V>, blocks, plan.columns.threads, plan.shared_bytes, stream, streams,
+                  table, plan.columns, plan.window, plan.partials, partial_sums);
   }
   return "pwlu: no kernel of this access width";
 }
@@ -34,9 +34,12 @@ template <typename X>
 const char* launch_width(const BackwardCall& call, const BackwardPlan& plan, Sums<Scalar<X>>* partial_sums,
                          void* stream) {
   switch (plan.vector) {
-    case 1: return launch_sums<X, 1>(call, plan, partial_sums, stream);
-    case 16 / sizeof(X): return launch_sums<X, 16 / sizeof(X)>(call, plan, partial_sums, stream);
-    default: return launch_sums<X, kShortVector<X>>(call, plan, partial_sums, stream);
+    case 1:
+      return launch_sums<X, 1>(call, plan, partial_sums, stream);
+    case 16 / sizeof(X):
+      return launch_sums<X, 16 / sizeof(X)>(call, plan, partial_sums, stream);
+    default:
+      return launch_sums<X, kShortVector<X>>(call, plan, partial_sums, stream);
   }
 }
 
@@ -44,8 +47,8 @@ template <typename T>
 const char* launch_finish(const BackwardCall& call, const BackwardPlan& plan, const Sums<T>* partial_sums,
                           double* totals, void* stream) {
   const dim3 blocks(static_cast<unsigned>(call.layout.channels));
-  return launch(finish<T>, blocks, kFinishThreads, kFinishThreads * sizeof(Sums<double>), stream, partial_sums, totals,
-                Table<T>::of(call.parameters, call.num_intervals), plan.partials,
+  return launch(finish<T>, blocks, kFinishThreads, kFinishThreads * sizeof(Sums<double>), stream,
+                partial_sums, totals, Table<T>::of(call.parameters, call.num_intervals), plan.partials,
                 GradientTable<T>::of(call.gradients));
 }
 

@@ -1,5 +1,5 @@
-// Backward pass where neighbouring elements are of different channels: d loss / d x, and the sums of a tile's channels
-// over a piece of the rows.
+// Backward pass where neighbouring elements are of different channels: d loss / d x, and the sums of a tile's
+// channels over a piece of the rows.
 #pragma once
 
 #include "columns.cuh"
@@ -7,8 +7,8 @@
 
 namespace pwlu::cuda {
 
-// Shared memory: the sums [bin][e][thread], for column e of the thread's V, then the slopes [bin][e][lane]. All warps have
-// the same columns and share the slopes; a lane reads its own bank.
+// Shared memory: the sums [bin][e][thread], for column e of the thread's V, then the slopes [bin][e][lane].
+// All warps have the same columns and share the slopes; a lane reads its own bank.
 template <typename T, int V>
 struct TileMemory {
   Sums<T>* sums;
@@ -20,13 +20,15 @@ struct TileMemory {
         slopes(reinterpret_cast<T*>(sums + bins * V * threads)),
         threads(threads) {}
 
-  __device__ __forceinline__ int sum_slot(int bin, int e, int thread) const { return (bin * V + e) * threads + thread; }
+  __device__ __forceinline__ int sum_slot(int bin, int e, int thread) const {
+    return (bin * V + e) * threads + thread;
+  }
 
   // Column e of the thread.
   __device__ __forceinline__ Channel<T> channel(int64_t index, const Curve<T>& curve, int e) const {
     const int lane = threadIdx.x % kWarp;
-    return Channel<T>::of(index, curve, sums + sum_slot(0, e, threadIdx.x), V * threads, slopes + e * kWarp + lane,
-                          V * kWarp);
+    return Channel<T>::of(index, curve, sums + sum_slot(0, e, threadIdx.x), V * threads,
+                          slopes + e * kWarp + lane, V * kWarp);
   }
 };
 
@@ -43,13 +45,14 @@ __device__ __forceinline__ void fill_slopes(const TileMemory<T, V>& memory, cons
 
 // The sum of a bin over columns `begin` to `end` of the tile, and over all threads that have one of them.
 template <typename T, int V>
-__device__ __forceinline__ Sums<T> add_columns(const TileMemory<T, V>& memory, const Columns& columns, int bin,
-                                               int begin, int end) {
+__device__ __forceinline__ Sums<T> add_columns(const TileMemory<T, V>& memory, const Columns& columns,
+                                               int bin, int begin, int end) {
   Sums<T> total = {T(0), T(0)};
   for (int column = begin; column < end; ++column) {
     const Sums<T>* sums = memory.sums + memory.sum_slot(bin, column % V, column / V);
     for (int warp = 0; warp < memory.threads; warp += kWarp) {
-      for (int row = 0; row < columns.rows_per_warp; ++row) add(sums[warp + row * columns.tile], &total);
+      for (int row = 0; row < columns.rows_per_warp; ++row)
+        add(sums[warp + row * columns.tile], &total);
     }
   }
   return total;
@@ -58,10 +61,11 @@ __device__ __forceinline__ Sums<T> add_columns(const TileMemory<T, V>& memory, c
 // Writes the sums of each channel of the tile.
 template <typename T, int V>
 __device__ __forceinline__ void write_totals(const TileMemory<T, V>& memory, const Columns& columns,
-                                             const Partials& partials, const Window& window, int64_t tile, int piece,
-                                             Sums<T>* partial_sums) {
+                                             const Partials& partials, const Window& window, int64_t tile,
+                                             int piece, Sums<T>* partial_sums) {
   const int64_t first = tile * partials.width;
-  const int64_t last = columns.groups * V < first + partials.width ? columns.groups * V : first + partials.width;
+  const int64_t last =
+      columns.groups * V < first + partials.width ? columns.groups * V : first + partials.width;
   for (int item = threadIdx.x; item < partials.slots * window.count; item += memory.threads) {
     const int slot = item % partials.slots;
     const int bin = item / partials.slots;
@@ -76,44 +80,29 @@ __device__ __forceinline__ void write_totals(const TileMemory<T, V>& memory, con
 // blockIdx.x: a piece of a tile's rows; blockIdx.y: a window.
 template <typename X, int V>
 __global__ void __launch_bounds__(kThreads, 2)
-    backward_columns(Streams<X> streams, const __grid_constant__ Table<Scalar<X>> table, Columns columns, int window_size, Partials partials,
+    backward_columns(Streams<X> streams, const __grid_constant__ Table<Scalar<X>> table,
+                     const __grid_constant__ Columns columns, int window_size, Partials partials,
                      Sums<Scalar<X>>* __restrict__ partial_sums) {
   using T = Scalar<X>;
-  constexpr int kDepth = in_flight<X, V>(8);
   const int64_t tile = blockIdx.x / columns.pieces.count;
   const int piece = blockIdx.x % columns.pieces.count;
   const Window window(window_size, table.num_intervals);
   PWLU_SHARED_BYTES(shared);
   const TileMemory<T, V> memory(shared, window.count, columns.threads);
 
-  ColumnWalk walk(columns, tile, piece);
-  Channel<T> channels[V];
-  bool plain = true;
+  const ColumnCursor cursor(columns, tile, piece);
+  Work<X, V> work = {streams, table, window, {}, true};
 #pragma unroll
   for (int e = 0; e < V; ++e) {
-    const int64_t index = channel_of(columns, walk.group, e, V);
-    channels[e] = memory.channel(index, table.curve(index), e);
-    channels[e].clear(window.count);
-    fill_slopes(memory, channels[e].curve, e, table.points_of(index), table.num_intervals, window);
-    plain &= is_plain(channels[e].curve);
+    const int64_t channel = channel_of(columns, cursor.group, e, V);
+    const Curve<T> curve = table.curve(channel);
+    work.plain &= is_plain(curve);
+    work.channels[e] = memory.channel(channel, curve, e);
+    work.channels[e].clear(window.count);
+    fill_slopes(memory, curve, e, table.points_of(channel), table.num_intervals, window);
   }
   __syncthreads();
-
-  while (walk.left > 0) {
-    Packed<X, V> g[kDepth], x[kDepth];
-    ColumnWalk reader = walk;
-#pragma unroll
-    for (int d = 0; d < kDepth; ++d, reader.advance()) {
-      if (reader.left > 0) {
-        g[d].load(streams.grad + reader.position * V);
-        x[d].load(streams.x + reader.position * V);
-      }
-    }
-#pragma unroll
-    for (int d = 0; d < kDepth; ++d, walk.advance()) {
-      if (walk.left > 0) settle(g[d], x[d], streams, walk.position * V, channels, plain, table, window);
-    }
-  }
+  settle_all<X, V>(cursor, work);
   __syncthreads();
   write_totals(memory, columns, partials, window, tile, piece, partial_sums);
 }

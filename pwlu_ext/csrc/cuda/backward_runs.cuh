@@ -1,4 +1,5 @@
-// Backward pass where the elements of a channel lie in runs: d loss / d x, and the sums of a piece of a channel.
+// Backward pass where the elements of a channel lie in runs: d loss / d x, and the sums of a piece of a
+// channel.
 #pragma once
 
 #include "runs.cuh"
@@ -6,8 +7,8 @@
 
 namespace pwlu::cuda {
 
-// Adds up the threads' sums bin by bin: first in kParts parts, so that many threads have work. Each begins with another
-// thread's sum, so that they read from different banks.
+// Adds up the threads' sums bin by bin: first in kParts parts, so that many threads have work. Each begins
+// with another thread's sum, so that they read from different banks.
 template <typename T>
 __device__ __forceinline__ void add_threads(const Sums<T>* sums, int threads, int bins, Sums<T>* parts,
                                             Sums<T>* totals) {
@@ -23,19 +24,21 @@ __device__ __forceinline__ void add_threads(const Sums<T>* sums, int threads, in
   __syncthreads();
   for (int bin = threadIdx.x; bin < bins; bin += threads) {
     Sums<T> total = parts[bin * kParts];
-    for (int part = 1; part < kParts; ++part) add(parts[bin * kParts + part], &total);
+    for (int part = 1; part < kParts; ++part)
+      add(parts[bin * kParts + part], &total);
     totals[bin] = total;
   }
 }
 
 // blockIdx.x: a piece of a channel; blockIdx.y: a window.
+// The bound of at least 2 blocks keeps the compiler from saving registers by spilling them.
 template <typename X, int V>
-__global__ void __launch_bounds__(kThreads)
-    backward_runs(Streams<X> streams, const __grid_constant__ Table<Scalar<X>> table, Runs runs, int window_size, Partials partials,
+__global__ void __launch_bounds__(kThreads, sizeof(X) * V < 16 ? 2 : 4)
+    backward_runs(Streams<X> streams, const __grid_constant__ Table<Scalar<X>> table,
+                  const __grid_constant__ Runs runs, int window_size, Partials partials,
                   Sums<Scalar<X>>* __restrict__ partial_sums) {
   using T = Scalar<X>;
-  constexpr int kDepth = in_flight<X, V>(4);
-  const int64_t index = blockIdx.x / runs.pieces.count;
+  const int64_t channel = blockIdx.x / runs.pieces.count;
   const int piece = blockIdx.x % runs.pieces.count;
   const Window window(window_size, table.num_intervals);
   PWLU_SHARED_BYTES(shared);
@@ -43,35 +46,23 @@ __global__ void __launch_bounds__(kThreads)
   Sums<T>* parts = sums + window.count * runs.threads;
   T* slopes = reinterpret_cast<T*>(parts + window.count * kParts);
 
-  const Channel<T> channel[1] = {
-      Channel<T>::of(index, table.curve(index), sums + threadIdx.x, runs.threads, slopes, 1)};
-  const bool plain = is_plain(channel[0].curve);
+  const Curve<T> curve = table.curve(channel);
 #pragma unroll 1
   for (int bin = threadIdx.x; bin < window.count; bin += runs.threads) {
-    slopes[bin] = slope_at(window.first + bin, channel[0].curve, table.points_of(index), table.num_intervals);
+    slopes[bin] = slope_at(window.first + bin, curve, table.points_of(channel), table.num_intervals);
   }
-  channel[0].clear(window.count);
-  RunCursor cursor(runs, index, piece);
+  const Work<X, 1> work = {streams,
+                           table,
+                           window,
+                           {Channel<T>::of(channel, curve, sums + threadIdx.x, runs.threads, slopes, 1)},
+                           is_plain(curve)};
+  work.channels[0].clear(window.count);
+  const RunCursor cursor(runs, channel, piece);
   __syncthreads();
-
-  while (cursor.left > 0) {
-    Packed<X, V> g[kDepth], x[kDepth];
-    RunCursor reader = cursor;
-#pragma unroll
-    for (int d = 0; d < kDepth; ++d, reader.advance(runs)) {
-      if (reader.left > 0) {
-        g[d].load(streams.grad + reader.position * V);
-        x[d].load(streams.x + reader.position * V);
-      }
-    }
-#pragma unroll
-    for (int d = 0; d < kDepth; ++d, cursor.advance(runs)) {
-      if (cursor.left > 0) settle(g[d], x[d], streams, cursor.position * V, channel, plain, table, window);
-    }
-  }
+  settle_all<X, V>(cursor, work);
   __syncthreads();
   add_threads(sums, runs.threads, window.count, parts,
-              partial_sums + partials.index(index, piece, 0, window.first));
+              partial_sums + partials.index(channel, piece, 0, window.first));
 }
 
 }  // namespace pwlu::cuda

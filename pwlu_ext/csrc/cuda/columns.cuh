@@ -6,14 +6,14 @@
 
 namespace pwlu::cuda {
 
-struct ColumnWalk {
+struct ColumnCursor {
   int64_t group;     // of V columns
   int64_t position;  // of the thread's next vector in the tensor, in vectors
   int64_t step;      // from there to the one after it
-  int left;          // rows to the end of the piece, the next one included; <= 0 past the end and for an idle lane
+  int left;  // rows to the end of the piece, the next one included; <= 0 past the end and for an idle lane
   int rows_at_once;  // of a block: how far the thread steps
 
-  __device__ __forceinline__ ColumnWalk(const Columns& columns, int64_t tile, int64_t piece) {
+  __device__ __forceinline__ ColumnCursor(const Columns& columns, int64_t tile, int64_t piece) {
     const int lane = threadIdx.x % kWarp;
     const int row_in_warp = lane / columns.tile;
     group = tile * columns.tile + lane % columns.tile;

@@ -1,5 +1,5 @@
-// The CUDA names that the kernels use. With PWLU_EMULATION they are played by tests/cuda_emulation/emulation.h, so that
-// the kernels run, block by block, on a CPU.
+// The CUDA names that the kernels use. With PWLU_EMULATION they are played by
+// tests/cuda_emulation/emulation.h, so that the kernels run, block by block, on a CPU.
 #pragma once
 
 #ifdef PWLU_EMULATION
@@ -34,15 +34,31 @@ const char* launch(void (*kernel)(Declared...), dim3 blocks, int threads, int64_
 }
 #endif
 
-__device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
-__device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }
-__device__ __forceinline__ float round_down(float value) { return floorf(value); }
-__device__ __forceinline__ double round_down(double value) { return floor(value); }
+__device__ __forceinline__ float multiply_add(float a, float b, float c) {
+  return fmaf(a, b, c);
+}
+__device__ __forceinline__ double multiply_add(double a, double b, double c) {
+  return fma(a, b, c);
+}
+__device__ __forceinline__ float round_down(float value) {
+  return floorf(value);
+}
+__device__ __forceinline__ double round_down(double value) {
+  return floor(value);
+}
 
-__device__ __forceinline__ float smaller(float a, float b) { return fminf(a, b); }
-__device__ __forceinline__ double smaller(double a, double b) { return fmin(a, b); }
-__device__ __forceinline__ float larger(float a, float b) { return fmaxf(a, b); }
-__device__ __forceinline__ double larger(double a, double b) { return fmax(a, b); }
+__device__ __forceinline__ float smaller(float a, float b) {
+  return fminf(a, b);
+}
+__device__ __forceinline__ double smaller(double a, double b) {
+  return fmin(a, b);
+}
+__device__ __forceinline__ float larger(float a, float b) {
+  return fmaxf(a, b);
+}
+__device__ __forceinline__ double larger(double a, double b) {
+  return fmax(a, b);
+}
 
 // Between low and high; low for a NaN.
 template <typename T>
@@ -67,18 +83,20 @@ struct Table {
 
   static Table of(const Parameters& p, int num_intervals) {
     const auto typed = [](const void* pointer) { return static_cast<const T*>(pointer); };
-    return {typed(p.left), typed(p.right), typed(p.points), typed(p.left_slope), typed(p.right_slope), num_intervals};
+    return {typed(p.left),       typed(p.right),       typed(p.points),
+            typed(p.left_slope), typed(p.right_slope), num_intervals};
   }
   __device__ __forceinline__ Curve<T> curve(int64_t channel) const {
-    return make_curve(left[channel], right[channel], left_slope[channel], right_slope[channel], num_intervals);
+    return make_curve(left[channel], right[channel], left_slope[channel], right_slope[channel],
+                      num_intervals);
   }
   __device__ __forceinline__ const T* points_of(int64_t channel) const {
     return points + channel * (num_intervals + 1);
   }
 };
 
-// Whether 1 / interval is far enough from overflow and underflow for the short cuts of locate_quickly and the forward
-// pass. Other channels (collapsed ones among them) take the specification's way, which is slower.
+// Whether 1 / interval is far enough from overflow and underflow for the short cuts of locate_quickly and the
+// forward pass. Other channels (collapsed ones among them) take the specification's way, which is slower.
 template <typename T>
 __device__ __forceinline__ bool is_plain(const Curve<T>& curve) {
   const T small = T(1) / (T(1) * (int64_t(1) << 60));

@@ -13,10 +13,14 @@ constexpr int kShortVector = sizeof(X) < 4 ? 4 / int(sizeof(X)) : 1;
 template <typename F>
 const char* with_element(Element element, const F& f) {
   switch (element) {
-    case Element::kFloat: return f(float());
-    case Element::kDouble: return f(double());
-    case Element::kHalf: return f(Half());
-    default: return f(BFloat16());
+    case Element::kFloat:
+      return f(float());
+    case Element::kDouble:
+      return f(double());
+    case Element::kHalf:
+      return f(Half());
+    default:
+      return f(BFloat16());
   }
 }
 

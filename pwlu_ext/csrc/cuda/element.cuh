@@ -26,14 +26,28 @@ struct Arithmetic<double> {
 template <typename X>
 using Scalar = typename Arithmetic<X>::Type;
 
-__device__ __forceinline__ float widen(float value) { return value; }
-__device__ __forceinline__ double widen(double value) { return value; }
-__device__ __forceinline__ float widen(Half value) { return __half2float(__ushort_as_half(value.bits)); }
-__device__ __forceinline__ float widen(BFloat16 value) { return __uint_as_float(uint32_t(value.bits) << 16); }
+__device__ __forceinline__ float widen(float value) {
+  return value;
+}
+__device__ __forceinline__ double widen(double value) {
+  return value;
+}
+__device__ __forceinline__ float widen(Half value) {
+  return __half2float(__ushort_as_half(value.bits));
+}
+__device__ __forceinline__ float widen(BFloat16 value) {
+  return __uint_as_float(uint32_t(value.bits) << 16);
+}
 
-__device__ __forceinline__ void narrow(float value, float* to) { *to = value; }
-__device__ __forceinline__ void narrow(double value, double* to) { *to = value; }
-__device__ __forceinline__ void narrow(float value, Half* to) { to->bits = __half_as_ushort(__float2half_rn(value)); }
+__device__ __forceinline__ void narrow(float value, float* to) {
+  *to = value;
+}
+__device__ __forceinline__ void narrow(double value, double* to) {
+  *to = value;
+}
+__device__ __forceinline__ void narrow(float value, Half* to) {
+  to->bits = __half_as_ushort(__float2half_rn(value));
+}
 __device__ __forceinline__ void narrow(float value, BFloat16* to) {
   to->bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
 }
@@ -112,7 +126,8 @@ struct Packed {
       values[0] = widen(items[0]);
     } else {
 #pragma unroll
-      for (int e = 0; e < V; e += 2) widen_pair<X>(items + e, values + e);
+      for (int e = 0; e < V; e += 2)
+        widen_pair<X>(items + e, values + e);
     }
   }
   __device__ __forceinline__ void pack(const Scalar<X> (&values)[V]) {
@@ -121,17 +136,47 @@ struct Packed {
       narrow(values[0], items);
     } else {
 #pragma unroll
-      for (int e = 0; e < V; e += 2) narrow_pair<X>(values + e, items + e);
+      for (int e = 0; e < V; e += 2)
+        narrow_pair<X>(values + e, items + e);
     }
     memcpy(&bits, items, sizeof(bits));
   }
 };
 
-// How many accesses a thread has under way for each tensor: 32 bytes, but no more than `most` accesses.
+// Vectors that a thread loads before it uses the first, of each tensor: 32 bytes, but no more than 8 vectors.
 template <typename X, int V>
-constexpr int in_flight(int most) {
-  constexpr int accesses = 32 / (int(sizeof(X)) * V);
-  return accesses > most ? most : accesses;
-}
+constexpr int kDepth = sizeof(X) * V >= 4 ? 32 / (int(sizeof(X)) * V) : 8;
+
+// Vectors that it works on side by side, 8 elements at most: their latencies overlap.
+template <typename X, int V>
+constexpr int kGroup = kDepth<X, V> * V <= 8 ? kDepth<X, V>
+                       : V >= 8              ? 1
+                                             : 8 / V;
+
+// The next kDepth vectors on the way of a cursor (see RunCursor and ColumnCursor).
+template <typename X, int V>
+struct Batch {
+  int64_t first[kDepth<X, V>];  // element of each vector
+  bool valid[kDepth<X, V>];     // false past the end
+
+  template <typename Cursor>
+  __device__ __forceinline__ explicit Batch(Cursor* cursor) {
+#pragma unroll
+    for (int d = 0; d < kDepth<X, V>; ++d, cursor->advance()) {
+      first[d] = cursor->position * V;
+      valid[d] = cursor->left > 0;
+    }
+  }
+  // Past the end, elements are 0 where they are worked on side by side with others, else not defined.
+  __device__ __forceinline__ void load(const X* from, Packed<X, V> (&packed)[kDepth<X, V>]) const {
+#pragma unroll
+    for (int d = 0; d < kDepth<X, V>; ++d) {
+      if (kGroup<X, V> > 1)
+        packed[d].bits = {};
+      if (valid[d])
+        packed[d].load(from + first[d]);
+    }
+  }
+};
 
 }  // namespace pwlu::cuda

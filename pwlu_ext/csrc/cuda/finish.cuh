@@ -1,4 +1,5 @@
-// From partial sums to the gradients of the parameters: one block per channel adds up and applies the closed form.
+// From partial sums to the gradients of the parameters: one block per channel adds up and applies the closed
+// form.
 #pragma once
 
 #include "sums.cuh"
@@ -37,8 +38,8 @@ __device__ __forceinline__ Sums<double> add_pieces(const Sums<T>* partial_sums, 
   return total;
 }
 
-// Fills sum_g and sum_gt, for each bin of the channel. Threads side by side have bins side by side; the pieces are shared
-// among as many rows of such threads as there are.
+// Fills sum_g and sum_gt, for each bin of the channel. Threads side by side have bins side by side; the
+// pieces are shared among as many rows of such threads as there are.
 template <typename T>
 __device__ __forceinline__ void add_up(const Sums<T>* partial_sums, const Partials& partials, int64_t channel,
                                        Sums<double>* scratch, double* sum_g, double* sum_gt) {
@@ -48,11 +49,13 @@ __device__ __forceinline__ void add_up(const Sums<T>* partial_sums, const Partia
   for (int first = 0; first < partials.bins; first += width) {
     const int bin = first + threadIdx.x % width;
     const bool active = row < rows && bin < partials.bins;
-    if (active) scratch[threadIdx.x] = add_pieces(partial_sums, partials, channel, bin, row, rows);
+    if (active)
+      scratch[threadIdx.x] = add_pieces(partial_sums, partials, channel, bin, row, rows);
     __syncthreads();
     if (active && row == 0) {
       Sums<double> total = scratch[threadIdx.x];
-      for (int other = 1; other < rows; ++other) add(scratch[other * width + threadIdx.x], &total);
+      for (int other = 1; other < rows; ++other)
+        add(scratch[other * width + threadIdx.x], &total);
       sum_g[bin] = total.g;
       sum_gt[bin] = total.gt;
     }
@@ -61,7 +64,8 @@ __device__ __forceinline__ void add_up(const Sums<T>* partial_sums, const Partia
 }
 
 // The sum over all threads of the block, on its first thread.
-__device__ __forceinline__ EdgeGradient<double> add_over_block(EdgeGradient<double> own, EdgeGradient<double>* scratch) {
+__device__ __forceinline__ EdgeGradient<double> add_over_block(EdgeGradient<double> own,
+                                                               EdgeGradient<double>* scratch) {
   scratch[threadIdx.x] = own;
   for (int half = kFinishThreads / 2; half > 0; half /= 2) {
     __syncthreads();
@@ -97,7 +101,8 @@ __global__ void __launch_bounds__(kFinishThreads)
     inside = {inside.left + share.left, inside.right + share.right};
   }
   inside = add_over_block(inside, reinterpret_cast<EdgeGradient<double>*>(scratch));
-  if (threadIdx.x != 0) return;
+  if (threadIdx.x != 0)
+    return;
   const auto gradient = with_tails(inside, sum_g, sum_gt, curve, num_intervals);
   gradients.left[channel] = gradient.left;
   gradients.right[channel] = gradient.right;

@@ -37,10 +37,14 @@ const char* run_forward(const ForwardCall& call, void* stream) {
   return with_element(call.element, [&](auto element) {
     using X = decltype(element);
     switch (forward_vector(call)) {
-      case 0: return launch_any<X>(call, stream);
-      case 1: return launch_vectors<X, 1>(call, stream);
-      case 16 / sizeof(X): return launch_vectors<X, 16 / sizeof(X)>(call, stream);
-      default: return launch_vectors<X, kShortVector<X>>(call, stream);
+      case 0:
+        return launch_any<X>(call, stream);
+      case 1:
+        return launch_vectors<X, 1>(call, stream);
+      case 16 / sizeof(X):
+        return launch_vectors<X, 16 / sizeof(X)>(call, stream);
+      default:
+        return launch_vectors<X, kShortVector<X>>(call, stream);
     }
   });
 }

@@ -1,8 +1,9 @@
 // The kernels of y = PWLU(x).
 //
-// The look-up is shorter than that of the backward pass: the function is continuous, so that next to a knot either
-// interval gives y to within rounding, and the tails are two more intervals that extend to infinity. Whatever comes out
-// infinite or NaN (0 * inf on a flat tail, a collapsed channel, a NaN in x) is computed again by the specification.
+// The look-up is shorter than that of the backward pass: the function is continuous, so that next to a knot
+// either interval gives y to within rounding, and the tails are two more intervals that extend to infinity.
+// Whatever comes out infinite or NaN (0 * inf on a flat tail, a collapsed channel, a NaN in x) is computed
+// again by the specification.
 #pragma once
 
 #include "columns.cuh"
@@ -11,7 +12,8 @@
 
 namespace pwlu::cuda {
 
-// y = start + rise * t in one interval, t counted from the interval's left end (the left tail's right end) in units of d.
+// y = start + rise * t in one interval, t counted from the interval's left end (the left tail's right end) in
+// units of d.
 template <typename T>
 struct alignas(2 * sizeof(T)) Line {
   T start;
@@ -22,9 +24,11 @@ template <typename T>
 __device__ __forceinline__ Line<T> line_of(const Table<T>& table, int64_t channel, int bin) {
   const T* points = table.points_of(channel);
   const int last = table.num_intervals;
-  if (bin > 0 && bin <= last) return {points[bin - 1], points[bin] - points[bin - 1]};
+  if (bin > 0 && bin <= last)
+    return {points[bin - 1], points[bin] - points[bin - 1]};
   const T interval = table.curve(channel).interval;
-  if (bin > last) return {points[last], table.right_slope[channel] * interval};
+  if (bin > last)
+    return {points[last], table.right_slope[channel] * interval};
   return {points[0], table.left_slope[channel] * interval};
 }
 
@@ -42,50 +46,90 @@ __device__ __forceinline__ Scale<T> scale_of(const Curve<T>& curve) {
 
 // `lines`: those of the channel, `stride` apart.
 template <typename T>
-__device__ __forceinline__ T value_quickly(T x, const Scale<T>& scale, const Line<T>* lines, int stride, T intervals) {
+__device__ __forceinline__ T value_quickly(T x, const Scale<T>& scale, const Line<T>* lines, int stride,
+                                           T intervals) {
   const T position = (x - scale.left) * scale.inverse;
   const T index = clamped(round_down(position), T(-1), intervals);
   const Line<T> line = lines[(static_cast<int>(index) + 1) * stride];
   return multiply_add(position - larger(index, T(0)), line.rise, line.start);
 }
 
-// The specification's way, off the hot path; a function of its own keeps its registers out of it. x is in column `column`
-// of its row, of channel column / inner.
+// The specification's way, off the hot path; a function of its own keeps its registers out of it. x is in
+// column `column` of its row, of channel column / inner.
 template <typename T>
 __device__ __noinline__ T value_slowly(T x, const Table<T>* table, int64_t column, int64_t inner) {
   const int64_t channel = divide(column, inner);
   const Curve<T> curve = table->curve(channel);
-  return value_at(locate(x, curve, table->num_intervals), curve, table->points_of(channel), table->num_intervals);
+  return value_at(locate(x, curve, table->num_intervals), curve, table->points_of(channel),
+                  table->num_intervals);
 }
 
-// Writes the values of V elements. quickly(x, e) and slowly(x, e) evaluate the function of element e.
-template <typename X, int V, typename Quickly, typename Slowly>
-__device__ __forceinline__ void evaluate(const Packed<X, V>& packed_x, const X* __restrict__ x, X* __restrict__ y,
-                                         const Quickly& quickly, const Slowly& slowly) {
-  using T = Scalar<X>;
-  T values[V];
-  packed_x.unpack(values);
+// Evaluates the vectors `begin` to `end` on the cursor's way again where y is not finite. slowly(x, e): of
+// element e.
+template <typename X, int V, typename Cursor, typename Slowly>
+__device__ __forceinline__ void mend(const X* __restrict__ x, X* __restrict__ y, Cursor cursor, int begin,
+                                     int end, const Slowly& slowly) {
+#pragma unroll 1
+  for (int d = 0; d < end; ++d, cursor.advance()) {
+    if (d < begin || cursor.left <= 0)
+      continue;
+#pragma unroll 1
+    for (int e = 0; e < V; ++e) {
+      const int64_t i = cursor.position * V + e;
+      if (!(std::abs(widen(y[i])) <= Limits<Scalar<X>>::kMax))
+        narrow(slowly(widen(x[i]), e), y + i);
+    }
+  }
+}
+
+// Replaces V elements by their values. quickly(x, e): of element e. False if one is not finite.
+template <typename X, int V, typename Quickly>
+__device__ __forceinline__ bool evaluate(Packed<X, V>* packed, const Quickly& quickly) {
+  Scalar<X> values[V];
+  packed->unpack(values);
   bool finite = true;
 #pragma unroll
   for (int e = 0; e < V; ++e) {
     values[e] = quickly(values[e], e);
-    finite &= std::abs(values[e]) <= Limits<T>::kMax;
+    finite &= std::abs(values[e]) <= Limits<Scalar<X>>::kMax;
   }
-  Packed<X, V> packed_y;
-  packed_y.pack(values);
-  packed_y.store(y);
-  if (finite) return;
-#pragma unroll 1
-  for (int e = 0; e < V; ++e) {
-    if (!(std::abs(widen(y[e])) <= Limits<T>::kMax)) narrow(slowly(widen(x[e]), e), y + e);
+  packed->pack(values);
+  return finite;
+}
+
+// All elements on the cursor's way.
+template <typename X, int V, typename Cursor, typename Quickly, typename Slowly>
+__device__ __forceinline__ void evaluate_all(const X* __restrict__ x, X* __restrict__ y, Cursor cursor,
+                                             const Quickly& quickly, const Slowly& slowly) {
+  while (cursor.left > 0) {
+    const Cursor start = cursor;
+    const Batch<X, V> batch(&cursor);
+    Packed<X, V> packed[kDepth<X, V>];
+    batch.load(x, packed);
+#pragma unroll
+    for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
+      if (!batch.valid[begin])
+        break;
+      bool finite = true;
+#pragma unroll
+      for (int d = begin; d < begin + kGroup<X, V>; ++d)
+        finite &= evaluate(&packed[d], quickly);
+#pragma unroll
+      for (int d = begin; d < begin + kGroup<X, V>; ++d) {
+        if (batch.valid[d])
+          packed[d].store(y + batch.first[d]);
+      }
+      if (!finite)
+        mend<X, V>(x, y, start, begin, begin + kGroup<X, V>, slowly);
+    }
   }
 }
 
 template <typename X, int V>
 __global__ void __launch_bounds__(kThreads)
-    forward_runs(const X* __restrict__ x, X* __restrict__ y, const __grid_constant__ Table<Scalar<X>> table, Runs runs) {
+    forward_runs(const X* __restrict__ x, X* __restrict__ y, const __grid_constant__ Table<Scalar<X>> table,
+                 const __grid_constant__ Runs runs) {
   using T = Scalar<X>;
-  constexpr int kDepth = in_flight<X, V>(4);
   PWLU_SHARED_BYTES(shared);
   Line<T>* lines = reinterpret_cast<Line<T>*>(shared);
   const int64_t channel = blockIdx.x / runs.pieces.count;
@@ -95,32 +139,22 @@ __global__ void __launch_bounds__(kThreads)
     lines[bin] = line_of(table, channel, bin);
   }
   const T intervals = T(table.num_intervals);
-  RunCursor cursor(runs, channel, blockIdx.x % runs.pieces.count);
+  const RunCursor cursor(runs, channel, blockIdx.x % runs.pieces.count);
   __syncthreads();
 
   const auto quickly = [&](T value, int) { return value_quickly(value, scale, lines, 1, intervals); };
   const auto slowly = [&](T value, int) { return value_slowly(value, &table, channel, 1); };
-  while (cursor.left > 0) {
-    Packed<X, V> packed[kDepth];
-    RunCursor reader = cursor;
-#pragma unroll
-    for (int d = 0; d < kDepth; ++d, reader.advance(runs)) {
-      if (reader.left > 0) packed[d].load(x + reader.position * V);
-    }
-#pragma unroll
-    for (int d = 0; d < kDepth; ++d, cursor.advance(runs)) {
-      if (cursor.left > 0) evaluate(packed[d], x + cursor.position * V, y + cursor.position * V, quickly, slowly);
-    }
-  }
+  evaluate_all<X, V>(x, y, cursor, quickly, slowly);
 }
 
-// The lines of a tile, [bin][e][lane] for column e of a lane's V: every lane has a copy in banks of its own, so that no
-// look-up waits for another. The warps share the copies, having the same columns, and the work.
+// The lines of a tile, [bin][e][lane] for column e of a lane's V: every lane has a copy in banks of its own,
+// so that no look-up waits for another. The warps share the copies, having the same columns, and the work.
 template <int V, typename T>
 __device__ __forceinline__ void fill_lines(Line<T>* lines, const Table<T>& table, const Columns& columns,
                                            int64_t group) {
 #pragma unroll 1
-  for (int item = threadIdx.x / kWarp; item < (table.num_intervals + 2) * V; item += columns.threads / kWarp) {
+  for (int item = threadIdx.x / kWarp; item < (table.num_intervals + 2) * V;
+       item += columns.threads / kWarp) {
     const int64_t channel = channel_of(columns, group, item % V, V);
     lines[item * kWarp + threadIdx.x % kWarp] = line_of(table, channel, item / V);
   }
@@ -128,16 +162,17 @@ __device__ __forceinline__ void fill_lines(Line<T>* lines, const Table<T>& table
 
 template <typename X, int V>
 __global__ void __launch_bounds__(kThreads, 3)
-    forward_columns(const X* __restrict__ x, X* __restrict__ y, const __grid_constant__ Table<Scalar<X>> table, Columns columns) {
+    forward_columns(const X* __restrict__ x, X* __restrict__ y,
+                    const __grid_constant__ Table<Scalar<X>> table, const __grid_constant__ Columns columns) {
   using T = Scalar<X>;
-  constexpr int kDepth = in_flight<X, V>(4);
   PWLU_SHARED_BYTES(shared);
   Line<T>* lines = reinterpret_cast<Line<T>*>(shared);
-  ColumnWalk walk(columns, blockIdx.x / columns.pieces.count, blockIdx.x % columns.pieces.count);
+  const ColumnCursor cursor(columns, blockIdx.x / columns.pieces.count, blockIdx.x % columns.pieces.count);
   Scale<T> scales[V];
 #pragma unroll
-  for (int e = 0; e < V; ++e) scales[e] = scale_of(table.curve(channel_of(columns, walk.group, e, V)));
-  fill_lines<V>(lines, table, columns, walk.group);
+  for (int e = 0; e < V; ++e)
+    scales[e] = scale_of(table.curve(channel_of(columns, cursor.group, e, V)));
+  fill_lines<V>(lines, table, columns, cursor.group);
   const T intervals = T(table.num_intervals);
   __syncthreads();
 
@@ -146,26 +181,17 @@ __global__ void __launch_bounds__(kThreads, 3)
     return value_quickly(value, scales[e], own + e * kWarp, V * kWarp, intervals);
   };
   const auto slowly = [&](T value, int e) {
-    return value_slowly(value, &table, walk.group * V + e, columns.inner);
+    return value_slowly(value, &table, cursor.group * V + e, columns.inner);
   };
-  while (walk.left > 0) {
-    Packed<X, V> packed[kDepth];
-    ColumnWalk reader = walk;
-#pragma unroll
-    for (int d = 0; d < kDepth; ++d, reader.advance()) {
-      if (reader.left > 0) packed[d].load(x + reader.position * V);
-    }
-#pragma unroll
-    for (int d = 0; d < kDepth; ++d, walk.advance()) {
-      if (walk.left > 0) evaluate(packed[d], x + walk.position * V, y + walk.position * V, quickly, slowly);
-    }
-  }
+  evaluate_all<X, V>(x, y, cursor, quickly, slowly);
 }
 
-// Any layout and any number of intervals, one element at a time: for tables that do not fit into shared memory.
+// Any layout and any number of intervals, one element at a time: for tables that do not fit into shared
+// memory.
 template <typename X>
 __global__ void __launch_bounds__(kThreads)
-    forward_any(const X* __restrict__ x, X* __restrict__ y, const __grid_constant__ Table<Scalar<X>> table, Layout layout, int64_t count) {
+    forward_any(const X* __restrict__ x, X* __restrict__ y, const __grid_constant__ Table<Scalar<X>> table,
+                Layout layout, int64_t count) {
   const int64_t step = int64_t(gridDim.x) * kThreads;
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count; i += step) {
     const int64_t column = i % (layout.channels * layout.inner);

@@ -10,14 +10,15 @@ namespace pwlu::cuda {
 
 enum class Element { kFloat, kDouble, kHalf, kBFloat16 };
 
-// How work is divided among blocks: at most about `most_blocks`, each with at least `least_elements`. It depends on
-// the shape alone and never on the GPU, so that sums are added in the same order everywhere.
+// How work is divided among blocks: at most about `most_blocks`, each with at least `least_elements`. It
+// depends on the shape alone and never on the GPU, so that sums are added in the same order everywhere.
 struct Split {
   int64_t most_blocks;
   int64_t least_elements;
 };
 
-// Device pointers to contiguous float (double for Element::kDouble) arrays: (G,), and (G, num_intervals + 1) for points.
+// Device pointers to contiguous float (double for Element::kDouble) arrays: (G,), and (G, num_intervals + 1)
+// for points.
 struct Parameters {
   const void* left;
   const void* right;
@@ -41,7 +42,7 @@ struct ForwardCall {
   Parameters parameters;
   const void* x;
   void* y;
-  Split runs = {8192, 8192};
+  Split runs = {4096, 8192};
   Split columns = {2048, 8192};  // fewer blocks: each fills a table for all the columns of its tile
 };
 
@@ -58,7 +59,8 @@ struct BackwardCall {
   Split columns = {2048, 12288};  // fewer blocks: each writes sums for all the channels of its tile
 };
 
-// Launches on `stream` (a cudaStream_t) of the current device. Returns nullptr, or CUDA's message if a launch failed.
+// Launches on `stream` (a cudaStream_t) of the current device. Returns nullptr, or CUDA's message if a launch
+// failed.
 const char* run_forward(const ForwardCall& call, void* stream);
 
 // `workspace`: workspace_bytes(call) bytes of device memory, aligned to 16; it need not be initialised.

@@ -16,11 +16,16 @@ using torch::stable::accelerator::DeviceGuard;
 
 Element element_of(const Tensor& x) {
   switch (x.scalar_type()) {
-    case ScalarType::Float: return Element::kFloat;
-    case ScalarType::Double: return Element::kDouble;
-    case ScalarType::Half: return Element::kHalf;
-    case ScalarType::BFloat16: return Element::kBFloat16;
-    default: fail("no CUDA kernel for ", name_of(x.scalar_type()), ".");
+    case ScalarType::Float:
+      return Element::kFloat;
+    case ScalarType::Double:
+      return Element::kDouble;
+    case ScalarType::Half:
+      return Element::kHalf;
+    case ScalarType::BFloat16:
+      return Element::kBFloat16;
+    default:
+      fail("no CUDA kernel for ", name_of(x.scalar_type()), ".");
   }
 }
 
@@ -43,7 +48,8 @@ void* current_stream(const Tensor& x) {
 }
 
 void check_launch(const char* error) {
-  if (error != nullptr) throw std::runtime_error(std::string("pwlu: a CUDA kernel was not launched: ") + error);
+  if (error != nullptr)
+    throw std::runtime_error(std::string("pwlu: a CUDA kernel was not launched: ") + error);
 }
 
 Tensor forward(const Tensor& x, const Tensor& left, const Tensor& right, const Tensor& points,
@@ -52,7 +58,8 @@ Tensor forward(const Tensor& x, const Tensor& left, const Tensor& right, const T
   check_on_gpu("x", x, x);
   const DeviceGuard guard(x.get_device_index());
   const Tensor y = torch::stable::empty_like(p.x);
-  if (p.x.numel() == 0) return y;
+  if (p.x.numel() == 0)
+    return y;
   const ForwardCall call = {element_of(p.x),  p.layout,       p.num_intervals,
                             parameters_of(p), p.x.data_ptr(), y.data_ptr()};
   check_launch(run_forward(call, current_stream(p.x)));
@@ -69,24 +76,24 @@ struct Gradients {
 };
 
 void launch_backward(const Problem& p, const Tensor& grad, const Gradients& gradients) {
-  const BackwardCall call = {element_of(p.x),
-                             p.layout,
-                             p.num_intervals,
-                             parameters_of(p),
-                             grad.data_ptr(),
-                             p.x.data_ptr(),
-                             gradients.x.data_ptr(),
-                             {gradients.left.data_ptr(), gradients.right.data_ptr(), gradients.points.data_ptr(),
-                              gradients.left_slope.data_ptr(), gradients.right_slope.data_ptr()}};
+  const BackwardCall call = {
+      element_of(p.x),
+      p.layout,
+      p.num_intervals,
+      parameters_of(p),
+      grad.data_ptr(),
+      p.x.data_ptr(),
+      gradients.x.data_ptr(),
+      {gradients.left.data_ptr(), gradients.right.data_ptr(), gradients.points.data_ptr(),
+       gradients.left_slope.data_ptr(), gradients.right_slope.data_ptr()}};
   const int64_t bytes = static_cast<int64_t>(workspace_bytes(call));
   const Tensor workspace = torch::stable::new_empty(p.left, {bytes}, ScalarType::Byte);
   check_launch(run_backward(call, workspace.data_ptr(), current_stream(p.x)));
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& x,
-                                                                    const Tensor& left, const Tensor& right,
-                                                                    const Tensor& points, const Tensor& left_slope,
-                                                                    const Tensor& right_slope, int64_t channel_dim) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
+    const Tensor& grad, const Tensor& x, const Tensor& left, const Tensor& right, const Tensor& points,
+    const Tensor& left_slope, const Tensor& right_slope, int64_t channel_dim) {
   const Problem p = make_problem(x, left, right, points, left_slope, right_slope, channel_dim);
   check_on_gpu("x", x, x);
   check_on_gpu("grad", grad, x);
@@ -94,8 +101,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor
   const Tensor ordered = checked_gradient(grad, p.x);
   const bool empty = p.x.numel() == 0;
   const auto like = [&](const Tensor& t) { return empty ? zeros_like(t) : torch::stable::empty_like(t); };
-  const Gradients g = {like(p.x), like(p.left), like(p.right), like(p.points), like(p.left_slope), like(p.right_slope)};
-  if (!empty) launch_backward(p, ordered, g);
+  const Gradients g = {like(p.x),      like(p.left),       like(p.right),
+                       like(p.points), like(p.left_slope), like(p.right_slope)};
+  if (!empty)
+    launch_backward(p, ordered, g);
   return {g.x, g.left, g.right, g.points, g.left_slope, g.right_slope};
 }
 

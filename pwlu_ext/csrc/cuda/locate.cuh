@@ -19,9 +19,9 @@ __device__ __noinline__ Place<T> locate_slowly(T x, const Table<T>* table, int64
   return {at.bin - 1, bounded(at.coordinate)};
 }
 
-// The same to the bit, except that the coordinate is not bounded(), for a channel that is_plain(). With the correctly
-// rounded inverse of the divisor at hand, a multiplication and two fused ones round the quotient as the division does
-// (Brisebarre, Muller and Raina, IEEE Trans. Computers 53(8), 2004).
+// The same to the bit, except that the coordinate is not bounded(), for a channel that is_plain(). With the
+// correctly rounded inverse of the divisor at hand, a multiplication and two fused ones round the quotient as
+// the division does (Brisebarre, Muller and Raina, IEEE Trans. Computers 53(8), 2004).
 template <typename T>
 __device__ __forceinline__ Place<T> locate_quickly(T x, const Curve<T>& curve, int num_intervals) {
   const T distance = x - curve.left;

@@ -1,11 +1,12 @@
 // How a tensor is divided among vectors, threads and blocks. Host code without CUDA.
 //
 // Two shapes of work:
-// * runs: the elements of a channel lie in long runs (NCHW, or one function for the whole tensor). A block works on a
+// * runs: the elements of a channel lie in long runs (NCHW, or one function for the whole tensor). A block
+// works on a
 //   piece of one channel.
 // * columns: they do not (channels_last, tiny images in NCHW). The tensor is a matrix of `outer` rows of
-//   channels * inner elements; a thread keeps to one group of V neighbouring columns and walks down the rows, so that
-//   its channels stay the same.
+//   channels * inner elements; a thread keeps to one group of V neighbouring columns and walks down the rows,
+//   so that its channels stay the same.
 #pragma once
 
 #include <algorithm>
@@ -24,33 +25,43 @@ constexpr int64_t kSharedBytes = 48 * 1024;
 // Runs shorter than this leave too many threads of a warp in different runs.
 constexpr int64_t kShortestRun = 64;
 
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t divide_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 constexpr int element_bytes(Element element) {
   return element == Element::kDouble ? 8 : element == Element::kFloat ? 4 : 2;
 }
 
 // Bytes of a number in the arithmetic.
-constexpr int scalar_bytes(Element element) { return element == Element::kDouble ? 8 : 4; }
+constexpr int scalar_bytes(Element element) {
+  return element == Element::kDouble ? 8 : 4;
+}
 
-constexpr int64_t numel(const Layout& layout) { return layout.outer * layout.channels * layout.inner; }
+constexpr int64_t numel(const Layout& layout) {
+  return layout.outer * layout.channels * layout.inner;
+}
 
 constexpr bool uses_runs(const Layout& layout) {
   return layout.channels == 1 || layout.inner >= kShortestRun;
 }
 
-inline uintptr_t address(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); }
+inline uintptr_t address(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer);
+}
 
-// Elements per access: of the access widths `bytes` (descending) the first that the addresses and the length of a row
-// allow and for which fits(elements) holds; else 0. A width below an element's stands for a single element.
+// Elements per access: of the access widths `bytes` (descending) the first that the addresses and the length
+// of a row allow and for which fits(elements) holds; else 0. A width below an element's stands for a single
+// element.
 template <typename Fits>
-int choose_vector(Element element, const Layout& layout, uintptr_t addresses, std::initializer_list<int> bytes,
-                  const Fits& fits) {
+int choose_vector(Element element, const Layout& layout, uintptr_t addresses,
+                  std::initializer_list<int> bytes, const Fits& fits) {
   const int64_t row = uses_runs(layout) ? layout.inner : layout.channels * layout.inner;
   for (const int width : bytes) {
     const int vector = std::max(1, width / element_bytes(element));
     const bool aligned = addresses % (vector * element_bytes(element)) == 0;
-    if (aligned && row % vector == 0 && fits(vector)) return vector;
+    if (aligned && row % vector == 0 && fits(vector))
+      return vector;
   }
   return 0;
 }
@@ -68,15 +79,20 @@ inline Pieces cut(int64_t length, int64_t elements_per_unit, int64_t all_element
   return {size, static_cast<int>(divide_up(length, size))};
 }
 
+// Further ahead than any piece is long: what lies there need not be known exactly, which keeps it in 32 bits.
+constexpr int64_t kFar = int64_t(1) << 30;
+
 // Lengths are in vectors of V elements.
 struct Runs {
-  int64_t run;      // of one run
-  int64_t row;      // from a run of a channel to the channel's next
-  int64_t length;   // of all the runs of a channel
-  Pieces pieces;    // of a channel
-  int threads;      // of a block
-  int64_t columns;  // a thread's step, `threads` vectors, goes this far within the run,
-  int64_t offset;   // and this far in memory, unless it enters one more run
+  int64_t run;     // of one run
+  int64_t row;     // from a run of a channel to the channel's next
+  int64_t length;  // of all the runs of a channel
+  Pieces pieces;   // of a channel
+  int threads;     // of a block: a thread's step in its channel,
+  int columns;     // which goes this far within the run
+  int64_t offset;  // and this far in memory,
+  int64_t gap;     // and over this gap if it ends in one more run
+  int near_run;    // run, but at most kFar
 };
 
 inline Runs plan_runs(const Layout& layout, int vector, int threads, const Split& split) {
@@ -86,8 +102,10 @@ inline Runs plan_runs(const Layout& layout, int vector, int threads, const Split
   runs.length = layout.outer * runs.run;
   runs.pieces = cut(runs.length, vector, numel(layout), split);
   runs.threads = threads;
-  runs.columns = threads % runs.run;
+  runs.columns = static_cast<int>(threads % runs.run);
   runs.offset = threads / runs.run * runs.row + runs.columns;
+  runs.gap = runs.row - runs.run;
+  runs.near_run = static_cast<int>(std::min(runs.run, kFar));
   return runs;
 }
 
@@ -102,13 +120,14 @@ struct Columns {
   int threads;    // of a block
 };
 
-// The width of a tile that leaves the fewest lanes of a warp idle. Below 64 bytes, rows would be read in bits and
-// pieces, unless the tile is the whole row, when one row's end is the next one's beginning.
+// The width of a tile that leaves the fewest lanes of a warp idle. Below 64 bytes, rows would be read in bits
+// and pieces, unless the tile is the whole row, when one row's end is the next one's beginning.
 inline int choose_tile(int64_t groups, int vector_bytes) {
   int best = static_cast<int>(std::min<int64_t>(groups, kWarp));
   double best_use = 0;
   for (int tile = kWarp; tile >= 1; --tile) {
-    if (tile != groups && (tile > groups || tile * vector_bytes < 64)) continue;
+    if (tile != groups && (tile > groups || tile * vector_bytes < 64))
+      continue;
     const double lanes = double(kWarp / tile * tile) / kWarp;
     const double use = lanes * groups / (divide_up(groups, tile) * tile);
     if (use > best_use) {

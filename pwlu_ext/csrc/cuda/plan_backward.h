@@ -1,4 +1,5 @@
-// How the backward pass is divided, and where its partial sums lie. Host code; Partials is for the device too.
+// How the backward pass is divided, and where its partial sums lie. Host code; Partials is for the device
+// too.
 #pragma once
 
 #include "plan.h"
@@ -8,8 +9,8 @@ namespace pwlu::cuda {
 // A block adds its threads' sums in this many parts per bin.
 constexpr int kParts = 8;
 
-// Partial sums in the workspace: of every tile, piece of its rows, channel in the tile (slot) and bin. Runs are the
-// case of one channel per tile.
+// Partial sums in the workspace: of every tile, piece of its rows, channel in the tile (slot) and bin. Runs
+// are the case of one channel per tile.
 struct Partials {
   int64_t width;  // elements of a row in a tile
   int64_t inner;  // element j of a row belongs to channel j / inner
@@ -35,7 +36,9 @@ struct BackwardPlan {
   Partials partials;
 };
 
-inline int64_t partial_count(const Partials& p) { return p.tiles * p.pieces * p.slots * p.bins; }
+inline int64_t partial_count(const Partials& p) {
+  return p.tiles * p.pieces * p.slots * p.bins;
+}
 
 // Sums of all threads, parts of their total, and a slope for each bin.
 inline int64_t runs_shared_bytes(const BackwardCall& call, int bins, int threads) {
@@ -50,10 +53,12 @@ inline int64_t columns_shared_bytes(const BackwardCall& call, int bins, int thre
 // As many threads as shared memory has room for and the elements give work to; 0 if there is no room.
 template <typename Bytes>
 int choose_threads(int64_t elements, const Bytes& bytes) {
-  constexpr int64_t kLeastElements = 32;  // of a thread, else clearing and adding up its sums costs more than they do
+  constexpr int64_t kLeastElements =
+      32;  // of a thread, else clearing and adding up its sums costs more than they do
   for (int threads = kThreads; threads >= kWarp; threads /= 2) {
     const bool worth = threads == kWarp || elements >= threads * kLeastElements;
-    if (worth && bytes(threads) <= kSharedBytes) return threads;
+    if (worth && bytes(threads) <= kSharedBytes)
+      return threads;
   }
   return 0;
 }
@@ -65,16 +70,17 @@ inline void plan_backward_runs(const BackwardCall& call, uintptr_t addresses, Ba
   const int threads = choose_threads(call.layout.outer * call.layout.inner, bytes);
   plan->shared_bytes = bytes(threads);
   plan->runs = plan_runs(call.layout, plan->vector, threads, call.runs);
-  plan->partials = {call.layout.inner, call.layout.inner,        call.layout.channels,
-                    plan->runs.pieces.count, 1, call.num_intervals + 2};
+  plan->partials = {
+      call.layout.inner,     call.layout.inner, call.layout.channels, plan->runs.pieces.count, 1,
+      call.num_intervals + 2};
 }
 
-// Accesses of 4 bytes: a thread has sums for each of its columns, so that wider ones would leave shared memory for too
-// few threads. A warp still reads 128 bytes side by side.
+// Accesses of 4 bytes: a thread has sums for each of its columns, so that wider ones would leave shared
+// memory for too few threads. A warp still reads 128 bytes side by side.
 inline void plan_backward_columns(const BackwardCall& call, uintptr_t addresses, BackwardPlan* plan) {
   const auto threads_for = [&](int vector) {
-    return choose_threads(INT64_MAX,
-                          [&](int threads) { return columns_shared_bytes(call, plan->window, threads, vector); });
+    return choose_threads(
+        INT64_MAX, [&](int threads) { return columns_shared_bytes(call, plan->window, threads, vector); });
   };
   const auto fits = [&](int vector) { return threads_for(vector) >= 2 * kWarp || vector == 1; };
   plan->vector = plan->windows > 1 ? 1 : choose_vector(call.element, call.layout, addresses, {4, 1}, fits);
@@ -82,13 +88,19 @@ inline void plan_backward_columns(const BackwardCall& call, uintptr_t addresses,
   plan->shared_bytes = columns_shared_bytes(call, plan->window, threads, plan->vector);
   plan->columns = plan_columns(call.layout, plan->vector, element_bytes(call.element), threads, call.columns);
   const int64_t width = int64_t(plan->columns.tile) * plan->vector;
-  const int64_t slots = std::min(call.layout.channels, (width + call.layout.inner - 2) / call.layout.inner + 1);
-  plan->partials = {width, call.layout.inner, plan->columns.tiles, plan->columns.pieces.count,
-                    static_cast<int>(slots), call.num_intervals + 2};
+  const int64_t slots =
+      std::min(call.layout.channels, (width + call.layout.inner - 2) / call.layout.inner + 1);
+  plan->partials = {width,
+                    call.layout.inner,
+                    plan->columns.tiles,
+                    plan->columns.pieces.count,
+                    static_cast<int>(slots),
+                    call.num_intervals + 2};
 }
 
 inline BackwardPlan plan_backward(const BackwardCall& call) {
-  const int most_bins = call.element == Element::kDouble ? 64 : 128;  // for which a warp's sums fit, whatever the path
+  const int most_bins =
+      call.element == Element::kDouble ? 64 : 128;  // for which a warp's sums fit, whatever the path
   const int bins = call.num_intervals + 2;
   const uintptr_t addresses = address(call.grad) | address(call.x) | address(call.grad_x);
   BackwardPlan plan = {};

@@ -1,8 +1,8 @@
 // What both backward kernels share: the two sums per bin, and how an element is added to them.
 //
-// Every thread adds to sums of its own in shared memory, [bin][thread], so that there are neither atomics nor conflicts of
-// banks. At the end of its piece a block adds the sums of its threads, in a fixed order, and writes them as one partial
-// sum; finish.cuh adds those up.
+// Every thread adds to sums of its own in shared memory, [bin][thread], so that there are neither atomics nor
+// conflicts of banks. At the end of its piece a block adds the sums of its threads, in a fixed order, and
+// writes them as one partial sum; finish.cuh adds those up.
 #pragma once
 
 #include "element.cuh"
@@ -24,8 +24,8 @@ __device__ __forceinline__ void add(const Sums<From>& summand, Sums<To>* total) 
   total->gt += summand.gt;
 }
 
-// The bins that a block works on: all of them, unless their sums do not fit into shared memory. Then several blocks
-// read the same elements, one at a time, and each handles those in its window.
+// The bins that a block works on: all of them, unless their sums do not fit into shared memory. Then several
+// blocks read the same elements, one at a time, and each handles those in its window.
 struct Window {
   int first;
   int count;
@@ -40,8 +40,9 @@ struct Window {
   }
 };
 
-// A channel as a thread sees it: its function, the thread's sums and the slopes (d y / d x). The interval that they are
-// indexed by is counted from the second bin of the window, i.e. from the first interval if the window is all bins.
+// A channel as a thread sees it: its function, the thread's sums and the slopes (d y / d x). The interval
+// that they are indexed by is counted from the second bin of the window, i.e. from the first interval if the
+// window is all bins.
 template <typename T>
 struct Channel {
   int64_t index;
@@ -52,8 +53,8 @@ struct Channel {
   int slopes_stride;
 
   // The arrays begin with the window's first bin.
-  static __device__ __forceinline__ Channel of(int64_t index, const Curve<T>& curve, Sums<T>* sums, int sums_stride,
-                                               const T* slopes, int slopes_stride) {
+  static __device__ __forceinline__ Channel of(int64_t index, const Curve<T>& curve, Sums<T>* sums,
+                                               int sums_stride, const T* slopes, int slopes_stride) {
     return {index,
             curve,
             reinterpret_cast<char*>(sums + sums_stride),
@@ -66,7 +67,8 @@ struct Channel {
     return reinterpret_cast<Sums<T>*>(sums + interval * sums_stride);
   }
   __device__ __forceinline__ void clear(int bins) const {
-    for (int bin = 0; bin < bins; ++bin) *at(bin - 1) = {T(0), T(0)};
+    for (int bin = 0; bin < bins; ++bin)
+      *at(bin - 1) = {T(0), T(0)};
   }
   // Adds an element and returns d loss / d x.
   __device__ __forceinline__ T add(T g, const Place<T>& place) const {
@@ -84,51 +86,107 @@ struct Streams {
   X* __restrict__ grad_x;
 };
 
-// Adds an element to its sums and writes d loss / d x, the specification's way.
-template <typename X>
-__device__ __forceinline__ void settle_slowly(const Streams<X>& streams, int64_t position,
-                                              const Channel<Scalar<X>>& channel, const Table<Scalar<X>>& table,
-                                              const Window& window) {
-  auto place = locate_slowly(widen(streams.x[position]), &table, channel.index);
-  if (!window.holds(place.interval)) return;
-  place.interval -= window.first;
-  narrow(channel.add(widen(streams.grad[position]), place), streams.grad_x + position);
+// What a thread needs to know of the elements on its way. channels: of the V elements of a vector, or one for
+// all; plain: whether all of them are.
+template <typename X, int kChannels>
+struct Work {
+  Streams<X> streams;
+  const Table<Scalar<X>>& table;
+  Window window;
+  Channel<Scalar<X>> channels[kChannels];
+  bool plain;
+};
+
+// Adds element i to its sums and writes d loss / d x, the specification's way.
+template <typename X, int kChannels>
+__device__ __forceinline__ void settle_slowly(int64_t i, const Channel<Scalar<X>>& channel,
+                                              const Work<X, kChannels>& work) {
+  auto place = locate_slowly(widen(work.streams.x[i]), &work.table, channel.index);
+  if (!work.window.holds(place.interval))
+    return;
+  place.interval -= work.window.first;
+  narrow(channel.add(widen(work.streams.grad[i]), place), work.streams.grad_x + i);
 }
 
-// Adds V elements to their sums and writes d loss / d x. channels: of each element, or one for all; plain: whether all
-// of them are. An element that lies in another window is left to that one's block (there are several only where V is 1).
-template <typename X, int V, int kChannels>
-__device__ __forceinline__ void settle(const Packed<X, V>& packed_g, const Packed<X, V>& packed_x,
-                                       const Streams<X>& streams, int64_t position,
-                                       const Channel<Scalar<X>> (&channels)[kChannels], bool plain,
-                                       const Table<Scalar<X>>& table, const Window& window) {
-  using T = Scalar<X>;
-  T x[V], g[V];
-  packed_x.unpack(x);
-  packed_g.unpack(g);
-  Place<T> places[V];
-  bool quick = plain;
-#pragma unroll
-  for (int e = 0; e < V; ++e) {
-    places[e] = locate_quickly(x[e], channels[e % kChannels].curve, table.num_intervals);
-    quick &= std::abs(places[e].coordinate) <= Limits<T>::kMax;
-  }
-  if (!quick) {
+// Settles the vectors `begin` to `end` on the cursor's way, the specification's way.
+template <typename X, int V, int kChannels, typename Cursor>
+__device__ __forceinline__ void settle_slowly(Cursor cursor, int begin, int end,
+                                              const Work<X, kChannels>& work) {
+#pragma unroll 1
+  for (int d = 0; d < end; ++d, cursor.advance()) {
+    if (d < begin || cursor.left <= 0)
+      continue;
 #pragma unroll kChannels
-    for (int e = 0; e < V; ++e) {
-      settle_slowly(streams, position + e, channels[e % kChannels], table, window);
-    }
-    return;
+    for (int e = 0; e < V; ++e)
+      settle_slowly(cursor.position * V + e, work.channels[e % kChannels], work);
   }
-  if constexpr (V == 1) {
-    if (!window.holds(places[0].interval)) return;
-    places[0].interval -= window.first;
-  }
+}
+
+// Where the elements of the group that begins with vector `begin` lie. False where one of them is for
+// settle_slowly.
+template <typename X, int V, int kChannels>
+__device__ __forceinline__ bool locate_group(const Packed<X, V> (&packed_x)[kDepth<X, V>], int begin,
+                                             const Work<X, kChannels>& work,
+                                             Place<Scalar<X>> (&places)[kGroup<X, V>][V]) {
+  bool quick = work.plain;
 #pragma unroll
-  for (int e = 0; e < V; ++e) g[e] = channels[e % kChannels].add(g[e], places[e]);
-  Packed<X, V> packed;
-  packed.pack(g);
-  packed.store(streams.grad_x + position);
+  for (int d = 0; d < kGroup<X, V>; ++d) {
+    Scalar<X> x[V];
+    packed_x[begin + d].unpack(x);
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      places[d][e] = locate_quickly(x[e], work.channels[e % kChannels].curve, work.table.num_intervals);
+      quick &= std::abs(places[d][e].coordinate) <= Limits<Scalar<X>>::kMax;
+    }
+  }
+  return quick;
+}
+
+// Adds V elements to their sums and replaces g by d loss / d x. False, and nothing done, if the element lies
+// in another window (there are several only where V is 1).
+template <typename X, int V, int kChannels>
+__device__ __forceinline__ bool settle(Packed<X, V>* packed_g, Place<Scalar<X>> (&places)[V],
+                                       const Work<X, kChannels>& work) {
+  if constexpr (V == 1) {
+    if (!work.window.holds(places[0].interval))
+      return false;
+    places[0].interval -= work.window.first;
+  }
+  Scalar<X> g[V];
+  packed_g->unpack(g);
+#pragma unroll
+  for (int e = 0; e < V; ++e)
+    g[e] = work.channels[e % kChannels].add(g[e], places[e]);
+  packed_g->pack(g);
+  return true;
+}
+
+// All elements on the cursor's way.
+template <typename X, int V, int kChannels, typename Cursor>
+__device__ __forceinline__ void settle_all(Cursor cursor, const Work<X, kChannels>& work) {
+  while (cursor.left > 0) {
+    const Cursor start = cursor;
+    const Batch<X, V> batch(&cursor);
+    Packed<X, V> g[kDepth<X, V>], x[kDepth<X, V>];
+    batch.load(work.streams.grad, g);
+    batch.load(work.streams.x, x);
+#pragma unroll
+    for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
+      if (!batch.valid[begin])
+        break;
+      Place<Scalar<X>> places[kGroup<X, V>][V];
+      if (!locate_group(x, begin, work, places)) {
+        settle_slowly<X, V>(start, begin, begin + kGroup<X, V>, work);
+        continue;
+      }
+#pragma unroll
+      for (int d = 0; d < kGroup<X, V>; ++d) {
+        const bool mine = settle(&g[begin + d], places[d], work);
+        if (mine && batch.valid[begin + d])
+          g[begin + d].store(work.streams.grad_x + batch.first[begin + d]);
+      }
+    }
+  }
 }
 
 }  // namespace pwlu::cuda

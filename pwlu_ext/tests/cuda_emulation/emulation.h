@@ -1,7 +1,7 @@
 // Plays the few CUDA names that the kernels use, so that their sources compile as plain C++ and run on a CPU.
 //
-// A block's threads are coroutines: __syncthreads() hands control to the next one. Between two barriers they run one
-// after the other; a kernel whose result depends on their order (see `shuffled`) has a race.
+// A block's threads are coroutines: __syncthreads() hands control to the next one. Between two barriers they
+// run one after the other; a kernel whose result depends on their order (see `shuffled`) has a race.
 #pragma once
 
 #include <setjmp.h>
@@ -50,30 +50,42 @@ struct __half {
 struct __half2 {
   __half x, y;
 };
-inline __half __ushort_as_half(uint16_t bits) { return {bits}; }
-inline uint16_t __half_as_ushort(__half half) { return half.bits; }
+inline __half __ushort_as_half(uint16_t bits) {
+  return {bits};
+}
+inline uint16_t __half_as_ushort(__half half) {
+  return half.bits;
+}
 
 inline float __half2float(__half half) {
   const int exponent = half.bits >> 10 & 31;
   const int fraction = half.bits & 1023;
   const float sign = half.bits >> 15 ? -1.0f : 1.0f;
-  if (exponent == 31) return fraction ? NAN : sign * INFINITY;
-  if (exponent == 0) return sign * std::ldexp(float(fraction), -24);
+  if (exponent == 31)
+    return fraction ? NAN : sign * INFINITY;
+  if (exponent == 0)
+    return sign * std::ldexp(float(fraction), -24);
   return sign * std::ldexp(float(1024 + fraction), exponent - 25);
 }
 
 inline __half __float2half_rn(float value) {
-  if (value != value) return {0x7fff};
+  if (value != value)
+    return {0x7fff};
   const int sign = std::signbit(value) ? 0x8000 : 0;
   const float size = std::abs(value);
-  if (size >= 65520) return {uint16_t(sign | 0x7c00)};
+  if (size >= 65520)
+    return {uint16_t(sign | 0x7c00)};
   const int exponent = size < 0x1p-14f ? -14 : std::ilogb(size);
   const int units = int(std::nearbyint(std::ldexp(size, 10 - exponent)));  // 1024 and more, unless subnormal
   return {uint16_t(sign | (((exponent + 14) << 10) + units))};             // a carry goes into the exponent
 }
 
-inline float2 __half22float2(__half2 pair) { return {__half2float(pair.x), __half2float(pair.y)}; }
-inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }
+inline float2 __half22float2(__half2 pair) {
+  return {__half2float(pair.x), __half2float(pair.y)};
+}
+inline __half2 __floats2half2_rn(float x, float y) {
+  return {__float2half_rn(x), __float2half_rn(y)};
+}
 
 struct __nv_bfloat16 {
   uint16_t bits;
@@ -84,10 +96,13 @@ struct __nv_bfloat162 {
 inline __nv_bfloat16 __float2bfloat16_rn(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof(bits));
-  if (value != value) return {0x7fff};
+  if (value != value)
+    return {0x7fff};
   return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
-inline uint16_t __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
+inline uint16_t __bfloat16_as_ushort(__nv_bfloat16 value) {
+  return value.bits;
+}
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
   return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
 }
@@ -119,7 +134,8 @@ constexpr size_t kStackBytes = 64 * 1024;
 
 // Hands control back to the scheduler until it resumes this thread.
 inline void pause() {
-  if (_setjmp(machine.current->resume) == 0) _longjmp(machine.scheduler, 1);
+  if (_setjmp(machine.current->resume) == 0)
+    _longjmp(machine.scheduler, 1);
 }
 
 // The life of a coroutine: one block after the other.
@@ -131,8 +147,8 @@ inline void run_thread() {
   }
 }
 
-// makecontext gives a thread its stack, once; from then on _setjmp and _longjmp change stacks, which unlike swapcontext
-// need no system call.
+// makecontext gives a thread its stack, once; from then on _setjmp and _longjmp change stacks, which unlike
+// swapcontext need no system call.
 inline void enter(Thread* thread) {
   thread->stack.reset(new char[kStackBytes]);
   thread->started = true;
@@ -148,14 +164,17 @@ inline void enter(Thread* thread) {
 // Runs a thread to its next barrier or its end.
 inline void resume(Thread* thread) {
   machine.current = thread;
-  if (_setjmp(machine.scheduler) != 0) return;
-  if (thread->started) _longjmp(thread->resume, 1);
+  if (_setjmp(machine.scheduler) != 0)
+    return;
+  if (thread->started)
+    _longjmp(thread->resume, 1);
   enter(thread);
 }
 
 inline void arrange(std::vector<int>* indices, uint32_t* state) {
   const int count = static_cast<int>(indices->size());
-  for (int i = 0; i < count; ++i) (*indices)[i] = i;
+  for (int i = 0; i < count; ++i)
+    (*indices)[i] = i;
   for (int i = count - 1; shuffled && i > 0; --i) {
     *state = *state * 1664525u + 1013904223u;
     std::swap((*indices)[i], (*indices)[(*state >> 8) % (i + 1)]);
@@ -163,8 +182,10 @@ inline void arrange(std::vector<int>* indices, uint32_t* state) {
 }
 
 inline void run_block(int threads) {
-  std::fill(machine.shared.begin(), machine.shared.end(), 0xff);  // a GPU's shared memory holds anything at first
-  for (int i = 0; i < threads; ++i) machine.threads[i].finished = false;
+  std::fill(machine.shared.begin(), machine.shared.end(),
+            0xff);  // a GPU's shared memory holds anything at first
+  for (int i = 0; i < threads; ++i)
+    machine.threads[i].finished = false;
   std::vector<int> indices(threads);
   uint32_t state = 1;
   for (int running = threads; running > 0;) {
@@ -173,17 +194,21 @@ inline void run_block(int threads) {
     for (const int index : indices) {
       machine.thread_index = dim3(index);
       resume(&machine.threads[index]);
-      if (machine.threads[index].finished) --running;
+      if (machine.threads[index].finished)
+        --running;
     }
-    if (running != 0 && running != before) throw std::logic_error("a barrier that not all threads of a block reach");
+    if (running != 0 && running != before)
+      throw std::logic_error("a barrier that not all threads of a block reach");
   }
 }
 
 template <typename... Declared, typename... Given>
 const char* launch(void (*kernel)(Declared...), dim3 blocks, int threads, int64_t shared_bytes, void*,
                    Given... arguments) {
-  if (shared_bytes > 48 * 1024 || threads > 1024 || blocks.x == 0) return "invalid configuration argument";
-  if (machine.threads.size() < static_cast<size_t>(threads)) machine.threads.resize(threads);
+  if (shared_bytes > 48 * 1024 || threads > 1024 || blocks.x == 0)
+    return "invalid configuration argument";
+  if (machine.threads.size() < static_cast<size_t>(threads))
+    machine.threads.resize(threads);
   machine.grid = blocks;
   machine.shared.assign(shared_bytes, 0);
   machine.body = [=] { kernel(arguments...); };
@@ -203,4 +228,6 @@ const char* launch(void (*kernel)(Declared...), dim3 blocks, int threads, int64_
 #define gridDim emulation::machine.grid
 #define PWLU_SHARED_BYTES(name) unsigned char* name = emulation::machine.shared.data()
 
-inline void __syncthreads() { emulation::pause(); }
+inline void __syncthreads() {
+  emulation::pause();
+}

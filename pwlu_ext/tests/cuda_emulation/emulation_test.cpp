@@ -1,7 +1,8 @@
-// Runs the CUDA kernels on the CPU and compares with the specification. Prints a line per failure; exits with 1 if any.
+// Runs the CUDA kernels on the CPU and compares with the specification. Prints a line per failure; exits with
+// 1 if any.
 //
-// Also checked: nothing is written outside the outputs and all of them is; and the order in which the threads of a block
-// run between two barriers does not change a bit (it would if there were a race).
+// Also checked: nothing is written outside the outputs and all of them is; and the order in which the threads
+// of a block run between two barriers does not change a bit (it would if there were a race).
 #include "problem.h"
 
 // The sources themselves: what is tested is what nvcc compiles.
@@ -16,10 +17,11 @@ int failures = 0;
 template <typename... Arguments>
 void fail(const Shape& s, const char* type, const char* format, Arguments... arguments) {
   ++failures;
-  if (failures > 40) return;
-  printf("%s outer %lld channels %lld inner %lld intervals %d misalignment %d%s: ", type, (long long)s.layout.outer,
-         (long long)s.layout.channels, (long long)s.layout.inner, s.num_intervals, s.misalignment,
-         s.unusual ? " unusual" : "");
+  if (failures > 40)
+    return;
+  printf("%s outer %lld channels %lld inner %lld intervals %d misalignment %d%s: ", type,
+         (long long)s.layout.outer, (long long)s.layout.channels, (long long)s.layout.inner, s.num_intervals,
+         s.misalignment, s.unusual ? " unusual" : "");
   printf(format, arguments...);
   printf("\n");
 }
@@ -56,15 +58,21 @@ constexpr Split kSmallPieces = {64, 150};
 
 template <typename X>
 const char* run(const Problem<X>& p, Answer<X>* answer) {
-  ForwardCall forward_call = {Kind<X>::kElement, p.shape.layout, p.shape.num_intervals, p.parameters(), p.x.data(),
-                              answer->y.data()};
-  BackwardCall call = {Kind<X>::kElement, p.shape.layout,  p.shape.num_intervals, p.parameters(),
-                       p.g.data(),        p.x.data(),      answer->grad_x.data(),
-                       {answer->left.data(), answer->right.data(), answer->points.data(), answer->left_slope.data(),
-                        answer->right_slope.data()}};
+  ForwardCall forward_call = {Kind<X>::kElement, p.shape.layout, p.shape.num_intervals,
+                              p.parameters(),    p.x.data(),     answer->y.data()};
+  BackwardCall call = {Kind<X>::kElement,
+                       p.shape.layout,
+                       p.shape.num_intervals,
+                       p.parameters(),
+                       p.g.data(),
+                       p.x.data(),
+                       answer->grad_x.data(),
+                       {answer->left.data(), answer->right.data(), answer->points.data(),
+                        answer->left_slope.data(), answer->right_slope.data()}};
   forward_call.runs = forward_call.columns = call.runs = call.columns = kSmallPieces;
   const char* error = run_forward(forward_call, nullptr);
-  if (error) return error;
+  if (error)
+    return error;
   Guarded<double> workspace((workspace_bytes(call) + 7) / 8, 0);
   error = run_backward(call, workspace.data(), nullptr);
   return error || workspace.guards_hold() ? error : "wrote outside the workspace";
@@ -72,8 +80,10 @@ const char* run(const Problem<X>& p, Answer<X>* answer) {
 
 // Equal to within `tolerance`; both NaN; or both beyond what float can tell from infinity.
 bool close(double got, double expected, double tolerance) {
-  if (std::isnan(expected)) return std::isnan(got);
-  if (std::abs(expected) > 1e30) return std::abs(got) > 1e30 && std::signbit(got) == std::signbit(expected);
+  if (std::isnan(expected))
+    return std::isnan(got);
+  if (std::abs(expected) > 1e30)
+    return std::abs(got) > 1e30 && std::signbit(got) == std::signbit(expected);
   return std::abs(got - expected) <= tolerance;
 }
 
@@ -85,20 +95,22 @@ void compare_elements(const Problem<X>& p, const Answer<X>& answer, const Expect
     const Curve<T> curve = p.curve(p.channel(i));
     // Next to a boundary, y is as good as x - left is.
     const double span = std::abs(double(curve.right - curve.left) * curve.right_slope);
-    const double tolerance = 2 * Kind<X>::kRounding * std::abs(wanted) +
-                             Kind<T>::kRounding * (4 * span + 16 * p.shape.num_intervals * (4 + std::abs(wanted)));
+    const double tolerance =
+        2 * Kind<X>::kRounding * std::abs(wanted) +
+        Kind<T>::kRounding * (4 * span + 16 * p.shape.num_intervals * (4 + std::abs(wanted)));
     if (!close(y, wanted, tolerance)) {
       fail(p.shape, Kind<X>::kName, "y[%lld] = %.9g, expected %.9g at x = %.9g", (long long)i, y, wanted,
            double(widen(p.x.data()[i])));
       return;
     }
   }
-  if (answer.grad_x.same_bits(expected.grad_x)) return;
+  if (answer.grad_x.same_bits(expected.grad_x))
+    return;
   for (int64_t i = 0; i < p.count; ++i) {
     const double got = widen(answer.grad_x.data()[i]), wanted = widen(expected.grad_x.data()[i]);
     if (got != wanted) {
-      fail(p.shape, Kind<X>::kName, "grad_x[%lld] = %.9g, expected %.9g at x = %.9g", (long long)i, got, wanted,
-           double(widen(p.x.data()[i])));
+      fail(p.shape, Kind<X>::kName, "grad_x[%lld] = %.9g, expected %.9g at x = %.9g", (long long)i, got,
+           wanted, double(widen(p.x.data()[i])));
       return;
     }
   }
@@ -122,9 +134,12 @@ void compare_parameters(const Problem<X>& p, const char* name, const std::vector
 
 template <typename X>
 bool same_bits(const Answer<X>& a, const Answer<X>& b) {
-  const auto same = [](const auto& u, const auto& v) { return memcmp(u.data(), v.data(), u.size() * sizeof(u[0])) == 0; };
-  return a.y.same_bits(b.y) && a.grad_x.same_bits(b.grad_x) && same(a.left, b.left) && same(a.right, b.right) &&
-         same(a.points, b.points) && same(a.left_slope, b.left_slope) && same(a.right_slope, b.right_slope);
+  const auto same = [](const auto& u, const auto& v) {
+    return memcmp(u.data(), v.data(), u.size() * sizeof(u[0])) == 0;
+  };
+  return a.y.same_bits(b.y) && a.grad_x.same_bits(b.grad_x) && same(a.left, b.left) &&
+         same(a.right, b.right) && same(a.points, b.points) && same(a.left_slope, b.left_slope) &&
+         same(a.right_slope, b.right_slope);
 }
 
 template <typename X>
@@ -132,7 +147,8 @@ void check(const Shape& shape) {
   const Problem<X> p(shape, 7);
   Answer<X> answer(p);
   emulation::shuffled = false;
-  if (const char* error = run(p, &answer)) return fail(shape, Kind<X>::kName, "%s", error);
+  if (const char* error = run(p, &answer))
+    return fail(shape, Kind<X>::kName, "%s", error);
   const Expected<X> expected(p);
   compare_elements(p, answer, expected);
   compare_parameters(p, "left", answer.left, expected.left, expected, true);
@@ -140,12 +156,14 @@ void check(const Shape& shape) {
   compare_parameters(p, "points", answer.points, expected.points, expected, false);
   compare_parameters(p, "left_slope", answer.left_slope, expected.left_slope, expected, false);
   compare_parameters(p, "right_slope", answer.right_slope, expected.right_slope, expected, false);
-  if (!answer.y.guards_hold() || !answer.grad_x.guards_hold()) fail(shape, Kind<X>::kName, "wrote outside an output");
+  if (!answer.y.guards_hold() || !answer.grad_x.guards_hold())
+    fail(shape, Kind<X>::kName, "wrote outside an output");
 
   Answer<X> again(p);
   emulation::shuffled = true;
   run(p, &again);
-  if (!same_bits(answer, again)) fail(shape, Kind<X>::kName, "the order of threads changes the result: a race");
+  if (!same_bits(answer, again))
+    fail(shape, Kind<X>::kName, "the order of threads changes the result: a race");
 }
 
 void check_all_types(const Shape& shape) {
@@ -155,8 +173,8 @@ void check_all_types(const Shape& shape) {
   check<BFloat16>(shape);
 }
 
-// {outer, channels, inner}: NCHW with images of every alignment, one function for a whole tensor, channels_last from one
-// channel to several tiles, and images too small to be runs.
+// {outer, channels, inner}: NCHW with images of every alignment, one function for a whole tensor,
+// channels_last from one channel to several tiles, and images too small to be runs.
 constexpr Layout kLayouts[] = {
     {2, 3, 64},  {3, 2, 100}, {2, 3, 81},  {1, 2, 66},   {9, 1, 130}, {1, 1, 1},  {1, 1, 7},  {1, 1, 4096},
     {70, 8, 1},  {33, 24, 1}, {50, 40, 1}, {13, 100, 1}, {9, 1, 64},  {11, 3, 1}, {40, 2, 1}, {5, 300, 1},
@@ -187,23 +205,28 @@ void check_numbers_of_intervals() {
 template <typename T>
 void check_location() {
   std::mt19937 random(3);
-  const auto uniform = [&](double low, double high) { return std::uniform_real_distribution<double>(low, high)(random); };
+  const auto uniform = [&](double low, double high) {
+    return std::uniform_real_distribution<double>(low, high)(random);
+  };
   for (int trial = 0; trial < 20000; ++trial) {
     const int intervals = 1 + trial % 64;
     const T left = T(uniform(-4, 2) * std::exp2(uniform(-30, 30)));
     const T right = left + T(uniform(0, 4) * std::exp2(uniform(-30, 30)));
     const Curve<T> curve = make_curve(left, right, T(0), T(1), intervals);
-    if (!is_plain(curve)) continue;
+    if (!is_plain(curve))
+      continue;
     for (int knot = 0; knot <= intervals; ++knot) {
       T x = knot == intervals ? right : left + T(knot) * curve.interval;
-      if (knot % 2) x = T(uniform(double(left), double(right)));
+      if (knot % 2)
+        x = T(uniform(double(left), double(right)));
       for (const T near : {x, std::nextafter(x, left), std::nextafter(x, right), -x, 3 * x}) {
         const Location<T> wanted = locate(near, curve, intervals);
         const Place<T> got = locate_quickly(near, curve, intervals);
-        if (got.interval == wanted.bin - 1 && got.coordinate == wanted.coordinate) continue;
-        fail({{}, intervals, 0, false}, Kind<T>::kName, "located %.17g in [%.17g, %.17g]: %d, %.17g; expected %d, %.17g",
-             double(near), double(left), double(right), got.interval, double(got.coordinate), wanted.bin - 1,
-             double(wanted.coordinate));
+        if (got.interval == wanted.bin - 1 && got.coordinate == wanted.coordinate)
+          continue;
+        fail({{}, intervals, 0, false}, Kind<T>::kName,
+             "located %.17g in [%.17g, %.17g]: %d, %.17g; expected %d, %.17g", double(near), double(left),
+             double(right), got.interval, double(got.coordinate), wanted.bin - 1, double(wanted.coordinate));
         return;
       }
     }

@@ -38,9 +38,7 @@ class Guarded {
 
  private:
   static constexpr int kGuard = 16;
-  unsigned char* aligned() {
-    return memory_.data() + (-reinterpret_cast<uintptr_t>(memory_.data()) & 15);
-  }
+  unsigned char* aligned() { return memory_.data() + (-reinterpret_cast<uintptr_t>(memory_.data()) & 15); }
   std::vector<unsigned char> memory_;
   int64_t count_;
   int start_;
@@ -66,19 +64,34 @@ struct Problem {
   }
 };
 
-// Channels that training can reach, or that are just odd: no interior, boundaries crossed, a d whose inverse overflows or
-// is out of reach of the short cuts, a wide interior, flat tails.
+// Channels that training can reach, or that are just odd: no interior, boundaries crossed, a d whose inverse
+// overflows or is out of reach of the short cuts, a wide interior, flat tails.
 template <typename T>
 void make_unusual(int64_t channel, int num_intervals, T* left, T* right, T* left_slope, T* right_slope) {
   switch (channel % 8) {
-    case 1: *right = *left; break;
-    case 2: *right = *left - T(1); break;
-    case 3: *left = T(0), *right = T(0.5) / Limits<T>::kMax; break;
-    case 4: *left = T(0), *right = T(5.3) * T(num_intervals) / Limits<T>::kMax; break;
-    case 5: *right = T(0x1p80); break;
-    case 6: *right = T(1000); break;
-    case 7: *left_slope = *right_slope = T(0); break;
-    default: break;
+    case 1:
+      *right = *left;
+      break;
+    case 2:
+      *right = *left - T(1);
+      break;
+    case 3:
+      *left = T(0), *right = T(0.5) / Limits<T>::kMax;
+      break;
+    case 4:
+      *left = T(0), *right = T(5.3) * T(num_intervals) / Limits<T>::kMax;
+      break;
+    case 5:
+      *right = T(0x1p80);
+      break;
+    case 6:
+      *right = T(1000);
+      break;
+    case 7:
+      *left_slope = *right_slope = T(0);
+      break;
+    default:
+      break;
   }
 }
 
@@ -86,23 +99,31 @@ template <typename X>
 Problem<X>::Problem(const Shape& shape, uint32_t seed)
     : shape(shape), count(numel(shape.layout)), x(count, shape.misalignment), g(count, shape.misalignment) {
   std::mt19937 random(seed);
-  const auto uniform = [&](double low, double high) { return std::uniform_real_distribution<double>(low, high)(random); };
+  const auto uniform = [&](double low, double high) {
+    return std::uniform_real_distribution<double>(low, high)(random);
+  };
   for (int64_t c = 0; c < shape.layout.channels; ++c) {
     left.push_back(T(uniform(-3, -1)));
     right.push_back(T(uniform(1, 3)));
     left_slope.push_back(T(uniform(-1, 1)));
     right_slope.push_back(T(uniform(-1, 1)));
-    for (int knot = 0; knot <= shape.num_intervals; ++knot) points.push_back(T(uniform(-2, 2)));
-    if (shape.unusual) make_unusual(c, shape.num_intervals, &left[c], &right[c], &left_slope[c], &right_slope[c]);
+    for (int knot = 0; knot <= shape.num_intervals; ++knot)
+      points.push_back(T(uniform(-2, 2)));
+    if (shape.unusual)
+      make_unusual(c, shape.num_intervals, &left[c], &right[c], &left_slope[c], &right_slope[c]);
   }
   for (int64_t i = 0; i < count; ++i) {
     const int64_t c = channel(i);
     T value = T(uniform(-4, 4));
-    if (i % 7 == 3 && right[c] < 10) value = left[c] + T(i % (shape.num_intervals + 1)) * curve(c).interval;  // a knot
-    if (i % 101 == 5) value = left[c];
-    if (i % 103 == 5 && right[c] < 10) value = right[c];
+    if (i % 7 == 3 && right[c] < 10)
+      value = left[c] + T(i % (shape.num_intervals + 1)) * curve(c).interval;  // a knot
+    if (i % 101 == 5)
+      value = left[c];
+    if (i % 103 == 5 && right[c] < 10)
+      value = right[c];
     const bool first = i < shape.layout.channels * shape.layout.inner && i % shape.layout.inner == 0;
-    if (shape.unusual && first) value = T(c % 5 == 0 ? NAN : c % 5 == 1 ? INFINITY : c % 5 == 2 ? -INFINITY : 0);
+    if (shape.unusual && first)
+      value = T(c % 5 == 0 ? NAN : c % 5 == 1 ? INFINITY : c % 5 == 2 ? -INFINITY : 0);
     narrow(value, x.data() + i);
     narrow(T(uniform(-1, 1)), g.data() + i);
   }
@@ -124,8 +145,8 @@ struct Answer {
         right_slope(left) {}
 };
 
-// Sums as double; and for each channel the sum of their summands' magnitudes and the steepest slope, to tell what rounding
-// may do.
+// Sums as double; and for each channel the sum of their summands' magnitudes and the steepest slope, to tell
+// what rounding may do.
 template <typename X>
 struct Expected : Answer<X> {
   using T = Scalar<X>;
@@ -149,7 +170,8 @@ Expected<X>::Expected(const Problem<X>& p) : Answer<X>(p), size(p.left.size(), 1
     steepest[c] = std::max<double>(steepest[c], std::abs(slope_at(at.bin, curve, p.points_of(c), intervals)));
     sum_g[c * bins + at.bin] += g;
     sum_gt[c * bins + at.bin] += double(g) * bounded(at.coordinate);
-    if (std::abs(at.coordinate) < 100) size[c] += std::abs(g) * (1 + std::abs(double(at.coordinate)));
+    if (std::abs(at.coordinate) < 100)
+      size[c] += std::abs(g) * (1 + std::abs(double(at.coordinate)));
   }
   for (size_t c = 0; c < p.left.size(); ++c) {
     const double* s = &sum_g[c * bins];

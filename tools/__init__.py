@@ -1,0 +1,1 @@
+"""Programs that read finished runs: `python -m tools.NAME` from the root of the repository."""

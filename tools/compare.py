@@ -1,0 +1,115 @@
+"""Compare finished runs that differ in the activation and the seed alone.
+
+    python -m tools.compare runs/photos_* --title "ResNet-18 on 64 px photographs" --output
+    results/photos_r18.json
+
+Writes a record of every run (settings, final accuracy, commit, hardware, versions) and, beside it, a table in
+Markdown.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FREE_SETTINGS = ("activation.name", "seed")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a finished run was and what came out, as plain values.
+
+    Raises:
+        ValueError: the folder holds no finished run.
+    """
+    if not (folder / "FINISHED").exists():
+        raise ValueError(f"{folder} holds no finished run: it has no file FINISHED. Give its command again.")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [record for record in records if record["kind"] == "eval"][-1]
+    started = manifest["starts"][-1]
+    return {
+        "settings": manifest["experiment"],
+        "data": manifest["data"],
+        "top1": last["top1"],
+        "epochs": last["epoch"],
+        "code": started["code"],
+        "hardware": started["hardware"],
+        "packages": started["packages"],
+    }
+
+
+def require_comparable(runs: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError, naming the setting, if runs differ in more than the activation and the seed."""
+    for run in runs[1:]:
+        for key, value in (run["settings"] | run["data"]).items():
+            first = (runs[0]["settings"] | runs[0]["data"]).get(key)
+            if key not in FREE_SETTINGS and value != first:
+                raise ValueError(
+                    f"the runs are not comparable: {key} is {first!r} in one and {value!r} in another"
+                )
+
+
+def table(runs: Sequence[dict[str, Any]], title: str, source: str) -> str:
+    """A Markdown table of top-1 accuracy in percent: mean, standard deviation and every seed's value."""
+    by_activation: dict[str, list[dict[str, Any]]] = {}
+    for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
+        by_activation.setdefault(run["settings"]["activation.name"], []).append(run)
+    lines = [
+        f"# {title}",
+        "",
+        "| activation | top-1 (%) | seeds | each seed |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, group in sorted(by_activation.items()):
+        values = [run["top1"] for run in group]
+        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        each = ", ".join(f"{value:.2f}" for value in values)
+        lines.append(f"| {name} | {statistics.mean(values):.2f}{spread} | {len(values)} | {each} |")
+    return "\n".join([*lines, "", *notes(runs), f"Made by `python -m tools.compare` from {source}."]) + "\n"
+
+
+def notes(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader must know about the runs: scale, settings, code and hardware."""
+    settings, data = runs[0]["settings"], runs[0]["data"]
+    commits = sorted(
+        {run["code"]["commit"][:10] + ("+changes" * run["code"]["uncommitted_changes"]) for run in runs}
+    )
+    hardware = sorted({f"{run['hardware']['device']} ({run['hardware'].get('cpu', '')})" for run in runs})
+    return [
+        f"{settings['model.name']}, {data['num_train']} training and {data['num_val']} validation images in "
+        f"{data['num_classes']} classes at {settings['data.image_size_px']} px, {settings['epochs']} epochs, "
+        f"T' = {settings['phase1_epochs']:g} epochs (for PWLU), batches of {settings['global_batch_size']}, "
+        f"mixed precision {settings['runtime.amp']}. Accuracy after the last epoch; ± is the standard "
+        "deviation over seeds.",
+        f"Commit {', '.join(commits)}; {', '.join(hardware)}; torch {runs[0]['packages']['torch']}.",
+        "",
+    ]
+
+
+def main() -> None:
+    """Read the runs, write the record and the table, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
+    parser.add_argument("--title", required=True)
+    parser.add_argument(
+        "--output", required=True, type=Path, help="the record; the table gets the suffix .md"
+    )
+    arguments = parser.parse_args()
+    try:
+        runs = [read_run(folder) for folder in arguments.runs]
+        require_comparable(runs)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps({"title": arguments.title, "runs": runs}, indent=1) + "\n")
+    text = table(runs, arguments.title, arguments.output.name)
+    arguments.output.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
