@@ -19,7 +19,6 @@ from torch import nn
 
 from engine import distributed
 from engine.amp import Precision
-from engine.batching import derive_accumulation
 from engine.checkpoint import CheckpointError
 from engine.classification import Classification
 from engine.config import (
@@ -32,17 +31,15 @@ from engine.config import (
 )
 from engine.data import build_data
 from engine.distributed import World
-from engine.ema import Ema
 from engine.launch import EXIT_STOPPED, launch
 from engine.loop import Plan, TrainingDiverged
-from engine.optimizer import build_sgd
 from engine.preemption import StopRequest
 from engine.run import evaluate_checkpoint, is_finished, run_training
 from engine.run_folder import Identity, RunFolder
 from engine.schedule import one_cycle_cosine, whole_steps
-from engine.training_state import TrainingState
+from engine.training_state import new_state
 from models import activation_factory, build_classifier, is_activation
-from pwlu import ReplacementReport, TwoPhaseLearning
+from pwlu import ReplacementReport
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,9 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(arguments.config, arguments.overrides)
     world = distributed.start(config.runtime.device)
     with StopRequest() as stop:
-        status = (
-            evaluate(config, world, stop, arguments.eval) if arguments.eval else train(config, world, stop)
-        )
+        if arguments.eval:
+            status = evaluate(config, world, stop, Path(arguments.eval))
+        else:
+            status = train(config, world, stop)
     distributed.stop()
     return status
 
@@ -71,23 +69,30 @@ def train(config: TrainConfig, world: World, stop: StopRequest) -> int:
         return 0
     task, model, report = build(config, world)
     steps_per_epoch = task.data.steps_per_epoch(config.global_batch_size)
-    state = build_state(config, model, task.precision, steps_per_epoch)
-    every = {key: value for key, value in asdict(config.runtime).items() if "_every_" in key}
-    schedule = asdict(config.schedule)
+    options, schedule, runtime = map(asdict, (config.optimizer, config.schedule, config.runtime))
+    intervals = {key: value for key, value in runtime.items() if "_every_" in key}
+    peak_lr, clip_grad_norm = options.pop("peak_lr"), options.pop("clip_grad_norm")
+    options.pop("label_smoothing")  # the task has it
     finished = run_training(
         folder=folder,
         identity=Identity(config_to_dict(config), experiment, config_hash(config), task.facts()),
-        plan=Plan(config.epochs, steps_per_epoch, config.global_batch_size, **every),
+        plan=Plan(config.epochs, steps_per_epoch, config.global_batch_size, **intervals),
         task=task,
-        state=state,
+        state=new_state(
+            model,
+            task.precision,
+            is_activation=is_activation,
+            phase1_steps=whole_steps(config.phase1_epochs, steps_per_epoch),
+            **options,
+        ),
         learning_rate=functools.partial(
             one_cycle_cosine,
             total_steps=config.epochs * steps_per_epoch,
             warmup_steps=whole_steps(schedule.pop("warmup_epochs"), steps_per_epoch),
-            peak_lr=config.optimizer.peak_lr,
+            peak_lr=peak_lr,
             **schedule,
         ),
-        clip_grad_norm=config.optimizer.clip_grad_norm,
+        clip_grad_norm=clip_grad_norm,
         seed=config.seed,
         world=world,
         stop=stop,
@@ -96,13 +101,11 @@ def train(config: TrainConfig, world: World, stop: StopRequest) -> int:
     return 0 if finished else EXIT_STOPPED
 
 
-def evaluate(config: TrainConfig, world: World, stop: StopRequest, checkpoint: str) -> int:
+def evaluate(config: TrainConfig, world: World, stop: StopRequest, checkpoint: Path) -> int:
     """Print the checkpoint's accuracy on the validation images as a line of JSON."""
     task, model, _ = build(config, world)
     network = {k: v for k, v in experiment_values(config).items() if k.startswith(("model.", "activation."))}
-    result = evaluate_checkpoint(
-        Path(checkpoint), network=network, task=task, model=model, world=world, stop=stop
-    )
+    result = evaluate_checkpoint(checkpoint, network=network, task=task, model=model, world=world, stop=stop)
     return 0 if result else EXIT_STOPPED
 
 
@@ -111,15 +114,12 @@ def build(config: TrainConfig, world: World) -> tuple[Classification, nn.Module,
     options = asdict(config.data)
     workers, size = options.pop("workers"), config.data.image_size_px
     data = build_data(**options, seed=config.seed)
-    micro_batch_size, _ = derive_accumulation(
-        config.global_batch_size, world.size, config.runtime.device_batch_size
-    )
     task = Classification(
         data=data,
         world=world,
         precision=Precision(config.runtime.amp, world.device),
         global_batch_size=config.global_batch_size,
-        micro_batch_size=micro_batch_size,
+        device_batch_size=config.runtime.device_batch_size,
         workers=workers,
         label_smoothing=config.optimizer.label_smoothing,
     )
@@ -133,22 +133,6 @@ def build(config: TrainConfig, world: World) -> tuple[Classification, nn.Module,
     if config.runtime.compile:
         model.compile()  # in place: names of parameters and checkpoints stay the same
     return task, model, report
-
-
-def build_state(
-    config: TrainConfig, model: nn.Module, precision: Precision, steps_per_epoch: int
-) -> TrainingState:
-    """Put together what changes during training."""
-    options = asdict(config.optimizer)
-    for key in ("peak_lr", "label_smoothing", "clip_grad_norm", "ema_decay"):
-        options.pop(key)  # of the schedule, the loss and the step
-    return TrainingState(
-        model=model,
-        optimizer=build_sgd(model, is_activation=is_activation, **options),
-        scaler=precision.scaler(),
-        phases=TwoPhaseLearning(model, whole_steps(config.phase1_epochs, steps_per_epoch)),
-        ema=Ema(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None,
-    )
 
 
 def program() -> NoReturn:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from engine.amp import Precision
+from engine.batching import derive_accumulation
 from engine.data import ImageData
 from engine.distributed import World
 from engine.evaluate import Batch, evaluate_classifier
@@ -19,16 +21,15 @@ from engine.evaluate import Batch, evaluate_classifier
 class Classification:
     """What the loop needs to know about training a classifier on `data`.
 
-    One optimizer step takes `global_batch_size` images over all processes, cut into micro-batches of
-    `micro_batch_size`, which must divide a process's share. `workers` is the number of loading processes per
-    process.
+    One optimizer step takes `global_batch_size` images over all processes, each of which sees at most
+    `device_batch_size` at a time. `workers` is the number of loading processes per process.
     """
 
     data: ImageData
     world: World
     precision: Precision
     global_batch_size: int
-    micro_batch_size: int
+    device_batch_size: int
     workers: int
     label_smoothing: float
     main_metric: str = "top1"
@@ -37,7 +38,12 @@ class Classification:
     @property
     def accumulation(self) -> int:
         """Micro-batches per optimizer step and process."""
-        return self.global_batch_size // self.world.size // self.micro_batch_size
+        return self._cut[1]
+
+    @cached_property
+    def _cut(self) -> tuple[int, int]:
+        """Micro-batch size and accumulation; not needed, so not checked, for evaluation alone."""
+        return derive_accumulation(self.global_batch_size, self.world.size, self.device_batch_size)
 
     def facts(self) -> dict[str, int]:
         """Return what must not change about the data when a run is resumed."""
@@ -51,7 +57,7 @@ class Classification:
         return (
             f"{data.num_train} training and {data.num_val} validation images in {data.num_classes} classes\n"
             f"{steps} steps per epoch, each of {self.global_batch_size} images: {world.size} x "
-            f"{world.device.type} x {self.accumulation} micro-batches x {self.micro_batch_size}"
+            f"{world.device.type} x {self.accumulation} micro-batches x {self._cut[0]}"
         )
 
     def batches(self, epoch: int, start_step: int) -> Iterator[list[Batch]]:
@@ -60,7 +66,7 @@ class Classification:
             epoch=epoch,
             start_step=start_step,
             global_batch_size=self.global_batch_size,
-            micro_batch_size=self.micro_batch_size,
+            micro_batch_size=self._cut[0],
             rank=self.world.rank,
             world_size=self.world.size,
             workers=self.workers,
@@ -80,7 +86,7 @@ class Classification:
     def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> dict[str, float] | None:
         """Evaluate on the validation images; None if any process was asked to stop."""
         loader = self.data.val_loader(
-            batch_size=self.micro_batch_size,
+            batch_size=self.device_batch_size,
             rank=self.world.rank,
             world_size=self.world.size,
             workers=self.workers,

@@ -165,9 +165,9 @@ def _share_cores(local_size: int) -> None:
 def _user_chose_threads() -> bool:
     """Return whether OMP_NUM_THREADS is the user's wish.
 
-    Where it is not set torchrun sets it to 1 for its processes, which would leave most cores idle. The environment
-    that torchrun itself was started with tells the two apart; where that cannot be read (it can on Linux), a 1 is
-    taken for torchrun's.
+    Where it is not set torchrun sets it to 1 for its processes, which would leave most cores idle. The
+    environment that torchrun itself was started with tells the two apart. Where that cannot be read (it can
+    on Linux), a 1 is taken for torchrun's.
     """
     value = os.environ.get("OMP_NUM_THREADS")
     if value is None or "TORCHELASTIC_RUN_ID" not in os.environ:

@@ -78,7 +78,7 @@ def evaluate_all(
         averaged = task.evaluate(model, should_stop)
     if averaged is None:
         return None
-    return metrics | {f"ema_{name}": value for name, value in averaged.items()}
+    return metrics | {f"ema_{name}": value for name, value in averaged.items() if name != "images"}
 
 
 @dataclass

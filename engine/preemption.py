@@ -44,7 +44,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals_held() -> Iterator[None]:
-    """Inside the block the signals wait, also in processes started there; this one gets them later."""
+    """Inside the block the signals wait, for this thread and for the processes started there."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield

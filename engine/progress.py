@@ -61,7 +61,7 @@ class Console:
         if record.kind == "train":
             self._write(self._train_line(record))
         elif record.kind == "eval":
-            self._write(f"{self._place(record)}  {metrics_line(record.values)}")
+            self._write(f"{self._place(record)}  validation: {metrics_line(record.values)}")
         elif record.kind == "realign":
             meaning = "every PWLU now covers its input, mean +- 3 std; phase II begins"
             self._write(f"{self._place(record)}  realignment: {meaning}")

@@ -56,10 +56,7 @@ def run_training(
         CheckpointError: the folder belongs to another experiment, or its checkpoints are no good.
         TrainingDiverged: the loss became NaN or infinite.
     """
-    # read on the main process alone, so that only its machine needs to see the folder
-    checkpoint = world.on_main(lambda: folder.open(identity, warn=lambda text: say(f"WARNING: {text}")))
-    if checkpoint is not None:
-        state.load_state_dict(checkpoint)
+    resumed = _resume(folder, identity, state, world)
     world.on_main(
         lambda: folder.add_start(describe_start(step=state.step, world_size=world.size, device=world.device))
     )
@@ -93,9 +90,9 @@ def run_training(
     )
     if world.is_main:
         say(announcement)
-        say(f"resuming at step {state.step}" if checkpoint else "starting at step 0")
+        say(f"resuming at step {state.step}" if resumed else "starting at step 0")
     with contextlib.closing(reporting):
-        finished = loop.run(resumed=checkpoint is not None)
+        finished = loop.run(resumed)
     world.on_main(lambda: _conclude(folder, finished, loop, stop))
     return finished
 
@@ -127,13 +124,28 @@ def evaluate_checkpoint(
     return result
 
 
+def _resume(folder: RunFolder, identity: Identity, state: TrainingState, world: World) -> bool:
+    """Take over the folder's last checkpoint, if there is one.
+
+    The main process alone reads it, so that no other machine needs to see the folder.
+    """
+    checkpoint = world.on_main(lambda: folder.open(identity, warn=lambda text: say(f"WARNING: {text}")))
+    if checkpoint is not None:
+        state.load_state_dict(checkpoint)
+    return checkpoint is not None
+
+
 def _conclude(folder: RunFolder, finished: bool, loop: Loop, stop: StopRequest) -> None:
     if finished:
         folder.mark_finished(loop.metrics)
+        best = dict(loop.state.best)
+        step = best.pop("step")
         say(f"finished: {metrics_line(loop.metrics)}")
-        best = {name: value for name, value in loop.state.best.items() if name != "step"}
-        say(f"best: {metrics_line(best)} at step {loop.state.best['step']:g}")
-        say(f"run folder: {folder.path}  (curves.png, metrics.jsonl, checkpoints/, tensorboard/)")
+        say(f"best: {metrics_line(best)} at step {step:g}")
+        say(f"weights: {folder.checkpoints.best} (best), {folder.checkpoints.last} (last)")
+        say(f"records: {folder.metrics}; to look at them: tensorboard --logdir {folder.tensorboard}")
+        if folder.curves.exists():
+            say(f"learned curves: {folder.curves}")
     else:
         folder.mark_requeue(loop.state.step, stop.signal_name)
         asked_by = stop.signal_name or "a signal to another process"

@@ -1,13 +1,16 @@
 """Everything that a training run must remember to go on as if it had never stopped."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from engine.amp import Precision
 from engine.checkpoint import load_weights
 from engine.ema import Ema
+from engine.optimizer import build_sgd
 from pwlu import PWLU, TwoPhaseLearning
 
 
@@ -77,3 +80,27 @@ class TrainingState:
         """The learning phase (section 3.3), 1 or 2; None for a model without PWLU, which has no phases."""
         has_pwlu = any(isinstance(module, PWLU) for module in self.model.modules())
         return self.phases.phase if has_pwlu else None
+
+
+def new_state(
+    model: nn.Module,
+    precision: Precision,
+    *,
+    is_activation: Callable[[nn.Module], bool],
+    phase1_steps: int,
+    ema_decay: float,
+    **sgd: Any,
+) -> TrainingState:
+    """Return the state before the first step. `sgd` are the other arguments of `engine.optimizer.build_sgd`.
+
+    Args:
+        phase1_steps: the paper's T' in optimizer steps; 0 for no phase I.
+        ema_decay: of the averaged weights; 0 for none.
+    """
+    return TrainingState(
+        model=model,
+        optimizer=build_sgd(model, is_activation=is_activation, **sgd),
+        scaler=precision.scaler(),
+        phases=TwoPhaseLearning(model, phase1_steps),
+        ema=Ema(model, ema_decay) if ema_decay else None,
+    )

@@ -22,7 +22,7 @@ def importable_for_child_processes() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Small tensors gain nothing from threads, and threads that wait for each other cost much on a busy machine."""
+    """Small tensors gain nothing from threads, which cost much on a machine that is busy otherwise."""
     torch.set_num_threads(1)
 
 

@@ -1,4 +1,4 @@
-"""Misfortunes for training runs: each makes something go wrong at a chosen moment in the process that calls it."""
+"""Misfortunes for training runs: each makes something go wrong in its process at a chosen moment."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""For torchrun: `train_imagenet.py` that signals torchrun in its fourth step; the first argument is the signal."""
+"""For torchrun: training that signals torchrun in its fourth step; the first argument is the signal."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Imports go one way: pwlu <- models, pwlu <- engine; only programs know both, and nothing imports a program."""
+"""Imports go one way: pwlu <- models, pwlu <- engine; only programs know both, and nothing imports these."""
 
 import ast
 from pathlib import Path

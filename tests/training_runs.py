@@ -1,6 +1,6 @@
 """Training programs run as users run them: every process of a run is a real one, with torchrun's environment.
 
-The processes are forked from one that has imported everything already, so a run starts in a fraction of a second.
+The processes are forked from one that has imported everything already: a run starts in less than a second.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ import torch
 REPOSITORY = Path(__file__).parent.parent
 KILLED = -signal.SIGKILL
 
-# Small enough for seconds, with every feature that a resume could get wrong: 3 steps per epoch, 4 epochs, the
+# Small enough for seconds, with everything that a resume could get wrong: 3 steps per epoch, 4 epochs, the
 # realignment in the middle of the second, several micro-batches per step, averaged weights.
 SETTINGS = """
 seed: 3
@@ -30,7 +30,8 @@ activation: {name: pwlu, num_intervals: 6}
 data: {kind: imagefolder, workers: 0, image_size_px: 32}
 optimizer: {peak_lr: 0.05, weight_decay: 1e-4, ema_decay: 0.9}
 schedule: {warmup_epochs: 1}
-runtime: {device: cpu, device_batch_size: 2, log_every_steps: 1, checkpoint_every_steps: 2, plot_every_epochs: 4}
+runtime:
+  {device: cpu, device_batch_size: 2, log_every_steps: 1, checkpoint_every_steps: 2, plot_every_epochs: 4}
 """
 
 
@@ -57,8 +58,8 @@ def run(
 ) -> Outcome:
     """Run `train_imagenet.py` with these arguments; logs go to `folder`.
 
-    `sabotage` is called with the rank in every process before the program starts, to make something go wrong later;
-    it must be a function of a module, or a functools.partial of one.
+    `sabotage` is called with the rank in every process before the program starts, to make something go wrong
+    later; it must be a function of a module, or a functools.partial of one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"rank{rank}.log" for rank in range(processes)]
@@ -113,7 +114,9 @@ class _Call:
 
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.sabotage", "tests.training_runs", "train_imagenet", "sklearn.datasets"])
+    context.set_forkserver_preload(
+        ["tests.sabotage", "tests.training_runs", "train_imagenet", "sklearn.datasets"]
+    )
     return context
 
 
@@ -129,6 +132,7 @@ def _process(
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    multiprocessing.set_start_method("fork", force=True)  # the default, as in a program that nobody forked
     torch.set_num_threads(1)
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ.update({name: str(value) for name, value in place.items()} | {"OMP_NUM_THREADS": "1"})

@@ -28,6 +28,8 @@ def test_bf16_on_a_gpu_without_it_says_what_to_use(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
-    with pytest.raises(ValueError, match="Tesla V100 has no bfloat16 arithmetic; use runtime.amp=fp16 or off"):
+    with pytest.raises(
+        ValueError, match="Tesla V100 has no bfloat16 arithmetic; use runtime.amp=fp16 or off"
+    ):
         Precision("bf16", torch.device("cuda", 0))
     Precision("fp16", torch.device("cuda", 0))

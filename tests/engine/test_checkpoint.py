@@ -82,7 +82,9 @@ FOREIGN = {
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_foreign_file_is_told_from_a_damaged_one(kind: str, tmp_path: Path) -> None:
     FOREIGN[kind](tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="not a checkpoint of this project.*expected a file that") as caught:
+    with pytest.raises(
+        CheckpointError, match="not a checkpoint of this project.*expected a file that"
+    ) as caught:
         read_checkpoint(tmp_path / "x.pt")
     assert not isinstance(caught.value, DamagedCheckpoint)
 

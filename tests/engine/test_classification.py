@@ -16,7 +16,12 @@ def task(root: Path, world: World | None = None, **changes: object) -> Classific
     options = {"kind": "imagefolder", "image_size_px": 16, "augmentation": "none", "eval_crop_ratio": 1.0}
     broken = str(changes.pop("broken_images", "error"))
     data = build_data(root=str(root), seed=0, broken_images=broken, **options)
-    settings = {"global_batch_size": 8, "micro_batch_size": 2, "workers": 0, "label_smoothing": 0.0} | changes
+    settings = {
+        "global_batch_size": 8,
+        "device_batch_size": 2,
+        "workers": 0,
+        "label_smoothing": 0.0,
+    } | changes
     return Classification(data=data, world=world or World(), precision=Precision("off", CPU), **settings)
 
 
@@ -38,7 +43,7 @@ def test_two_processes_get_different_halves_of_each_step(images: Path) -> None:
 
 
 def test_label_smoothing_by_hand(images: Path) -> None:
-    """Logits (a, 0, 0), label 0, smoothing s: the target is 1 - s + s/3 for the first class, s/3 for the others."""
+    """Label 0 of three, smoothing s: the target is 1 - s + s/3 for the first class, s/3 for the others."""
     smoothed = task(images, label_smoothing=0.3)
     logits = torch.tensor([[2.0, 0.0, 0.0]])
     log_probabilities = logits.log_softmax(1)[0]
@@ -58,7 +63,9 @@ def test_evaluation_sees_every_image(images: Path) -> None:
     )
 
 
-def test_a_skipped_image_is_named_once_and_counted(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_skipped_image_is_named_once_and_counted(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "images"
     for source in images.rglob("*.jpg"):
         target = copy / source.relative_to(images)

@@ -113,9 +113,18 @@ def test_collectives(tmp_path: Path) -> None:
     assert first["mean"] == second["mean"] == pytest.approx(0.2)
 
 
-def train(world: World, normalized: bool, first: int, steps: int, saved: dict[str, Any] | None) -> dict[str, Any]:
+def train(
+    world: World,
+    normalized: bool,
+    first: int,
+    steps: int,
+    saved: dict[str, Any] | None,
+    compiled: bool = False,
+) -> dict[str, Any]:
     """Take some steps of the tiny task, from a saved state if there is one; return the state after them."""
     state = tiny.state(tiny.network(normalized=normalized, dropout=0.0), phase1_steps=2)
+    if compiled:
+        state.model.compile(backend="aot_eager")
     task = tiny.Task(world, accumulation=tiny.GLOBAL_BATCH // world.size // (1 if world.size == 4 else 2))
     take_step = TrainStep(
         state, world, compute_loss=task.loss, accumulation=task.accumulation, clip_grad_norm=0.0, seed=0
@@ -135,9 +144,10 @@ def tensors(answer: dict[str, Any]) -> dict[str, torch.Tensor]:
     return answer["state"]["model"]
 
 
-def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_two_processes_compute_what_one_does(compiled: bool, tmp_path: Path) -> None:
     alone = train(World(), False, 0, 4, None)
-    ranks = run_function(train, False, 0, 4, None, processes=2, folder=tmp_path)
+    ranks = run_function(train, False, 0, 4, None, compiled, processes=2, folder=tmp_path)
     for answer in ranks:
         for (loss, _, realigned), (expected, _, also_realigned) in zip(
             answer["results"], alone["results"], strict=True
@@ -165,14 +175,16 @@ def resume(world: World) -> dict[str, Any]:
 
 
 def test_four_processes_resume_to_the_bit(tmp_path: Path) -> None:
-    """From three processes on, the order of summation in gloo depends on where a gradient lies in its bucket."""
+    """From three on, gloo's order of summation depends on where a gradient lies in its bucket."""
     answers = run_function(resume, processes=4, folder=tmp_path)
     assert_same_bits(answers[0]["resumed"], answers[0]["whole"])
     parameters = [name for name, _ in tiny.network().named_parameters()]
     statistics = [f"2.{name}" for name in ("running_mean", "running_std")]
     for answer in answers[1:]:
         for name in parameters + statistics:
-            assert torch.equal(answer["whole"][name], answers[0]["whole"][name]), f"{name} differs between ranks"
+            assert torch.equal(answer["whole"][name], answers[0]["whole"][name]), (
+                f"{name} differs between ranks"
+            )
 
 
 def test_realignment_is_at_the_statistics_of_all_processes(tmp_path: Path) -> None:

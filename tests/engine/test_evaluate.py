@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 
 def logits_and_labels(images: int, classes: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(images, classes, generator=generator), torch.randint(classes, (images,), generator=generator)
+    return torch.randn(images, classes, generator=generator), torch.randint(
+        classes, (images,), generator=generator
+    )
 
 
 def batches_of(data: Batch, size: int) -> list[Batch]:

@@ -59,7 +59,9 @@ def train(folder: Path, on_call: Callable[[str], Any] = lambda name: None, task:
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return what was recorded, without what depends on the machine's speed."""
     entries = read_records(folder / "metrics.jsonl")
-    return [{name: value for name, value in entry.items() if name != "images_per_second"} for entry in entries]
+    return [
+        {name: value for name, value in entry.items() if name != "images_per_second"} for entry in entries
+    ]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,7 +116,7 @@ def mortal(moments: int) -> Callable[[str], None]:
 
 
 def train_until_death(folder: Path, moments: int) -> bool:
-    """Train, and die at a moment: a call of the task, or before something reaches the disk or gets its name."""
+    """Train, and die at a moment: a call of the task, or before something is written or renamed."""
     moment = mortal(moments)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("fsync", "replace"):
@@ -175,8 +177,8 @@ def test_stopping_costs_no_step(tmp_path: Path) -> None:
 
 def test_divergence_names_step_rate_and_last_good_checkpoint(tmp_path: Path) -> None:
     task = tiny.Task(World())
-    task.loss = lambda model, batch: model(batch[0]).mean() * (
-        float("nan") if torch.equal(batch[0], tiny.global_batch(4)[0][4:]) else 1.0
+    task.loss = lambda model, batch: (
+        model(batch[0]).mean() * (float("nan") if torch.equal(batch[0], tiny.global_batch(4)[0][4:]) else 1.0)
     )
     with pytest.raises(TrainingDiverged) as caught:
         train(tmp_path, task=task)
@@ -207,6 +209,8 @@ def test_a_damaged_last_checkpoint_costs_only_its_steps(whole: Path, tmp_path: P
     last = tmp_path / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:-1000])
     assert train(tmp_path)
-    assert "continuing from previous.pt, step 4\nresuming at step 4" in capsys.readouterr().out.replace("\n\n", "\n")
+    assert "continuing from previous.pt, step 4\nresuming at step 4" in capsys.readouterr().out.replace(
+        "\n\n", "\n"
+    )
     assert_same_bits(weights(tmp_path), weights(whole))
     assert records(tmp_path) == records(whole)

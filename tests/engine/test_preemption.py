@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def test_a_signal_is_remembered_and_interrupts_nothing(number: signal.Signals) -
 def test_held_signals_come_after_the_block() -> None:
     with StopRequest() as stop:
         with stop_signals_held():
-            os.kill(os.getpid(), signal.SIGUSR1)
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
             assert not stop.requested
         assert stop.requested
 

@@ -38,7 +38,7 @@ def test_console_lines() -> None:
         "epoch  5.00/10  step 110/220  phase I   loss  1.2346  lr 5.000e-02    1234 images/s  ETA 0:11:00",
         "epoch  5.00/10  step 110/220  realignment: every PWLU now covers its input, mean +- 3 std; "
         "phase II begins",
-        "epoch  5.00/10  step 110/220  top1 71.35 %  loss 1.5000  images 360",
+        "epoch  5.00/10  step 110/220  validation: top1 71.35 %  loss 1.5000  images 360",
     ]
 
 
@@ -58,4 +58,7 @@ def test_time_left_of_days() -> None:
 
 
 def test_metrics_in_words() -> None:
-    assert metrics_line({"top1": 70.0, "ema_top5": 90.126, "loss": 0.5}) == "top1 70.00 %  ema_top5 90.13 %  loss 0.5000"
+    assert (
+        metrics_line({"top1": 70.0, "ema_top5": 90.126, "loss": 0.5})
+        == "top1 70.00 %  ema_top5 90.13 %  loss 0.5000"
+    )

@@ -64,5 +64,7 @@ def test_tensorboard_forgets_steps_after_the_checkpoint(tmp_path: Path) -> None:
         for step in steps:
             board(Record("train", step, 0.0, {"loss": float(resume_step)}))
         board.close()
-    values = [(event.step, event.value) for event in EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")]
+    values = [
+        (event.step, event.value) for event in EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")
+    ]
     assert values == [(1, 0), (2, 0), (3, 0), (4, 3), (5, 3), (6, 3)]

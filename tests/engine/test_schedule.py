@@ -50,7 +50,9 @@ def test_warmup_over_the_whole_training_only_rises() -> None:
     assert values == sorted(values) and values[-1] < 2.0
 
 
-@pytest.mark.parametrize(("step", "warmup_steps", "name"), [(-1, 4, "step"), (13, 4, "step"), (0, 14, "warmup_steps")])
+@pytest.mark.parametrize(
+    ("step", "warmup_steps", "name"), [(-1, 4, "step"), (13, 4, "step"), (0, 14, "warmup_steps")]
+)
 def test_impossible_arguments_are_named(step: int, warmup_steps: int, name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected 0 to"):
         lr(step, warmup_steps=warmup_steps)

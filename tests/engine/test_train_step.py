@@ -89,7 +89,9 @@ def test_clipping_bounds_the_whole_gradient() -> None:
     before = [parameter.detach().clone() for parameter in state.model.parameters()]
     make_step(state, clip=0.25)(micro_batches(0, 1), 1.0)
     moved = [new - old for new, old in zip(state.model.parameters(), before, strict=True)]
-    assert torch.cat([difference.flatten() for difference in moved]).norm().item() == pytest.approx(0.25, rel=1e-4)
+    assert torch.cat([difference.flatten() for difference in moved]).norm().item() == pytest.approx(
+        0.25, rel=1e-4
+    )
 
 
 def test_float16_overflow_leaves_a_step_out_and_lowers_the_scale() -> None:

@@ -53,9 +53,6 @@ struct Kind<BFloat16> {
   static constexpr double kRounding = 0x1p-8;
 };
 
-// So small that even little tensors are cut into several pieces.
-constexpr Split kSmallPieces = {64, 150};
-
 template <typename X>
 const char* run(const Problem<X>& p, Answer<X>* answer) {
   ForwardCall forward_call = {Kind<X>::kElement, p.shape.layout, p.shape.num_intervals,
@@ -69,7 +66,7 @@ const char* run(const Problem<X>& p, Answer<X>* answer) {
                        answer->grad_x.data(),
                        {answer->left.data(), answer->right.data(), answer->points.data(),
                         answer->left_slope.data(), answer->right_slope.data()}};
-  forward_call.runs = forward_call.columns = call.runs = call.columns = kSmallPieces;
+  forward_call.runs = forward_call.columns = call.runs = call.columns = {p.shape.most_blocks, 150};
   const char* error = run_forward(forward_call, nullptr);
   if (error)
     return error;
@@ -191,6 +188,14 @@ void check_layouts() {
   }
 }
 
+// Pieces in which a thread has several batches of vectors, and the last of them is not full.
+void check_long_pieces() {
+  check_all_types({{1, 8, 4104}, 16, 0, true, 1});
+  check_all_types({{3, 9, 1032}, 5, 1, true, 1});
+  check_all_types({{1203, 24, 1}, 16, 0, true, 1});
+  check_all_types({{405, 5, 13}, 3, 0, true, 1});
+}
+
 // From one interval to tables that do not fit into shared memory, in both shapes of work.
 void check_numbers_of_intervals() {
   for (const int intervals : {1, 2, 3, 4, 8, 20, 21, 22, 46, 47, 64, 65, 94, 127, 200, 300}) {
@@ -241,6 +246,7 @@ int main() {
   check_location<float>();
   check_location<double>();
   check_layouts();
+  check_long_pieces();
   check_numbers_of_intervals();
   printf("%d failures\n", failures);
   return failures != 0;
