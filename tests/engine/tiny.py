@@ -27,7 +27,12 @@ def network(normalized: bool = True, dropout: float = 0.2) -> nn.Sequential:
 
 
 def state(
-    model: nn.Module, *, phase1_steps: int = 4, fp16: bool = False, ema_decay: float = 0.9, decay: float = 0.01
+    model: nn.Module,
+    *,
+    phase1_steps: int = 4,
+    fp16: bool = False,
+    ema_decay: float = 0.9,
+    decay: float = 0.01,
 ) -> TrainingState:
     """Return a state at step 0; weight decay and momentum are on for every parameter."""
     return TrainingState(
