@@ -7,6 +7,7 @@ from torch import nn
 
 from engine.curves import draw_curves, render
 from engine.files import write_atomically
+from engine.loop import Plan
 from engine.progress import Console
 from engine.record import JsonLines, Record, TensorBoard
 from engine.run_folder import RunFolder
@@ -21,23 +22,16 @@ class Reporting:
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        model: nn.Module,
-        *,
-        epochs: int,
-        steps_per_epoch: int,
-        resume_step: int,
-        active: bool,
+        self, folder: RunFolder, model: nn.Module, plan: Plan, *, resume_step: int, active: bool
     ) -> None:
-        self._folder, self._model, self._steps_per_epoch = folder, model, steps_per_epoch
+        self._folder, self._model, self._steps_per_epoch = folder, model, plan.steps_per_epoch
         self.listeners: list[Callable[[Record], None]] = []
         self._writers: tuple[JsonLines, TensorBoard] | None = None
         if active:
             json_lines = JsonLines(folder.metrics, resume_step)
             tensorboard = TensorBoard(folder.tensorboard, resume_step)
             self._writers = (json_lines, tensorboard)
-            console = Console(epochs=epochs, total_steps=epochs * steps_per_epoch, resume_step=resume_step)
+            console = Console(epochs=plan.epochs, total_steps=plan.total_steps, resume_step=resume_step)
             self.listeners = [json_lines, tensorboard, console]
 
     def plot(self, step: int) -> None:

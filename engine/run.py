@@ -60,14 +60,7 @@ def run_training(
     world.on_main(
         lambda: folder.add_start(describe_start(step=state.step, world_size=world.size, device=world.device))
     )
-    reporting = Reporting(
-        folder,
-        state.model,
-        epochs=plan.epochs,
-        steps_per_epoch=plan.steps_per_epoch,
-        resume_step=state.step,
-        active=world.is_main,
-    )
+    reporting = Reporting(folder, state.model, plan, resume_step=state.step, active=world.is_main)
     loop = Loop(
         plan=plan,
         task=task,

@@ -1,4 +1,4 @@
-"""A network and a task of milliseconds that have everything a training run has: both phases, dropout, averages."""
+"""A network and a task of milliseconds with all a training run has: both phases, dropout, averages."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -61,7 +61,7 @@ def global_batch(step: int) -> Batch:
 
 
 class Task:
-    """Classifies the images of `global_batch`; see engine.loop.Task. `on_call` is told of every call, by name."""
+    """Classifies the images of `global_batch` (see engine.loop.Task); `on_call` is told of every call."""
 
     main_metric = "top1"
 

@@ -99,8 +99,10 @@ std::vector<double> backward_runs(const X* grad, const X* x, X* grad_x, const La
               const int64_t n = std::min(kFold, length - done), i = row + done;
               kernels.backward_run(grad + i, x + i, grad_x + i, n, curves, channel, sums.data());
               since_fold += n;
-              if (since_fold >= kFold)
-                fold(sums, kernels.run_replicas, size, &partial[task * size]), since_fold = 0;
+              if (since_fold >= kFold) {
+                fold(sums, kernels.run_replicas, size, &partial[task * size]);
+                since_fold = 0;
+              }
             }
           }
           fold(sums, kernels.run_replicas, size, &partial[task * size]);
