@@ -31,9 +31,10 @@ __device__ __forceinline__ void add_threads(const Sums<T>* sums, int threads, in
 }
 
 // blockIdx.x: a piece of a channel; blockIdx.y: a window.
-// The bound of at least 2 blocks keeps the compiler from saving registers by spilling them.
+// Where more than 64 registers are needed, the bound of 2 blocks keeps the compiler from spilling to save
+// them.
 template <typename X, int V>
-__global__ void __launch_bounds__(kThreads, sizeof(X) * V < 16 ? 2 : 4)
+__global__ void __launch_bounds__(kThreads, sizeof(X) * V < 16 || sizeof(X) == 8 ? 2 : 4)
     backward_runs(Streams<X> streams, const __grid_constant__ Table<Scalar<X>> table,
                   const __grid_constant__ Runs runs, int window_size, Partials partials,
                   Sums<Scalar<X>>* __restrict__ partial_sums) {

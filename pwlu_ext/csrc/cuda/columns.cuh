@@ -8,8 +8,8 @@ namespace pwlu::cuda {
 
 struct ColumnCursor {
   int64_t group;     // of V columns
-  int64_t position;  // of the thread's next vector in the tensor, in vectors
-  int64_t step;      // from there to the one after it
+  int64_t position;  // of the thread's next vector in the tensor, in bytes
+  int64_t step;      // from there to the one after it, in bytes
   int left;  // rows to the end of the piece, the next one included; <= 0 past the end and for an idle lane
   int rows_at_once;  // of a block: how far the thread steps
 
@@ -26,9 +26,12 @@ struct ColumnCursor {
       left = 0;
       group = 0;  // reads of its channels' parameters stay in bounds
     }
-    position = row * columns.groups + group;
-    step = rows_at_once * columns.groups;
+    position = (row * columns.groups + group) * columns.vector_bytes;
+    step = rows_at_once * columns.groups * columns.vector_bytes;
   }
+
+  // By how much `left` shrinks with each advance.
+  __device__ __forceinline__ int stride() const { return rows_at_once; }
 
   __device__ __forceinline__ void advance() {
     position += step;

@@ -116,8 +116,13 @@ struct Packed {
   using Bits = typename Word<int(sizeof(X)) * V>::Type;
   Bits bits;
 
-  __device__ __forceinline__ void load(const X* from) { bits = *reinterpret_cast<const Bits*>(from); }
-  __device__ __forceinline__ void store(X* to) const { *reinterpret_cast<Bits*>(to) = bits; }
+  // `position` is in bytes, which saves instructions in the computation of addresses.
+  __device__ __forceinline__ void load(const X* from, int64_t position) {
+    bits = *reinterpret_cast<const Bits*>(reinterpret_cast<const char*>(from) + position);
+  }
+  __device__ __forceinline__ void store(X* to, int64_t position) const {
+    *reinterpret_cast<Bits*>(reinterpret_cast<char*>(to) + position) = bits;
+  }
 
   __device__ __forceinline__ void unpack(Scalar<X> (&values)[V]) const {
     X items[V];
@@ -153,28 +158,29 @@ constexpr int kGroup = kDepth<X, V> * V <= 8 ? kDepth<X, V>
                        : V >= 8              ? 1
                                              : 8 / V;
 
-// The next kDepth vectors on the way of a cursor (see RunCursor and ColumnCursor).
-template <typename X, int V>
+// The next kDepth vectors on the way of a cursor (see RunCursor and ColumnCursor). kFull: none is past the
+// end.
+template <typename X, int V, bool kFull>
 struct Batch {
-  int64_t first[kDepth<X, V>];  // element of each vector
-  bool valid[kDepth<X, V>];     // false past the end
+  int64_t position[kDepth<X, V>];  // of each vector, in bytes from the start of its tensor
+  bool valid[kDepth<X, V>];        // false past the end
 
   template <typename Cursor>
   __device__ __forceinline__ explicit Batch(Cursor* cursor) {
 #pragma unroll
     for (int d = 0; d < kDepth<X, V>; ++d, cursor->advance()) {
-      first[d] = cursor->position * V;
-      valid[d] = cursor->left > 0;
+      position[d] = cursor->position;
+      valid[d] = kFull || cursor->left > 0;
     }
   }
-  // Past the end, elements are 0 where they are worked on side by side with others, else not defined.
+  // Past the end, elements are 0.
   __device__ __forceinline__ void load(const X* from, Packed<X, V> (&packed)[kDepth<X, V>]) const {
 #pragma unroll
     for (int d = 0; d < kDepth<X, V>; ++d) {
-      if (kGroup<X, V> > 1)
+      if (!kFull)
         packed[d].bits = {};
       if (valid[d])
-        packed[d].load(from + first[d]);
+        packed[d].load(from, position[d]);
     }
   }
 };

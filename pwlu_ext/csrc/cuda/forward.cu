@@ -22,7 +22,7 @@ const char* launch_vectors(const ForwardCall& call, void* stream) {
   X* y = static_cast<X*>(call.y);
   const int64_t lines = line_bytes(call);
   if (uses_runs(call.layout)) {
-    const Runs runs = plan_runs(call.layout, V, kThreads, call.runs);
+    const Runs runs = plan_runs(call.layout, V, sizeof(X), kThreads, call.runs);
     const dim3 blocks(static_cast<unsigned>(call.layout.channels * runs.pieces.count));
     return launch(forward_runs<X, V>, blocks, kThreads, lines, stream, x, y, table, runs);
   }

@@ -75,7 +75,7 @@ __device__ __forceinline__ void mend(const X* __restrict__ x, X* __restrict__ y,
       continue;
 #pragma unroll 1
     for (int e = 0; e < V; ++e) {
-      const int64_t i = cursor.position * V + e;
+      const int64_t i = cursor.position / int(sizeof(X)) + e;
       if (!(std::abs(widen(y[i])) <= Limits<Scalar<X>>::kMax))
         narrow(slowly(widen(x[i]), e), y + i);
     }
@@ -97,32 +97,39 @@ __device__ __forceinline__ bool evaluate(Packed<X, V>* packed, const Quickly& qu
   return finite;
 }
 
+// The next kDepth vectors on the cursor's way.
+template <typename X, int V, bool kFull, typename Cursor, typename Quickly, typename Slowly>
+__device__ __forceinline__ void evaluate_batch(const X* __restrict__ x, X* __restrict__ y, Cursor* cursor,
+                                               const Quickly& quickly, const Slowly& slowly) {
+  const Cursor start = *cursor;
+  const Batch<X, V, kFull> batch(cursor);
+  Packed<X, V> packed[kDepth<X, V>];
+  batch.load(x, packed);
+#pragma unroll
+  for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
+    bool finite = true;
+#pragma unroll
+    for (int d = begin; d < begin + kGroup<X, V>; ++d)
+      finite &= evaluate(&packed[d], quickly);
+#pragma unroll
+    for (int d = begin; d < begin + kGroup<X, V>; ++d) {
+      if (batch.valid[d])
+        packed[d].store(y, batch.position[d]);
+    }
+    if (!finite)
+      mend<X, V>(x, y, start, begin, begin + kGroup<X, V>, slowly);
+  }
+}
+
 // All elements on the cursor's way.
 template <typename X, int V, typename Cursor, typename Quickly, typename Slowly>
 __device__ __forceinline__ void evaluate_all(const X* __restrict__ x, X* __restrict__ y, Cursor cursor,
                                              const Quickly& quickly, const Slowly& slowly) {
-  while (cursor.left > 0) {
-    const Cursor start = cursor;
-    const Batch<X, V> batch(&cursor);
-    Packed<X, V> packed[kDepth<X, V>];
-    batch.load(x, packed);
-#pragma unroll
-    for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
-      if (!batch.valid[begin])
-        break;
-      bool finite = true;
-#pragma unroll
-      for (int d = begin; d < begin + kGroup<X, V>; ++d)
-        finite &= evaluate(&packed[d], quickly);
-#pragma unroll
-      for (int d = begin; d < begin + kGroup<X, V>; ++d) {
-        if (batch.valid[d])
-          packed[d].store(y + batch.first[d]);
-      }
-      if (!finite)
-        mend<X, V>(x, y, start, begin, begin + kGroup<X, V>, slowly);
-    }
+  while (cursor.left > (kDepth<X, V> - 1) * cursor.stride()) {
+    evaluate_batch<X, V, true>(x, y, &cursor, quickly, slowly);
   }
+  if (cursor.left > 0)
+    evaluate_batch<X, V, false>(x, y, &cursor, quickly, slowly);
 }
 
 template <typename X, int V>

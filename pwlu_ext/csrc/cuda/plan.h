@@ -84,28 +84,30 @@ constexpr int64_t kFar = int64_t(1) << 30;
 
 // Lengths are in vectors of V elements.
 struct Runs {
-  int64_t run;     // of one run
-  int64_t row;     // from a run of a channel to the channel's next
-  int64_t length;  // of all the runs of a channel
-  Pieces pieces;   // of a channel
-  int threads;     // of a block: a thread's step in its channel,
-  int columns;     // which goes this far within the run
-  int64_t offset;  // and this far in memory,
-  int64_t gap;     // and over this gap if it ends in one more run
-  int near_run;    // run, but at most kFar
+  int64_t run;           // of one run
+  int64_t row;           // from a run of a channel to the channel's next
+  int64_t length;        // of all the runs of a channel
+  Pieces pieces;         // of a channel
+  int near_run;          // run, but at most kFar
+  int threads;           // of a block: a thread's step in its channel,
+  int columns;           // which goes this far within the run
+  int64_t offset_bytes;  // and this far in memory,
+  int64_t gap_bytes;     // and over this gap if it ends in one more run
+  int vector_bytes;
 };
 
-inline Runs plan_runs(const Layout& layout, int vector, int threads, const Split& split) {
+inline Runs plan_runs(const Layout& layout, int vector, int bytes, int threads, const Split& split) {
   Runs runs;
   runs.run = layout.inner / vector;
   runs.row = layout.channels * runs.run;
   runs.length = layout.outer * runs.run;
   runs.pieces = cut(runs.length, vector, numel(layout), split);
+  runs.near_run = static_cast<int>(std::min(runs.run, kFar));
   runs.threads = threads;
   runs.columns = static_cast<int>(threads % runs.run);
-  runs.offset = threads / runs.run * runs.row + runs.columns;
-  runs.gap = runs.row - runs.run;
-  runs.near_run = static_cast<int>(std::min(runs.run, kFar));
+  runs.vector_bytes = vector * bytes;
+  runs.offset_bytes = (threads / runs.run * runs.row + runs.columns) * runs.vector_bytes;
+  runs.gap_bytes = (runs.row - runs.run) * runs.vector_bytes;
   return runs;
 }
 
@@ -118,6 +120,7 @@ struct Columns {
   int64_t tiles;
   Pieces pieces;  // of the rows
   int threads;    // of a block
+  int vector_bytes;
 };
 
 // The width of a tile that leaves the fewest lanes of a warp idle. Below 64 bytes, rows would be read in bits
@@ -148,6 +151,7 @@ inline Columns plan_columns(const Layout& layout, int vector, int bytes, int thr
   columns.tiles = divide_up(columns.groups, columns.tile);
   columns.pieces = cut(layout.outer, int64_t(columns.tile) * vector, numel(layout), split);
   columns.threads = threads;
+  columns.vector_bytes = vector * bytes;
   return columns;
 }
 

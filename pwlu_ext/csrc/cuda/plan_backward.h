@@ -69,7 +69,7 @@ inline void plan_backward_runs(const BackwardCall& call, uintptr_t addresses, Ba
   const auto bytes = [&](int threads) { return runs_shared_bytes(call, plan->window, threads); };
   const int threads = choose_threads(call.layout.outer * call.layout.inner, bytes);
   plan->shared_bytes = bytes(threads);
-  plan->runs = plan_runs(call.layout, plan->vector, threads, call.runs);
+  plan->runs = plan_runs(call.layout, plan->vector, element_bytes(call.element), threads, call.runs);
   plan->partials = {
       call.layout.inner,     call.layout.inner, call.layout.channels, plan->runs.pieces.count, 1,
       call.num_intervals + 2};

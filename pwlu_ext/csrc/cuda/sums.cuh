@@ -118,7 +118,7 @@ __device__ __forceinline__ void settle_slowly(Cursor cursor, int begin, int end,
       continue;
 #pragma unroll kChannels
     for (int e = 0; e < V; ++e)
-      settle_slowly(cursor.position * V + e, work.channels[e % kChannels], work);
+      settle_slowly(cursor.position / int(sizeof(X)) + e, work.channels[e % kChannels], work);
   }
 }
 
@@ -161,32 +161,37 @@ __device__ __forceinline__ bool settle(Packed<X, V>* packed_g, Place<Scalar<X>> 
   return true;
 }
 
+// The next kDepth vectors on the cursor's way.
+template <typename X, int V, bool kFull, int kChannels, typename Cursor>
+__device__ __forceinline__ void settle_batch(Cursor* cursor, const Work<X, kChannels>& work) {
+  const Cursor start = *cursor;
+  const Batch<X, V, kFull> batch(cursor);
+  Packed<X, V> g[kDepth<X, V>], x[kDepth<X, V>];
+  batch.load(work.streams.grad, g);
+  batch.load(work.streams.x, x);
+#pragma unroll
+  for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
+    Place<Scalar<X>> places[kGroup<X, V>][V];
+    if (!locate_group(x, begin, work, places)) {
+      settle_slowly<X, V>(start, begin, begin + kGroup<X, V>, work);
+      continue;
+    }
+#pragma unroll
+    for (int d = 0; d < kGroup<X, V>; ++d) {
+      const bool mine = settle(&g[begin + d], places[d], work);
+      if (mine && batch.valid[begin + d])
+        g[begin + d].store(work.streams.grad_x, batch.position[begin + d]);
+    }
+  }
+}
+
 // All elements on the cursor's way.
 template <typename X, int V, int kChannels, typename Cursor>
 __device__ __forceinline__ void settle_all(Cursor cursor, const Work<X, kChannels>& work) {
-  while (cursor.left > 0) {
-    const Cursor start = cursor;
-    const Batch<X, V> batch(&cursor);
-    Packed<X, V> g[kDepth<X, V>], x[kDepth<X, V>];
-    batch.load(work.streams.grad, g);
-    batch.load(work.streams.x, x);
-#pragma unroll
-    for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
-      if (!batch.valid[begin])
-        break;
-      Place<Scalar<X>> places[kGroup<X, V>][V];
-      if (!locate_group(x, begin, work, places)) {
-        settle_slowly<X, V>(start, begin, begin + kGroup<X, V>, work);
-        continue;
-      }
-#pragma unroll
-      for (int d = 0; d < kGroup<X, V>; ++d) {
-        const bool mine = settle(&g[begin + d], places[d], work);
-        if (mine && batch.valid[begin + d])
-          g[begin + d].store(work.streams.grad_x + batch.first[begin + d]);
-      }
-    }
-  }
+  while (cursor.left > (kDepth<X, V> - 1) * cursor.stride())
+    settle_batch<X, V, true>(&cursor, work);
+  if (cursor.left > 0)
+    settle_batch<X, V, false>(&cursor, work);
 }
 
 }  // namespace pwlu::cuda
