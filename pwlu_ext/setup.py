@@ -120,11 +120,11 @@ def build(*, with_cuda: bool) -> None:
         "-Wno-maybe-uninitialized",
         STABLE_ABI,
     ]
-    headers = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h"))
 
     def sources(*patterns: str) -> list[str]:
         return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
 
+    headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
     extensions = [
         CppExtension(
             "pwlu._cpu",

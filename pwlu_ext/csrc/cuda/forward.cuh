@@ -133,7 +133,7 @@ __device__ __forceinline__ void evaluate_all(const X* __restrict__ x, X* __restr
 }
 
 template <typename X, int V>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, sizeof(X) == 8 ? 3 : 4)
     forward_runs(const X* __restrict__ x, X* __restrict__ y, const __grid_constant__ Table<Scalar<X>> table,
                  const __grid_constant__ Runs runs) {
   using T = Scalar<X>;
