@@ -40,13 +40,15 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit this file is at, with "+changes" if the tree differs from it."""
+    """The commit this file is at, with "+changes" if the tree differs from it elsewhere than in results/."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True).stdout.strip()
 
-    return (git("rev-parse", "HEAD") or "unknown") + ("+changes" if git("status", "--porcelain") else "")
+    return (git("rev-parse", "HEAD") or "unknown") + (
+        "+changes" if git("status", "--porcelain", "--", ":(top)", ":(top,exclude)results") else ""
+    )
 
 
 def environment() -> dict[str, Any]:
