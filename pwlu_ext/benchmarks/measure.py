@@ -65,7 +65,7 @@ def environment() -> dict[str, Any]:
 
 
 def write_record(path: Path | None, name: str, arguments: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write one measurement as JSON; None prints it nowhere but on the terminal."""
+    """Write one measurement as JSON to `path`; nothing if that is None."""
     if path is None:
         return
     record = {"benchmark": name, "arguments": arguments, "environment": environment(), "rows": rows}
