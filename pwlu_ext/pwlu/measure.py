@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,19 +14,16 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .functions import ActivationFinder
 from .sites import Call, Slot, is_gate
-
-# The ATen operators (in-place forms have a "_" more) behind F.relu and its relatives, and the latters' names.
-FUNCTION_NAMES = {"_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu"} | {
-    name: name for name in ("relu", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish")
-}
 
 
 @dataclass(eq=False)
 class FunctionalUse:
-    """An activation called as a function (`F.relu(x)`) in the forward of the module named `name`."""
+    """An activation called as a function (`F.relu(x)`) or written out in the forward of `module`."""
 
     name: str
+    module: nn.Module
     function: str
     calls: list[Call] = field(default_factory=list)
 
@@ -53,12 +50,15 @@ def measure(
 
 @contextmanager
 def _own_modules(slots: list[Slot]) -> Iterator[None]:
-    """Give each slot a module object of its own while it is measured, so that calls can be told apart."""
+    """Give each slot a module object of its own while it is measured.
+
+    So the calls of slots that share one can be told apart, and no call counts that reaches the activation by
+    another way than the slot, e.g. by a plain list: it would not reach a new module either.
+    """
     found = [slot.module for slot in slots]
     for slot in slots:
-        if found.count(slot.module) > 1:
-            slot.module = copy.deepcopy(slot.module)
-            slot.put(slot.module)
+        slot.module = copy.deepcopy(slot.module)
+        slot.put(slot.module)
     try:
         yield
     finally:
@@ -98,6 +98,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.functional: dict[tuple[nn.Module, str], FunctionalUse] = {}
         self._model = model
+        self._finder = ActivationFinder()
         self._slots = {slot.module: slot for slot in slots}
         self._channel_dim = channel_dim
         self._names = {module: name for name, module in model.named_modules()}
@@ -110,6 +111,8 @@ class _Recorder(TorchDispatchMode):
 
     def __enter__(self) -> _Recorder:
         for module in self._names:
+            if isinstance(module, torch.jit.RecursiveScriptModule):
+                continue  # takes no hooks: what it calls is noted for the module around it
             self._handles.append(module.register_forward_pre_hook(self._enter_module, with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._leave_module))
         return super().__enter__()
@@ -121,15 +124,18 @@ class _Recorder(TorchDispatchMode):
 
     def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module in self._slots:
-            self._slots[module].calls.append(self._call((*args, *kwargs.values())[0]))
+            self._slots[module].calls.append(self._call((*args, *kwargs.values())[0], self._channel_dim))
         self._stack.append(module)
         self._last = self._layout(module) or self._last
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         self._stack.pop()
         layout = self._layout(module)
-        if layout and isinstance(output, Tensor):
-            self._made[output.untyped_storage()._cdata] = (output, layout)
+        if layout and isinstance(output, Tensor) and output.ndim > 1:
+            width, dim = layout
+            is_norm = not isinstance(module, nn.Linear | _ConvNd)
+            dim = _dim_of_width(output, width, default=dim) if is_norm else dim
+            self._made[output.untyped_storage()._cdata] = (output, (width, dim))
 
     def _layout(self, module: nn.Module) -> tuple[int, int] | None:
         """Width and channel dimension of a layer's output; a norm leaves the dimension where it was."""
@@ -139,15 +145,19 @@ class _Recorder(TorchDispatchMode):
         return width, -1 if isinstance(module, nn.Linear) else 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        function = _activation_function(func, args)
+        output = func(*args, **(kwargs or {}))
+        function = self._finder.name(func, args, output)
         if function and not any(module in self._slots or is_gate(module) for module in self._stack):
             place = self._stack[-1] if self._stack else self._model
-            use = FunctionalUse(self._names[place], function)
-            self.functional.setdefault((place, function), use).calls.append(self._call(args[0]))
-        return func(*args, **(kwargs or {}))
+            use = FunctionalUse(self._names[place], place, function)
+            inputs = (a for a in args if isinstance(a, Tensor) and a.shape == output.shape)
+            self.functional.setdefault((place, function), use).calls.append(self._call(next(inputs, output)))
+        return output
 
-    def _call(self, x: Tensor) -> Call:
-        dim = self._inferred_dim(x) if self._channel_dim is None else self._channel_dim
+    def _call(self, x: Tensor, channel_dim: int | None = None) -> Call:
+        if x.ndim == 0:
+            return Call(1, 1, (), x.device, x.dtype)
+        dim = self._inferred_dim(x) if channel_dim is None else channel_dim
         if not -x.ndim <= dim < x.ndim:
             raise ValueError(
                 f"an activation's input of shape {tuple(x.shape)} has no channel dimension {dim}"
@@ -156,12 +166,25 @@ class _Recorder(TorchDispatchMode):
         return Call(x.shape[dim], dim, tuple(spatial), x.device, x.dtype)
 
     def _inferred_dim(self, x: Tensor) -> int:
-        """1 or -1: the one that has the width of the layer that made `x`, else that layer's own."""
+        """1 or -1: in a view of a layer's output the one that has the stride of the channels there.
+
+        Else the one that has the width of the layer that made `x`, else that layer's own.
+        """
         if x.ndim <= 2:
-            return 1
-        _, (width, layer_dim) = self._made.get(x.untyped_storage()._cdata, (None, self._last))
-        matches = [dim for dim in (1, -1) if x.shape[dim] == width]
-        return matches[0] if len(matches) == 1 else layer_dim
+            return x.ndim - 1
+        made, (width, layer_dim) = self._made.get(x.untyped_storage()._cdata, (None, self._last))
+        if made is not None:
+            stride = made.stride(layer_dim)
+            matches = [dim for dim in (1, -1) if x.shape[dim] > 1 and x.stride(dim) == stride]
+            if len(matches) == 1:
+                return matches[0]
+        return _dim_of_width(x, width, default=layer_dim)
+
+
+def _dim_of_width(x: Tensor, width: int, default: int) -> int:
+    """1 or -1: the one that has `width` elements, `default` if both or neither have."""
+    matches = [dim for dim in (1, -1) if x.shape[dim] == width]
+    return matches[0] if len(matches) == 1 else default
 
 
 def _width(module: nn.Module) -> int | None:
@@ -174,12 +197,5 @@ def _width(module: nn.Module) -> int | None:
         return module.num_features
     if isinstance(module, nn.GroupNorm):
         return module.num_channels
-    return module.normalized_shape[-1] if isinstance(module, nn.LayerNorm) else None
-
-
-def _activation_function(func: Any, args: Any) -> str | None:
-    """Name of the activation that an ATen operator computes, None for any other operator."""
-    operator = func.overloadpacket.__name__
-    if operator in ("hardtanh", "hardtanh_"):  # F.relu6 is hardtanh on [0, 6]; any other hardtanh is a gate
-        return "relu6" if len(args) > 1 and args[1] == 0 else None
-    return FUNCTION_NAMES.get(operator if operator in FUNCTION_NAMES else operator.rstrip("_"))
+    shape = getattr(module, "normalized_shape", None)  # of nn.LayerNorm, nn.RMSNorm and timm's own
+    return shape[-1] if isinstance(shape, Sequence) and shape else None

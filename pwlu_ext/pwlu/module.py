@@ -1,7 +1,7 @@
 """PWLU as a layer."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -97,12 +97,29 @@ class PWLU(nn.Module):
         parameters = (self.left, self.right, self.points, self.left_slope, self.right_slope)
         if self.statistics is None or not self.training:
             return pwlu(x, *parameters, channel_dim=self.channel_dim)
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                "PWLU: phase I cannot be traced: the trace would collect nothing and stay ReLU for ever. "
+                "Trace in eval mode, or after phase I."
+            )
         self.statistics.update(x.detach(), self.channel_dim)
         return _FrozenReLU.apply(x, *parameters)
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
         return f"{self.num_parameters}, num_intervals={self.num_intervals}, channel_dim={self.channel_dim}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: they are not in phase I, since no TwoPhaseLearning would end it for them.
+
+        An average of the weights that was begun in phase I would be ReLU for ever in training mode.
+        """
+        return {**self.__dict__, "statistics": None}
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise RuntimeError(
+            "PWLU: torch.jit.script cannot compile it. Use torch.compile, torch.export or torch.jit.trace."
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PWLU":
         """Follow every move and cast but those to a lower precision."""

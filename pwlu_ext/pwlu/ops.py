@@ -1,15 +1,19 @@
 """The operator. Its schema and kernels are C++ (csrc/); here are its shapes, autograd rule and FLOP count."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from .library import check_device
 from .reference import pwlu_reference
+
+torch.fx.wrap("check_device")  # symbolic_trace takes the call as it is: what it looks at is not known yet
 
 
 def pwlu(
@@ -97,8 +101,7 @@ def _double_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
     create_graph = torch.is_grad_enabled()  # a third derivative is wanted
     with torch.enable_grad():
         grad, *inputs = map(_graph_end, ctx.saved_tensors)
-        y = pwlu_reference(*inputs, channel_dim=ctx.channel_dim)
-        first = torch.autograd.grad(y, inputs, grad, create_graph=True)
+        first = _reference_backward(grad, *inputs, ctx.channel_dim)
         second = torch.autograd.grad(
             [g for g, upper in zip(first, grads, strict=True) if upper is not None],
             [grad, *inputs],
@@ -111,11 +114,55 @@ def _double_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
 
 def _graph_end(tensor: Tensor) -> Tensor:
     """An alias to differentiate with respect to: what led to `tensor` itself, e.g. x from left, stays out."""
-    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+    return tensor.view_as(tensor).requires_grad_()  # unlike detach, this keeps a tangent
 
 
-torch.library.register_autograd("pwlu::forward", _backward, setup_context=_save_inputs)
-torch.library.register_autograd("pwlu::backward", _double_backward, setup_context=_save_inputs)
+def _reference_forward(x: Tensor, *parameters_and_channel_dim: Any) -> Tensor:
+    *parameters, channel_dim = parameters_and_channel_dim
+    return pwlu_reference(x, *parameters, channel_dim=channel_dim)
+
+
+def _reference_backward(grad: Tensor, *inputs_and_channel_dim: Any) -> tuple[Tensor, ...]:
+    """All six gradients, as a differentiable function of all arguments."""
+    *inputs, channel_dim = inputs_and_channel_dim
+    reference = partial(pwlu_reference, channel_dim=channel_dim)
+    return torch.func.vjp(reference, *inputs)[1](grad)
+
+
+def _transformed_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    """The backward pass where tangents are carried along."""
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            "pwlu::backward: torch.func cannot transform it; transform pwlu.pwlu instead."
+        )
+    return _reference_backward(*arguments)
+
+
+class _Autograd(torch.library.Library):
+    """Registers kernels that give way to `formula`, plain torch, where torch has no rule for our operators.
+
+    The check has to be here too: tangents may reach an operator past :func:`pwlu`, as in a backward pass.
+    """
+
+    def __init__(self, formula: Callable[..., Any]) -> None:
+        super().__init__("pwlu", "IMPL")
+        self._formula = formula
+
+    def impl(self, op_name: Any, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """As the base class's, which register_autograd calls."""
+
+        def kernel(keyset: Any, *arguments: Any) -> Any:
+            return self._formula(*arguments) if _is_transformed() else fn(keyset, *arguments)
+
+        super().impl(op_name, kernel, *args, **options)
+
+
+_FORWARD, _BACKWARD = (
+    _Autograd(_reference_forward),
+    _Autograd(_transformed_backward),
+)  # torch holds them weakly
+torch.library.register_autograd("pwlu::forward", _backward, setup_context=_save_inputs, lib=_FORWARD)
+torch.library.register_autograd("pwlu::backward", _double_backward, setup_context=_save_inputs, lib=_BACKWARD)
 
 
 def _numel(shape: Sequence[int]) -> int:

@@ -11,7 +11,8 @@ class Site:
 
     Attributes:
         name: qualified name of the module; for `F.relu` and its like the module whose forward calls it.
-        kind: the class that was found there, or `F.relu` etc. for a function.
+        kind: the class that was found there, `F.relu` etc. for a function, `x * sigmoid(x)` etc. for one that
+            is written out.
         num_channels: channels of its input; None if it never ran or ran with several widths.
         spatial_size: shape of its input without batch and channels, (56, 56) for an image; the largest if
             it ran with several; None if it never ran.

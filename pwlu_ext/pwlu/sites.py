@@ -24,7 +24,7 @@ SITE_TYPES = (
 # timm's own activation classes, by name: this package depends on torch alone and must not import timm.
 TIMM_SITE_NAMES = frozenset(
     ("Swish", "SwishMe", "Mish", "MishMe", "HardSwish", "HardSwishMe", "HardMish", "HardMishMe")
-    + ("GELU", "GELUTanh", "QuickGELU", "StarReLU", "SquaredReLU")
+    + ("GELU", "GELUTanh", "QuickGELU", "StarReLU", "SquaredReLU", "GammaAct")
 )
 
 
@@ -80,8 +80,8 @@ def find_slots(model: nn.Module, is_site: Callable[[nn.Module], bool]) -> list[S
 
     def visit(parent: nn.Module, prefix: str) -> None:
         for attribute, child in parent._modules.items():
-            if child is None:
-                continue
+            if child is None or isinstance(child, torch.jit.ScriptModule):
+                continue  # compiled: nothing in it can be exchanged
             if is_site(child):
                 tied = any(True for _ in child.parameters())
                 slot = slots.setdefault(
@@ -94,3 +94,17 @@ def find_slots(model: nn.Module, is_site: Callable[[nn.Module], bool]) -> list[S
 
     visit(model, "")
     return list(slots.values())
+
+
+def leave_fused_kernels(model: nn.Module) -> None:
+    """Tell torch's encoder layers which activation they hold now.
+
+    In eval mode they and nn.TransformerEncoder use fused kernels for what they held when they were built.
+    """
+    for module in reversed([*model.modules()]):  # an encoder after its layers
+        if isinstance(module, nn.TransformerEncoderLayer) and isinstance(module.activation, nn.Module):
+            is_relu, is_gelu = (isinstance(module.activation, kind) for kind in (nn.ReLU, nn.GELU))
+            module.activation_relu_or_gelu = 1 if is_relu else 2 if is_gelu else 0
+        if isinstance(module, nn.TransformerEncoder):
+            fused = [getattr(layer, "activation_relu_or_gelu", 0) for layer in module.layers]
+            module.use_nested_tensor = module.use_nested_tensor and all(fused)

@@ -11,7 +11,7 @@ from torch import nn
 from .measure import FunctionalUse, measure
 from .module import PWLU
 from .report import ReplacementReport, Site
-from .sites import Call, Slot, find_slots, is_site_module
+from .sites import Call, Slot, find_slots, is_site_module, leave_fused_kernels
 
 
 def replace_activations(
@@ -33,7 +33,8 @@ def replace_activations(
     model. If an error is raised, the model is as it was.
 
     Left as they are, and reported with the reason: sites with fewer than `min_positions` spatial positions,
-    sites that never ran, a module called with several widths, activations called as functions (`F.relu`).
+    sites that never ran, a module called with several widths, activations called as functions (`F.relu`) or
+    written out (`x * sigmoid(x)`), also inside of scripted or traced modules.
     A module called several times with one width gets one new module that serves all the calls, as before. One
     parameter-free module registered in several places gets a new module in each place.
 
@@ -82,6 +83,7 @@ def replace_activations(
         raise ValueError(_nothing_replaced(model, sites, before))
     for slot, module in new.items():
         slot.put(module)
+    leave_fused_kernels(model)
     return ReplacementReport(tuple(sites), before, _count_parameters(model))
 
 
@@ -174,10 +176,17 @@ def _slot_site(slot: Slot, reason: str) -> Site:
 
 
 def _function_site(use: FunctionalUse) -> Site:
-    """The report's entry of an activation that is called as a function."""
+    """The report's entry of an activation that is called as a function or written out."""
     times = f" {len(use.calls)} times" if len(use.calls) > 1 else ""
-    reason = f"called as a function{times}: there is no module to replace"
-    return _site(use.name or "(model)", f"F.{use.function}", use.calls, False, reason)
+    how = "called as a function" if use.function.startswith("F.") else "written out"
+    what = "there is no module to replace"
+    if use.name and not (
+        use.module._modules or use.module._parameters
+    ):  # perhaps another package's activation
+        what = (
+            f"if {type(use.module).__name__} is an activation, name it by is_activation to have it replaced"
+        )
+    return _site(use.name or "(model)", use.function, use.calls, False, f"{how}{times}: {what}")
 
 
 def _site(name: str, kind: str, calls: list[Call], replaced: bool, reason: str) -> Site:

@@ -1,5 +1,7 @@
 """The paper's learning method (section 3.3, Fig. 4): ReLU and statistics first, then realigned boundaries."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -107,6 +109,11 @@ class TwoPhaseLearning:
                 "Resume with the configuration that the checkpoint was made with."
             )
         self.step_count = state["step_count"]
+        self._start_or_stop_collecting()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copied or unpickled together with its model: the copies of its PWLUs are in its phase too."""
+        self.__dict__.update(state)
         self._start_or_stop_collecting()
 
     def _start_or_stop_collecting(self) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import forward_ad, functional
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from pwlu import PWLU, TwoPhaseLearning, pwlu, pwlu_reference
@@ -42,6 +42,97 @@ def test_forward_mode(case: tuple[Tensor, ...], argument: int) -> None:
     assert y.tangent is not None
     torch.testing.assert_close(y.tangent, expected)
     torch.testing.assert_close(y.primal, pwlu(*case))
+
+
+# Tangents that reach the operator itself, past the function `pwlu`.
+
+
+def operator(*arguments: Tensor) -> Tensor:
+    return torch.ops.pwlu.forward(*arguments, 1)
+
+
+def tangents_of(case: tuple[Tensor, ...]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(tensor.shape, generator=generator, dtype=torch.float64) for tensor in case]
+
+
+@pytest.mark.parametrize("grad_enabled", [False, True])
+@pytest.mark.parametrize("argument", range(6))
+def test_operator_carries_tangents(case: tuple[Tensor, ...], argument: int, grad_enabled: bool) -> None:
+    tangent = tangents_of(case)[argument]
+    carried = []
+    with forward_ad.dual_level(), torch.set_grad_enabled(grad_enabled):
+        for function in (operator, pwlu_reference):
+            duals = [tensor.clone().requires_grad_(grad_enabled) for tensor in case]
+            duals[argument] = forward_ad.make_dual(duals[argument], tangent)
+            carried.append(forward_ad.unpack_dual(function(*duals)).tangent)
+    assert carried[0] is not None and carried[0].any()
+    torch.testing.assert_close(*carried)
+
+
+def test_operator_passes_gradcheck_in_forward_mode(case: tuple[Tensor, ...]) -> None:
+    arguments = [tensor.requires_grad_() for tensor in case]
+    torch.autograd.gradcheck(operator, arguments, check_forward_ad=True, check_batched_grad=True)
+    torch.autograd.gradgradcheck(operator, arguments, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_backward_pass_carries_tangents(case: tuple[Tensor, ...], create_graph: bool) -> None:
+    """Of an upper gradient, through a graph that was recorded before."""
+    arguments = [tensor.requires_grad_() for tensor in case]
+    upper = spread_inputs((2, 3, 5), case[1:], dtype=torch.float64)
+    carried = []
+    for function in (pwlu, pwlu_reference):
+        y = function(*arguments)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(torch.ones_like(y), upper)
+            gradients = torch.autograd.grad(y, arguments, dual, create_graph=create_graph)
+            carried.append([forward_ad.unpack_dual(gradient).tangent for gradient in gradients])
+    for actual, expected in zip(*carried, strict=True):
+        assert actual is not None and actual.any()
+        torch.testing.assert_close(actual, expected)
+
+
+def test_backward_operator_carries_tangents(case: tuple[Tensor, ...]) -> None:
+    """Compared with finite differences, and without a graph where nothing wants one."""
+    upper = spread_inputs((2, 3, 5), case[1:], dtype=torch.float64)
+    tangents = tangents_of(case)
+    with forward_ad.dual_level():
+        duals = map(forward_ad.make_dual, case, tangents)
+        carried = list(map(forward_ad.unpack_dual, torch.ops.pwlu.backward(upper, *duals, 1)))
+    assert not any(gradient.tangent.requires_grad for gradient in carried)
+    ahead, behind = (
+        torch.ops.pwlu.backward(upper, *(a + s * t for a, t in zip(case, tangents, strict=True)), 1)
+        for s in (1e-6, -1e-6)
+    )
+    for gradient, plus, minus in zip(carried, ahead, behind, strict=True):
+        torch.testing.assert_close(gradient.tangent, (plus - minus) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
+def test_transforms_of_the_operators(case: tuple[Tensor, ...]) -> None:
+    x, *parameters = case
+    actual = grad(lambda x: operator(x, *parameters).square().sum())(x)
+    torch.testing.assert_close(actual, grad(lambda x: total(x, *parameters))(x))
+    with pytest.raises(NotImplementedError, match="torch.func cannot transform it; transform pwlu.pwlu"):
+        jvp(lambda x: torch.ops.pwlu.backward(x, x, *parameters, 1)[0], (x,), (x,))
+
+
+FUNCTIONALS = {
+    "jvp": lambda f, case: functional.jvp(f, case, tuple(tangents_of(case)))[1],
+    "hvp": lambda f, case: functional.hvp(lambda *a: f(*a).pow(3).sum(), case, tuple(tangents_of(case)))[1],
+    "vhp": lambda f, case: functional.vhp(lambda *a: f(*a).pow(3).sum(), case, tuple(tangents_of(case)))[1],
+    "vectorized jacobian": lambda f, case: functional.jacobian(f, case, vectorize=True),
+    "forward jacobian": lambda f, case: functional.jacobian(f, case, vectorize=True, strategy="forward-mode"),
+    "vectorized hessian": lambda f, case: functional.hessian(
+        lambda *a: f(*a).pow(3).sum(), case, vectorize=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONALS)
+def test_autograd_functional(case: tuple[Tensor, ...], name: str) -> None:
+    actual, expected = (FUNCTIONALS[name](function, case) for function in (pwlu, pwlu_reference))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_jvp_and_vjp(case: tuple[Tensor, ...]) -> None:
