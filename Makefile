@@ -12,6 +12,8 @@ VENV ?= .venv
 PIP_ARGS ?=
 # Two test files at a time, each on one thread: the tests start processes of their own, and fit two cores.
 PYTEST_ARGS ?= -n 2 --dist loadfile
+# The other release of torch that `make test-wheel` takes: any from 2.10 on.
+TORCH ?= 2.13.0
 # The demo has two processes; they share the cores.
 DEMO_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 3 ? cores / 2 : 1)))
 
@@ -19,16 +21,20 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 DEMO := digits_r18_pwlu
+# An environment with nothing but that torch, the wheel and pytest, for `make test-wheel`.
+OTHER := $(VENV)/torch-$(TORCH)
 
-EXTENSION_SOURCES := pwlu_ext/setup.py pwlu_ext/pyproject.toml \
+EXTENSION_SOURCES := LICENSE $(addprefix pwlu_ext/,setup.py pyproject.toml MANIFEST.in README.md) \
     $(sort $(shell find pwlu_ext/csrc -type f) $(shell find pwlu_ext/pwlu -name '*.py' -o -name py.typed))
 CPP_SOURCES = $(shell find pwlu_ext/csrc -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+# One line about the build: which libraries, built on which torch, and whether the CUDA one is in use.
+SAY := "import pwlu, torch; print('pwlu on torch', torch.__version__, pwlu.build_info())"
 SHELL_SOURCES := $(wildcard scripts/*.sh scripts/*.sbatch) .ci/run
 
-.PHONY: help demo test lint format install clean FORCE
+.PHONY: help demo test test-wheel wheel lint format install clean FORCE
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 demo: install ## train ResNet-18 with PWLU on handwritten digits through both phases (under 5 minutes)
 	OMP_NUM_THREADS=$(DEMO_THREADS) $(BIN)/torchrun --standalone --nproc-per-node=2 \
@@ -39,6 +45,13 @@ demo: install ## train ResNet-18 with PWLU on handwritten digits through both ph
 
 test: install $(STAMPS)/dev ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+wheel: $(STAMPS)/wheel ## build the package's wheel and source distribution into dist/
+
+test-wheel: $(STAMPS)/wheel $(OTHER)/installed ## test the wheel on another torch, in an environment of its own (TORCH=2.13.0)
+	$(OTHER)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --force-reinstall dist/*.whl
+	@$(OTHER)/bin/python -W ignore -c $(SAY)
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest $(PYTEST_ARGS) pwlu_ext/tests
 
 lint: $(STAMPS)/requirements $(STAMPS)/dev ## check formatting, imports, types and shell scripts
 	$(BIN)/ruff check .
@@ -56,7 +69,7 @@ format: $(STAMPS)/dev ## apply the formatting that lint checks
 install: $(STAMPS)/requirements $(STAMPS)/extension ## environment in .venv, with the extension built into it
 
 clean: ## remove the environment, what was built, and caches (runs/ stays)
-	rm -rf $(VENV) pwlu_ext/build pwlu_ext/*.egg-info pwlu_ext/pwlu/_build_info.json
+	rm -rf $(VENV) dist pwlu_ext/build pwlu_ext/*.egg-info pwlu_ext/pwlu/_build_info.json
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -83,14 +96,29 @@ $(STAMPS)/extension-inputs: FORCE | $(STAMPS)/venv
 	    echo "TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-}"; cksum $(EXTENSION_SOURCES); } >$@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
-# A normal install: what is tested is what a user gets. build/temp* stays, so that only changed sources are compiled
-# again; build/lib* does not, or files that no longer exist would be installed again.
+# A normal install: what is tested is what a user gets.
 $(STAMPS)/extension: $(STAMPS)/extension-inputs $(STAMPS)/requirements
 	@command -v "$${CXX:-c++}" >/dev/null || { \
 	    echo "error: no C++ compiler ($${CXX:-c++}); install one (Debian, Ubuntu: apt install g++) or set CXX" >&2; exit 1; }
 	@echo "building the extension (a few minutes the first time)"
-	rm -rf pwlu_ext/build/lib* pwlu_ext/build/bdist* pwlu_ext/*.egg-info
+	rm -rf pwlu_ext/*.egg-info
 	$(PIP) --no-build-isolation --no-deps --force-reinstall ./pwlu_ext
+	@$(BIN)/python -c $(SAY)
+	@touch $@
+
+# After the install, whose compiled files it takes. Both come from the source tree, so that CUDA is not compiled twice.
+$(STAMPS)/wheel: $(STAMPS)/extension $(STAMPS)/dev
+	rm -rf dist pwlu_ext/*.egg-info
+	$(BIN)/python -m build --quiet --no-isolation --sdist --wheel --outdir dist pwlu_ext
+	@ls -l dist
+	@touch $@
+
+# The versions of what the tests need are those of requirements-dev.txt.
+$(OTHER)/installed: requirements-dev.txt $(STAMPS)/venv
+	@echo "installing torch $(TORCH) into $(OTHER)"
+	$(PYTHON) -m venv --clear $(OTHER)
+	$(OTHER)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c requirements-dev.txt \
+	    torch==$(TORCH) pytest pytest-xdist hypothesis
 	@touch $@
 
 FORCE:

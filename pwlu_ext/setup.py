@@ -15,13 +15,30 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).parent.resolve()
-os.chdir(ROOT)
 
-# The oldest torch whose ABI is used, as its headers spell a version: 2.10.0
-STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+# As in pyproject.toml
+OLDEST_SETUPTOOLS = (77,)
+# The oldest torch whose ABI is used, and how torch's headers spell it: two hexadecimal digits for each number
+OLDEST_TORCH = (2, 10)
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000".format(*OLDEST_TORCH)
+
+
+def check_versions(torch: str, setuptools: str) -> None:
+    """Stop, with a sentence, where torch lacks the ABI or setuptools cannot read pyproject.toml.
+
+    pip itself looks at these versions only where it builds in isolation.
+    """
+    rows = (("torch", torch, OLDEST_TORCH), ("setuptools", setuptools, OLDEST_SETUPTOOLS))
+    for name, found, oldest in rows:
+        if tuple(map(int, found.split(".")[: len(oldest)])) < oldest:
+            needed = f"{name}>={'.'.join(map(str, oldest))}"
+            raise SystemExit(
+                f"pwlu: {name} {found} is too old: building needs {needed}. Run: pip install '{needed}'"
+            )
 
 
 def find_nvcc() -> str | None:
@@ -64,45 +81,74 @@ def why_not_cuda(nvcc: str | None, torch_cuda: str | None) -> str | None:
     if nvcc is None:
         return "nvcc was not found (neither in CUDA_HOME/bin nor on PATH)"
     if torch_cuda is None:
-        return "this torch is a CPU-only build"
+        return "this torch is a build without CUDA"
     found = nvcc_version(nvcc)
     if found[0] != int(torch_cuda.split(".")[0]):
         return f"nvcc is CUDA {found[0]}.{found[1]}, but torch was built with CUDA {torch_cuda}"
     return None
 
 
-def choose_cuda(torch_cuda: str | None) -> str | None:
-    """The nvcc to build with, or None for a CPU-only build; says what it chose and why."""
+def choose_cuda(torch_cuda: str | None) -> tuple[str | None, str]:
+    """The nvcc to build with, or None for the CPU library alone; and why there is none."""
     choice = os.environ.get("PWLU_BUILD_CUDA", "auto")
     if choice not in ("auto", "0", "1"):
         raise SystemExit(f"pwlu: PWLU_BUILD_CUDA is {choice!r}, expected auto, 1 or 0.")
     if choice == "0":
-        print("pwlu: building the CPU library alone (PWLU_BUILD_CUDA=0)")
-        return None
+        return None, "PWLU_BUILD_CUDA was 0"
     nvcc = find_nvcc()
     obstacle = why_not_cuda(nvcc, torch_cuda)
     if obstacle is None:
-        print(f"pwlu: building the CPU and the CUDA library ({nvcc})")
-        return nvcc
+        return nvcc, ""
     if choice == "1":
         raise SystemExit(f"pwlu: PWLU_BUILD_CUDA=1, but {obstacle}.")
-    print(f"pwlu: building the CPU library alone: {obstacle}")
-    return None
+    return None, obstacle
+
+
+def describe(nvcc: str | None, obstacle: str) -> dict[str, object]:
+    """What `pwlu.build_info` will say about this build."""
+    import torch
+
+    info: dict[str, object] = {
+        "torch": torch.__version__,
+        "oldest_torch": ".".join(map(str, OLDEST_TORCH)),
+        "cuda": nvcc is not None,
+    }
+    if nvcc is None:
+        info["why_not_cuda"] = obstacle
+    else:
+        info["cuda_toolkit"] = ".".join(map(str, nvcc_version(nvcc)))
+        info["cuda_architectures"] = re.split(r"[;\s]+", os.environ["TORCH_CUDA_ARCH_LIST"].strip())
+    return info
+
+
+def prepare_environment(nvcc: str | None) -> None:
+    """Set what torch reads when cpp_extension is imported, and what setuptools works on."""
+    os.chdir(ROOT)
+    # A ninja that pip installed lies beside a Python whose environment need not be activated.
+    os.environ["PATH"] += os.pathsep + sysconfig.get_path("scripts")
+    if nvcc is not None:
+        os.environ["CUDA_HOME"] = toolkit_folder(nvcc)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_architectures(nvcc_version(nvcc)))
+    # What an earlier build left there would be packed again: files that are gone, a CUDA library that is not
+    # wanted now. build/temp* stays, so that only changed sources are compiled again.
+    for stale in [*ROOT.glob("build/lib*"), *ROOT.glob("build/bdist*")]:
+        shutil.rmtree(stale)
 
 
 def main() -> None:
     """Choose what to build, note it for `pwlu.build_info`, and build it."""
+    import setuptools
     import torch
 
-    nvcc = choose_cuda(torch.version.cuda)
-    info: dict[str, object] = {"torch": torch.__version__, "cuda": nvcc is not None}
-    if nvcc is not None:
-        # torch reads both when cpp_extension is imported
-        os.environ["CUDA_HOME"] = toolkit_folder(nvcc)
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_architectures(nvcc_version(nvcc)))
-        info["cuda_toolkit"] = ".".join(map(str, nvcc_version(nvcc)))
-        info["cuda_architectures"] = re.split(r"[;\s]+", os.environ["TORCH_CUDA_ARCH_LIST"].strip())
-    (ROOT / "pwlu" / "_build_info.json").write_text(json.dumps(info, indent=2) + "\n")
+    check_versions(torch.__version__, setuptools.__version__)
+    nvcc, obstacle = choose_cuda(torch.version.cuda)
+    if nvcc is None:
+        print(f"pwlu: building the CPU library alone: {obstacle}")
+    else:
+        print(f"pwlu: building the CPU and the CUDA library ({nvcc})")
+    prepare_environment(nvcc)
+    record = json.dumps(describe(nvcc, obstacle), indent=2)
+    (ROOT / "pwlu" / "_build_info.json").write_text(record + "\n")
     build(with_cuda=nvcc is not None)
 
 

@@ -17,31 +17,46 @@ def _library(stem: str) -> Path | None:
     return found[0] if found else None
 
 
-def _load_cpu() -> None:
+def _load_cpu() -> dict[str, Any]:
+    """Load the CPU library; returns what setup.py noted about the build."""
     path = _library("_cpu")
     if path is None:
         raise ImportError(f"pwlu: the operators are not built. Build them with: {_BUILD_COMMAND}")
+    built = json.loads((_FOLDER / "_build_info.json").read_text())
+    if _numbers(torch.__version__) < _numbers(built["oldest_torch"]):
+        raise ImportError(
+            f"pwlu: torch {torch.__version__} is too old: pwlu is built on the stable ABI of torch >= "
+            f"{built['oldest_torch']}. Install a newer torch."
+        )
     torch.ops.load_library(path)
+    return built
 
 
-def _load_cuda() -> str:
+def _numbers(version: str) -> tuple[int, int]:
+    """Major and minor of a release of torch or CUDA."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _load_cuda(built: dict[str, Any]) -> str:
     """Load the CUDA library where it can be; returns how that went, for :func:`build_info`."""
     path = _library("_cuda")
-    if path is None:
-        return "not built"
-    if torch.version.cuda is None:
-        return "not loaded: this torch is a CPU-only build"
+    if not built["cuda"] or path is None:
+        return f"not built: {built.get('why_not_cuda', 'its file is missing')}"
+    toolkit, of_torch = built["cuda_toolkit"], torch.version.cuda
+    if of_torch is None:
+        return "not loaded: this torch is a build without CUDA"
+    if _numbers(toolkit)[0] != _numbers(of_torch)[0]:
+        return f"not loaded: it was built with CUDA {toolkit}, but this torch with CUDA {of_torch}"
     try:
         torch.ops.load_library(path)
-    except (
-        OSError
-    ) as error:  # e.g. another major version of CUDA; what is missing is kept for the user to read
-        return f"not loaded: {error}"
+    except OSError as error:  # torch says which library; the cause says what it misses
+        return f"not loaded: {error.__cause__ or error}"
     return "loaded"
 
 
-_load_cpu()
-_CUDA_STATUS = _load_cuda()
+_BUILT = _load_cpu()
+_CUDA_STATUS = _load_cuda(_BUILT)
 
 
 def check_device(device: torch.device) -> None:
@@ -56,12 +71,12 @@ def check_device(device: torch.device) -> None:
 def build_info() -> dict[str, Any]:
     """What was built and what is in use, as plain values (for records and bug reports).
 
-    Keys: version; torch (the release it was built against); cuda (whether the CUDA library was built), then
-    cuda_toolkit and cuda_architectures; cuda_status ("loaded", or why not); cpu_isa (the instruction set in
-    use: avx512, avx2 or plain; the environment variable PWLU_CPU_ISA forces one).
+    Keys: version; torch (the release it was built against); oldest_torch (the oldest one that it works with);
+    cuda (whether the CUDA library was built), then cuda_toolkit and cuda_architectures, or why_not_cuda;
+    cuda_status ("loaded", or why not); cpu_isa (the instruction set in use: avx512_bf16, avx512, avx2 or plain; the
+    environment variable PWLU_CPU_ISA forces one).
     """
-    info: dict[str, Any] = {"version": importlib.metadata.version("pwlu-cuda")}
-    info.update(json.loads((_FOLDER / "_build_info.json").read_text()))
+    info: dict[str, Any] = {"version": importlib.metadata.version("pwlu-cuda"), **_BUILT}
     info["cuda_status"] = _CUDA_STATUS
     info["cpu_isa"] = torch.ops.pwlu.cpu_isa()
     return info
