@@ -9,5 +9,8 @@ STABLE_TORCH_LIBRARY(pwlu, library) {
   library.def(
       "backward(Tensor grad, Tensor x, Tensor left, Tensor right, Tensor points, Tensor left_slope, "
       "Tensor right_slope, int channel_dim) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  library.def(
+      "folded(Tensor x, Tensor left, Tensor interval, Tensor slopes, Tensor offsets, int channel_dim) -> "
+      "Tensor");
   library.def("cpu_isa() -> str");
 }

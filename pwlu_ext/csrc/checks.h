@@ -73,11 +73,12 @@ inline void check_parameter(const char* name, const Tensor& parameter, const Ten
   }
 }
 
-inline void check_vector(const char* name, const Tensor& parameter, const Tensor& x, int64_t groups) {
+inline void check_vector(const char* name, const Tensor& parameter, const Tensor& x, int64_t groups,
+                         const char* table) {
   check_parameter(name, parameter, x);
   if (parameter.dim() != 1 || parameter.size(0) != groups) {
-    fail("`", name, "` must have shape (", groups, ",) like the first dimension of `points`, but has shape ",
-         shape_of(parameter), ".");
+    fail("`", name, "` must have shape (", groups, ",) like the first dimension of `", table,
+         "`, but has shape ", shape_of(parameter), ".");
   }
 }
 
@@ -89,11 +90,12 @@ inline void check_x(const Tensor& x) {
   }
 }
 
-inline void check_points(const Tensor& points, const Tensor& x) {
-  check_parameter("points", points, x);
-  if (points.dim() != 2 || points.size(0) < 1 || points.size(1) < 2) {
-    fail("`points` must have shape (G, num_intervals + 1) with G >= 1 and num_intervals >= 1, but has shape ",
-         shape_of(points), ".");
+// `table` has shape (G, num_intervals + more_columns).
+inline void check_table(const char* name, const Tensor& table, const Tensor& x, int64_t more_columns) {
+  check_parameter(name, table, x);
+  if (table.dim() != 2 || table.size(0) < 1 || table.size(1) <= more_columns) {
+    fail("`", name, "` must have shape (G, num_intervals + ", more_columns,
+         ") with G >= 1 and num_intervals >= 1, but has shape ", shape_of(table), ".");
   }
 }
 
@@ -106,8 +108,7 @@ inline int64_t checked_channel_dim(const Tensor& x, int64_t groups, int64_t chan
   const int64_t dim = channel_dim < 0 ? channel_dim + dims : channel_dim;
   if (x.size(dim) != groups) {
     fail("x of shape ", shape_of(x), " has ", x.size(dim), " channels in dimension ", channel_dim,
-         ", but the parameters are for ", groups, " (the first dimension of `points`). Expected 1 or ",
-         x.size(dim), ".");
+         ", but the parameters are for ", groups, ". Expected 1 or ", x.size(dim), ".");
   }
   return dim;
 }
@@ -151,6 +152,10 @@ inline Tensor in_order_of(const Tensor& tensor, const Tensor& pattern) {
   return ordered;
 }
 
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 inline Layout layout_of(const Tensor& x, int64_t groups, int64_t channel_dim) {
   const int64_t numel = x.numel();
   if (groups == 1)
@@ -160,30 +165,65 @@ inline Layout layout_of(const Tensor& x, int64_t groups, int64_t channel_dim) {
   return {numel == 0 ? 0 : numel / (groups * inner), groups, inner};
 }
 
+// x, copied only if it has gaps or overlaps; empty_like keeps the order of the dimensions.
+inline Tensor as_dense(const Tensor& x) {
+  if (is_dense(x))
+    return x;
+  Tensor dense = torch::stable::empty_like(x);
+  torch::stable::copy_(dense, x);
+  return dense;
+}
+
 inline Problem make_problem(const Tensor& x, const Tensor& left, const Tensor& right, const Tensor& points,
                             const Tensor& left_slope, const Tensor& right_slope, int64_t channel_dim) {
   check_x(x);
-  check_points(points, x);
+  check_table("points", points, x, 1);
   const int64_t groups = points.size(0);
-  check_vector("left", left, x, groups);
-  check_vector("right", right, x, groups);
-  check_vector("left_slope", left_slope, x, groups);
-  check_vector("right_slope", right_slope, x, groups);
+  check_vector("left", left, x, groups, "points");
+  check_vector("right", right, x, groups, "points");
+  check_vector("left_slope", left_slope, x, groups, "points");
+  check_vector("right_slope", right_slope, x, groups, "points");
   if (groups > 1)
     checked_channel_dim(x, groups, channel_dim);
-  Tensor dense = x;
-  if (!is_dense(x)) {  // empty_like gives a dense tensor with the same order of dimensions
-    dense = torch::stable::empty_like(x);
-    torch::stable::copy_(dense, x);
-  }
+  const Tensor dense = as_dense(x);
   return {layout_of(dense, groups, channel_dim),
           static_cast<int>(points.size(1) - 1),
           dense,
-          torch::stable::contiguous(left),
-          torch::stable::contiguous(right),
-          torch::stable::contiguous(points),
-          torch::stable::contiguous(left_slope),
-          torch::stable::contiguous(right_slope)};
+          as_contiguous(left),
+          as_contiguous(right),
+          as_contiguous(points),
+          as_contiguous(left_slope),
+          as_contiguous(right_slope)};
+}
+
+// The same for the inference form.
+struct FoldedProblem {
+  Layout layout;
+  int num_intervals;
+  Tensor x, left, interval, slopes, offsets;
+};
+
+inline FoldedProblem make_folded_problem(const Tensor& x, const Tensor& left, const Tensor& interval,
+                                         const Tensor& slopes, const Tensor& offsets, int64_t channel_dim) {
+  check_x(x);
+  check_table("slopes", slopes, x, 2);
+  check_table("offsets", offsets, x, 2);
+  const int64_t groups = slopes.size(0);
+  if (offsets.size(0) != groups || offsets.size(1) != slopes.size(1))
+    fail("`offsets` must have the shape ", shape_of(slopes), " of `slopes`, but has ", shape_of(offsets),
+         ".");
+  check_vector("left", left, x, groups, "slopes");
+  check_vector("interval", interval, x, groups, "slopes");
+  if (groups > 1)
+    checked_channel_dim(x, groups, channel_dim);
+  const Tensor dense = as_dense(x);
+  return {layout_of(dense, groups, channel_dim),
+          static_cast<int>(slopes.size(1) - 2),
+          dense,
+          as_contiguous(left),
+          as_contiguous(interval),
+          as_contiguous(slopes),
+          as_contiguous(offsets)};
 }
 
 inline Tensor checked_gradient(const Tensor& grad, const Tensor& x) {

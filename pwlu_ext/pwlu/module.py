@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .ops import pwlu
 from .statistics import StepStatistics
+
+torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides inside it is not known yet
 
 
 class PWLU(nn.Module):

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.fx
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
@@ -13,7 +12,7 @@ from torch.utils.flop_counter import register_flop_formula
 from .library import check_device
 from .reference import pwlu_reference
 
-torch.fx.wrap("check_device")  # symbolic_trace takes the call as it is: what it looks at is not known yet
+FORWARD, BACKWARD = torch.ops.pwlu.forward.default, torch.ops.pwlu.backward.default
 
 
 def pwlu(
@@ -50,8 +49,12 @@ def pwlu(
     """
     if _is_transformed():
         return pwlu_reference(x, left, right, points, left_slope, right_slope, channel_dim=channel_dim)
-    check_device(x.device)
-    return torch.ops.pwlu.forward.default(x, left, right, points, left_slope, right_slope, channel_dim)
+    if not x.is_cpu:
+        check_device(x.device)
+    arguments = (x, left, right, points, left_slope, right_slope, channel_dim)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return FORWARD(*arguments)  # what is recorded is the operator, with its registered rules
+    return _EagerPWLU.apply(*arguments) if torch.is_grad_enabled() else _below_autograd(FORWARD, arguments)
 
 
 def _is_transformed() -> bool:
@@ -93,7 +96,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (*torch.ops.pwlu.backward.default(grad, *ctx.saved_tensors, ctx.channel_dim), None)
+    return (*BACKWARD(grad, *ctx.saved_tensors, ctx.channel_dim), None)
 
 
 def _double_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -157,12 +160,32 @@ class _Autograd(torch.library.Library):
         super().impl(op_name, kernel, *args, **options)
 
 
-_FORWARD, _BACKWARD = (
-    _Autograd(_reference_forward),
-    _Autograd(_transformed_backward),
-)  # torch holds them weakly
-torch.library.register_autograd("pwlu::forward", _backward, setup_context=_save_inputs, lib=_FORWARD)
-torch.library.register_autograd("pwlu::backward", _double_backward, setup_context=_save_inputs, lib=_BACKWARD)
+_OF_FORWARD, _OF_BACKWARD = _Autograd(_reference_forward), _Autograd(_transformed_backward)  # to be kept
+torch.library.register_autograd("pwlu::forward", _backward, setup_context=_save_inputs, lib=_OF_FORWARD)
+torch.library.register_autograd(
+    "pwlu::backward", _double_backward, setup_context=_save_inputs, lib=_OF_BACKWARD
+)
+
+
+def _below_autograd(operator: Any, arguments: tuple[Any, ...]) -> Any:
+    """Call the kernel; nothing is recorded."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
+class _EagerPWLU(torch.autograd.Function):
+    """What `register_autograd` does too, at half its cost per call: on small tensors that is what counts."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        _save_inputs(ctx, arguments, None)
+        return _below_autograd(FORWARD, arguments)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() or _is_transformed():  # a second derivative or a tangent is wanted
+            return _backward(ctx, grad)
+        return (*_below_autograd(BACKWARD, (grad, *ctx.saved_tensors, ctx.channel_dim)), None)
 
 
 def _numel(shape: Sequence[int]) -> int:

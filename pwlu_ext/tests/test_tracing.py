@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pwlu import PWLU, TwoPhaseLearning, replace_activations
+from pwlu import PWLU, TwoPhaseLearning, pwlu, replace_activations
 from pwlu_ext.tests.helpers import bent_module
 from pwlu_ext.tests.networks import bent_network, pwlus
 
@@ -45,7 +45,7 @@ def test_traced_module_learns() -> None:
 
 def test_symbolically_traced_network(resnet: nn.Module) -> None:
     graph = torch.fx.symbolic_trace(resnet)
-    assert sum(node.target is OPERATOR for node in graph.graph.nodes) == len(pwlus(resnet))
+    assert sum(node.target is pwlu for node in graph.graph.nodes) == len(pwlus(resnet))
     graph.graph.eliminate_dead_code()
     graph.recompile()
     x = torch.randn(2, 3, 40, 48)

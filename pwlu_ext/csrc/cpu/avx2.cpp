@@ -30,15 +30,17 @@ struct S {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F div(F a, F b) { return _mm256_div_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
-  static F neg(F a) { return _mm256_xor_ps(a, set(-0.0F)); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F floor(F a) { return _mm256_floor_ps(a); }
   static M less(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
   static M not_less(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_NLT_UQ); }
-  static M either(M a, M b) { return _mm256_or_ps(a, b); }
-  static bool any(M a) { return _mm256_movemask_ps(a) != 0; }
+  static M is_zero(F a) { return _mm256_cmp_ps(a, set(0), _CMP_EQ_OQ); }
   static F select(M where, F yes, F no) { return _mm256_blendv_ps(no, yes, where); }
+  static I select_int(M where, I yes, I no) {
+    return _mm256_blendv_epi8(no, yes, _mm256_castps_si256(where));
+  }
+  static I set_int(int value) { return _mm256_set1_epi32(value); }
   static I to_int(F a) { return _mm256_cvttps_epi32(a); }
   static I lane_numbers() { return _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0); }
   static I lanes_times(int step) { return _mm256_mullo_epi32(lane_numbers(), _mm256_set1_epi32(step)); }
@@ -88,34 +90,35 @@ struct S {
       to[lane] = whole[lane];
   }
 
-  template <int kSize>
-  struct Table;
-  struct Rows {  // one table of (start, rise) pairs per lane, `length` pairs apart
-    const float* table;
-    I lane_start;
-    struct Entry {
-      F start, rise;
-    };
-    Rows(const float* first, int length) : table(first), lane_start(lanes_times(length)) {}
-    // Eight 8-byte loads, put together in registers, are faster than two gather instructions.
-    Entry at(I index) const {
-      alignas(32) int32_t slot[8];
-      _mm256_store_si256(reinterpret_cast<__m256i*>(slot), _mm256_add_epi32(lane_start, index));
-      // lanes 0 1 4 5 and 2 3 6 7, because shuffle_ps works inside each half
-      const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(two(slot)), two(slot + 4), 1);
-      const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(two(slot + 2)), two(slot + 6), 1);
-      return {_mm256_shuffle_ps(low, high, _MM_SHUFFLE(2, 0, 2, 0)),
-              _mm256_shuffle_ps(low, high, _MM_SHUFFLE(3, 1, 3, 1))};
-    }
-    const double* entry(int32_t slot) const { return reinterpret_cast<const double*>(table) + slot; }
-    __m128 two(const int32_t* slot) const {
-      return _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd(entry(slot[0])), entry(slot[1])));
-    }
+  static F look_up(const F (&table)[1], I index) { return _mm256_permutevar8x32_ps(table[0], index); }
+  static F look_up(const F (&table)[2], I index) {  // bit 3 of the index, moved to the sign, chooses
+    const F in_high = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
+    return select(in_high, _mm256_permutevar8x32_ps(table[1], index),
+                  _mm256_permutevar8x32_ps(table[0], index));
+  }
+  static F gather(const float* table, I index) { return _mm256_i32gather_ps(table, index, 4); }
+
+  struct Line {
+    F start, rise;
   };
+  // Eight 8-byte loads, put together in registers, are faster than two gather instructions.
+  static Line look_up_pairs(const float* table, const int32_t* slot) {
+    const auto two = [&](int lane) { return load_two_pairs(table, TwoSlots(slot + lane)); };
+    // lanes 0 1 4 5 and 2 3 6 7, because shuffle_ps works inside each half
+    const F low = join(two(0), two(4)), high = join(two(2), two(6));
+    return {_mm256_shuffle_ps(low, high, _MM_SHUFFLE(2, 0, 2, 0)),
+            _mm256_shuffle_ps(low, high, _MM_SHUFFLE(3, 1, 3, 1))};
+  }
+  static F look_up_numbers(const float* table, const int32_t* slot) {
+    return join(load_four(table, slot), load_four(table, slot + 4));
+  }
+  static F join(__m128 low, __m128 high) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
+  }
 
   static void store_int(int32_t* to, I a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), a); }
-  static void add_to(float* sums, const int32_t* slot, const float* pairs, int count) {
-    add_pairs(sums, slot, pairs, count);
+  static void add_pairs(float* sums, const int32_t* slot, const float* pairs, int count) {
+    ::pwlu::cpu::add_pairs(sums, slot, pairs, count);
   }
   static void store_pairs(float* to, F a, F b) {  // a0 b0 a1 b1 ...; unpack works inside each half
     const F low = _mm256_unpacklo_ps(a, b);
@@ -123,28 +126,6 @@ struct S {
     _mm256_storeu_ps(to, _mm256_permute2f128_ps(low, high, 0x20));
     _mm256_storeu_ps(to + 8, _mm256_permute2f128_ps(low, high, 0x31));
   }
-};
-
-template <>
-struct S::Table<8> {
-  F numbers;
-  explicit Table(const float* row) : numbers(_mm256_loadu_ps(row)) {}
-  F at(I index) const { return _mm256_permutevar8x32_ps(numbers, index); }
-};
-template <>
-struct S::Table<16> {
-  F low, high;
-  explicit Table(const float* row) : low(_mm256_loadu_ps(row)), high(_mm256_loadu_ps(row + 8)) {}
-  F at(I index) const {  // bit 3 of the index, moved to the sign, chooses the register
-    const F in_high = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
-    return select(in_high, _mm256_permutevar8x32_ps(high, index), _mm256_permutevar8x32_ps(low, index));
-  }
-};
-template <>
-struct S::Table<0> {
-  const float* row;
-  explicit Table(const float* row_) : row(row_) {}
-  F at(I index) const { return _mm256_i32gather_ps(row, index, 4); }
 };
 
 #include "vector_kernels.h"

@@ -7,38 +7,29 @@
 
 namespace pwlu::cpu {
 
-constexpr int kWidestVector = 16;
-
-constexpr int64_t rounded_up(int64_t value, int64_t step) {
-  return (value + step - 1) / step * step;
-}
+// Which kernels' table of bins is needed.
+enum class Bins { kNone, kLines, kSlopes };
 
 template <typename T>
 class CurveTable {
  public:
   CurveTable(const T* left, const T* right, const T* points, const T* left_slope, const T* right_slope,
-             int64_t channels, int num_intervals)
-      : view_{}, fields_(11 * channels), row_length_(rounded_up(num_intervals, kWidestVector)) {
-    // A vector that covers the last channels only in part also forms addresses for the channels after them.
-    const int64_t rows = channels + kWidestVector;
-    start_.resize(rows * row_length_);
-    rise_.resize(rows * row_length_);
-    start_rise_.resize(rows * row_length_ * 2);
-    point_view_at_fields(channels, num_intervals);
+             int64_t channels, int num_intervals, Bins bins)
+      : view_{}, fields_(kFields * channels) {
+    point_view_at_fields();
+    view_.channels = channels;
+    view_.num_intervals = num_intervals;
+    view_.points = points;
     for (int64_t c = 0; c < channels; ++c) {
       const Curve<T> curve = make_curve(left[c], right[c], left_slope[c], right_slope[c], num_intervals);
-      const T* y = points + c * (num_intervals + 1);
-      const T values[] = {curve.left,        curve.right,    curve.left_slope, curve.right_slope,
-                          curve.edge,        curve.interval, curve.inverse,    curve.left_limit,
-                          curve.right_limit, y[0],           y[num_intervals]};
-      for (int field = 0; field < 11; ++field)
+      const T values[kFields] = {curve.left,        curve.right,      curve.left_slope,
+                                 curve.right_slope, curve.edge,       curve.interval,
+                                 curve.inverse,     curve.left_limit, curve.right_limit};
+      for (int field = 0; field < kFields; ++field)
         fields_[field * channels + c] = values[field];
-      for (int i = 0; i < num_intervals; ++i) {
-        const int64_t entry = c * row_length_ + i;
-        start_[entry] = start_rise_[2 * entry] = y[i];
-        rise_[entry] = start_rise_[2 * entry + 1] = y[i + 1] - y[i];
-      }
     }
+    if (bins != Bins::kNone)
+      fill_bins(bins);
   }
   CurveTable(const CurveTable&) = delete;
   CurveTable& operator=(const CurveTable&) = delete;
@@ -46,23 +37,41 @@ class CurveTable {
   const Curves<T>& view() const { return view_; }
 
  private:
-  void point_view_at_fields(int64_t channels, int num_intervals) {
-    const T** slots[] = {&view_.left,        &view_.right,    &view_.left_slope, &view_.right_slope,
-                         &view_.edge,        &view_.interval, &view_.inverse,    &view_.left_limit,
-                         &view_.right_limit, &view_.first,    &view_.last};
-    for (int field = 0; field < 11; ++field)
+  static constexpr int kFields = 9;
+
+  void point_view_at_fields() {
+    const T** slots[kFields] = {&view_.left,        &view_.right,      &view_.left_slope,
+                                &view_.right_slope, &view_.edge,       &view_.interval,
+                                &view_.inverse,     &view_.left_limit, &view_.right_limit};
+    const int64_t channels = static_cast<int64_t>(fields_.size()) / kFields;
+    for (int field = 0; field < kFields; ++field)
       *slots[field] = fields_.data() + field * channels;
-    view_.start = start_.data();
-    view_.rise = rise_.data();
-    view_.start_rise = start_rise_.data();
-    view_.channels = channels;
-    view_.num_intervals = num_intervals;
-    view_.row_length = static_cast<int>(row_length_);
+  }
+
+  // A vector that covers the last channels only in part also reads the tables of the channels after them.
+  void fill_bins(Bins bins) {
+    const int64_t length = view_.num_intervals + 2;
+    const int numbers = bins == Bins::kLines ? 2 : 1;
+    bins_.resize((view_.channels + kWidestVector) * length * numbers);
+    (bins == Bins::kLines ? view_.bins : view_.slopes) = bins_.data();
+    for (int64_t c = 0; c < view_.channels; ++c) {
+      const T* y = view_.points + c * (view_.num_intervals + 1);
+      T* to = bins_.data() + c * length * numbers;
+      for (int bin = 0; bin < length; ++bin, to += numbers) {
+        const bool below = bin == 0, above = bin == length - 1;
+        const T rise = below ? view_.left_slope[c] : above ? view_.right_slope[c] : y[bin] - y[bin - 1];
+        if (bins == Bins::kLines) {
+          to[0] = y[below ? 0 : bin - 1];
+          to[1] = rise;
+        } else {
+          to[0] = below || above ? rise : rise * view_.inverse[c];
+        }
+      }
+    }
   }
 
   Curves<T> view_;
-  std::vector<T> fields_, start_, rise_, start_rise_;
-  int64_t row_length_;
+  std::vector<T> fields_, bins_;
 };
 
 }  // namespace pwlu::cpu

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace pwlu::cpu {
 namespace {
@@ -16,6 +17,14 @@ bool has_avx512() {
 #endif
 }
 
+bool has_avx512_bf16() {
+#if defined(__x86_64__)
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 bool has_avx2() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");  // every such processor has f16c
@@ -24,25 +33,36 @@ bool has_avx2() {
 #endif
 }
 
-const InstructionSet& named(const std::string& name) {
-  if (name == "plain")
-    return plain();
+struct Candidate {
+  bool here;
+  const InstructionSet& (*set)();
+};
+
+// What this processor has, the best first.
+std::vector<Candidate> candidates() {
+  return {
 #if defined(__x86_64__)
-  if (name == "avx512" && has_avx512())
-    return avx512();
-  if (name == "avx2" && has_avx2())
-    return avx2();
+      {has_avx512_bf16(), &avx512_bf16},
+      {has_avx512(), &avx512},
+      {has_avx2(), &avx2},
 #endif
-  throw std::invalid_argument("pwlu: PWLU_CPU_ISA is '" + name + "', expected " +
-                              (has_avx512() ? "avx512, " : "") + (has_avx2() ? "avx2 or " : "") +
-                              "plain on this processor.");
+      {true, &plain}};
 }
 
 const InstructionSet& choose() {
-  const char* asked = std::getenv("PWLU_CPU_ISA");
-  if (asked != nullptr && *asked != '\0')
-    return named(asked);
-  return named(has_avx512() ? "avx512" : has_avx2() ? "avx2" : "plain");
+  const char* variable = std::getenv("PWLU_CPU_ISA");
+  const std::string asked = variable == nullptr ? "" : variable;
+  std::string known;
+  for (const Candidate& candidate : candidates()) {
+    if (!candidate.here)
+      continue;
+    const InstructionSet& set = candidate.set();
+    if (asked.empty() || asked == set.name)
+      return set;
+    known += known.empty() ? set.name : std::string(", ") + set.name;
+  }
+  throw std::invalid_argument("pwlu: PWLU_CPU_ISA is '" + asked + "', expected one of " + known +
+                              " on this processor.");
 }
 
 }  // namespace

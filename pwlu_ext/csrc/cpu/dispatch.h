@@ -1,5 +1,5 @@
 // The choice of instruction set, made once: the best that both the processor and the build have, or the one
-// named by the environment variable PWLU_CPU_ISA (avx512, avx2, plain).
+// named by the environment variable PWLU_CPU_ISA (avx512_bf16, avx512, avx2, plain).
 #pragma once
 
 #include "kernels.h"

@@ -15,36 +15,53 @@ struct Half {
   uint16_t bits;
 };
 
-// All channels' functions, prepared for vector code: one array per field of Curve, and tables with a row of
-// `row_length` entries per channel (num_intervals of them used, so that a row fills whole vector registers).
+constexpr int kWidestVector = 16;
+constexpr int64_t kChannelBlock = 64;  // most channels that a `rows` kernel works on
+
+// All channels' functions: one array per field of Curve, so that vector code can read neighbouring channels.
 template <typename T>
 struct Curves {
   int64_t channels;
   int num_intervals;
-  int row_length;
   const T *left, *right, *left_slope, *right_slope, *edge, *interval, *inverse, *left_limit, *right_limit;
-  const T *first, *last;  // Y_P[0] and Y_P[num_intervals]
-  const T* start;         // Y_P[i]
-  const T* rise;          // Y_P[i + 1] - Y_P[i]
-  const T* start_rise;    // both side by side, so that one access fetches them
+  const T* points;  // (channels, num_intervals + 1)
+  // For the `rows` kernels, per channel and bin (num_intervals + 2 of them, the tails included), with room
+  // for kWidestVector more channels: where the bin's line starts and what it rises by when the bin's
+  // coordinate grows by 1, side by side; and its slope.
+  const T *bins, *slopes;
+};
+
+// The same in the form of section 4.3.
+template <typename T>
+struct FoldedCurves {
+  int64_t channels;
+  int num_intervals;
+  const T *left, *interval;   // (channels,)
+  const T *slopes, *offsets;  // S and O, (channels, num_intervals + 2)
+  const T* lines;             // for the `rows` kernel: O and S side by side, with room as for Curves::bins
 };
 
 // Sums of a backward pass: per channel num_intervals + 2 bins, per bin the pair (sum_g, sum_gt) of pwlu.h
 // side by side.
 //
-// `run` works on n elements of one channel, `rows` on `rows` rows of `count` neighbouring channels from
-// `first` on, where consecutive rows are `stride` elements apart (channels_last). `sums` has `run_replicas`
-// tables of one channel for `run` (neighbouring elements add into different ones: they often share a bin) and
-// one table per channel for `rows`.
+// `run` works on n elements of one channel, `rows` on `rows` rows of `count` <= kChannelBlock neighbouring
+// channels from `first` on, where consecutive rows are `stride` elements apart (channels_last). `sums` has
+// `run_replicas` tables of one channel for `run` (neighbouring elements add into different ones: they often
+// share a bin) and one table per channel for `rows`, their number rounded up to kWidestVector. `fold` adds
+// `tables` tables of `size` sums to `totals`, one table, and clears them.
 template <typename T, typename X>
 struct Kernels {
   void (*forward_run)(const X* x, X* y, int64_t n, const Curves<T>& curves, int64_t channel);
   void (*forward_rows)(const X* x, X* y, int64_t rows, int64_t stride, int64_t first, int64_t count,
                        const Curves<T>& curves);
+  void (*folded_run)(const X* x, X* y, int64_t n, const FoldedCurves<T>& curves, int64_t channel);
+  void (*folded_rows)(const X* x, X* y, int64_t rows, int64_t stride, int64_t first, int64_t count,
+                      const FoldedCurves<T>& curves);
   void (*backward_run)(const X* grad, const X* x, X* grad_x, int64_t n, const Curves<T>& curves,
                        int64_t channel, T* sums);
   void (*backward_rows)(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride, int64_t first,
                         int64_t count, const Curves<T>& curves, T* sums);
+  void (*collect)(T* sums, int64_t tables, int64_t size, double* totals);
   int run_replicas;
 };
 
@@ -56,6 +73,7 @@ struct InstructionSet {
 };
 
 #if defined(__x86_64__)
+const InstructionSet& avx512_bf16();
 const InstructionSet& avx512();
 const InstructionSet& avx2();
 #endif

@@ -1,9 +1,10 @@
 // The CPU kernels of pwlu::forward and pwlu::backward.
+#include "launch.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 
-#include "../checks.h"
 #include "curves.h"
 #include "parallel.h"
 
@@ -11,47 +12,26 @@ namespace pwlu::cpu {
 namespace {
 
 template <typename T>
-CurveTable<T> curve_table(const Problem& p) {
-  return {static_cast<const T*>(p.left.data_ptr()),
-          static_cast<const T*>(p.right.data_ptr()),
-          static_cast<const T*>(p.points.data_ptr()),
-          static_cast<const T*>(p.left_slope.data_ptr()),
-          static_cast<const T*>(p.right_slope.data_ptr()),
-          p.layout.channels,
-          p.num_intervals};
-}
-
-// Calls f with (T, X) numbers that name the types of the parameters and of x.
-template <typename F>
-void dispatch(ScalarType type, const F& f) {
-  switch (type) {
-    case ScalarType::Float:
-      return f(float{}, float{});
-    case ScalarType::Double:
-      return f(double{}, double{});
-    case ScalarType::BFloat16:
-      return f(float{}, BFloat16{});
-    case ScalarType::Half:
-      return f(float{}, Half{});
-    default:
-      fail("no kernel for ", name_of(type), ".");
-  }
-}
-
-// inner == 1 puts neighbouring elements into different channels (channels_last); otherwise they share theirs.
-bool is_rows(const Layout& layout) {
-  return layout.inner == 1 && layout.channels > 1;
+CurveTable<T> curve_table(const Problem& p, Bins bins) {
+  return {read<T>(p.left),        read<T>(p.right),  read<T>(p.points), read<T>(p.left_slope),
+          read<T>(p.right_slope), p.layout.channels, p.num_intervals,   bins};
 }
 
 template <typename T, typename X>
 void forward_typed(const Problem& p, const Tensor& y) {
-  const CurveTable<T> table = curve_table<T>(p);
-  const X* from = static_cast<const X*>(p.x.data_ptr());
-  X* to = static_cast<X*>(y.data_ptr());
+  const CurveTable<T> table = curve_table<T>(p, is_rows(p.layout) ? Bins::kLines : Bins::kNone);
+  const X* from = read<X>(p.x);
+  X* to = write<X>(y);
+  const auto& kernels = chosen_kernels<T, X>();
+  const Curves<T>& curves = table.view();
   if (is_rows(p.layout)) {
-    forward_rows<T, X>(from, to, p.layout, table.view());
+    for_rows(p.layout, [&](int64_t i, int64_t rows, int64_t first, int64_t count) {
+      kernels.forward_rows(from + i, to + i, rows, p.layout.channels, first, count, curves);
+    });
   } else {
-    forward_runs<T, X>(from, to, p.layout, table.view());
+    for_runs(p.layout, [&](int64_t i, int64_t count, int64_t channel) {
+      kernels.forward_run(from + i, to + i, count, curves, channel);
+    });
   }
 }
 
@@ -74,27 +54,26 @@ struct Gradients {
 template <typename T>
 void write_parameter_gradients(const Problem& p, const std::vector<double>& sums,
                                const Gradients& gradients) {
-  const auto read = [](const Tensor& tensor) { return static_cast<const T*>(tensor.data_ptr()); };
-  const auto write = [](const Tensor& tensor) { return static_cast<T*>(tensor.data_ptr()); };
-  const int bins = p.num_intervals + 2;
+  const T *left = read<T>(p.left), *right = read<T>(p.right), *points = read<T>(p.points);
+  const T *left_slope = read<T>(p.left_slope), *right_slope = read<T>(p.right_slope);
+  T *grad_left = write<T>(gradients.left), *grad_right = write<T>(gradients.right);
+  T *grad_left_slope = write<T>(gradients.left_slope), *grad_right_slope = write<T>(gradients.right_slope);
+  T* grad_points = write<T>(gradients.points);
+  const int bins = p.num_intervals + 2, knots = p.num_intervals + 1;
   std::vector<double> sum_g(bins), sum_gt(bins);
-  for (int64_t c = 0; c < p.layout.channels; ++c) {
+  for (int64_t c = 0; c < p.layout.channels; ++c, points += knots, grad_points += knots) {
     for (int bin = 0; bin < bins; ++bin) {
       sum_g[bin] = sums[2 * (c * bins + bin)];
       sum_gt[bin] = sums[2 * (c * bins + bin) + 1];
     }
-    const Curve<T> curve = make_curve(read(p.left)[c], read(p.right)[c], read(p.left_slope)[c],
-                                      read(p.right_slope)[c], p.num_intervals);
-    const auto g = boundary_gradient(sum_g.data(), sum_gt.data(), curve, read(p.points) + c * (bins - 1),
-                                     p.num_intervals);
-    write(gradients.left)[c] = g.left;
-    write(gradients.right)[c] = g.right;
-    write(gradients.left_slope)[c] = g.left_slope;
-    write(gradients.right_slope)[c] = g.right_slope;
-    for (int knot = 0; knot < bins - 1; ++knot) {
-      write(gradients.points)[c * (bins - 1) + knot] =
-          point_gradient<T>(sum_g.data(), sum_gt.data(), knot, p.num_intervals);
-    }
+    const Curve<T> curve = make_curve(left[c], right[c], left_slope[c], right_slope[c], p.num_intervals);
+    const auto g = boundary_gradient(sum_g.data(), sum_gt.data(), curve, points, p.num_intervals);
+    grad_left[c] = g.left;
+    grad_right[c] = g.right;
+    grad_left_slope[c] = g.left_slope;
+    grad_right_slope[c] = g.right_slope;
+    for (int knot = 0; knot < knots; ++knot)
+      grad_points[knot] = point_gradient<T>(sum_g.data(), sum_gt.data(), knot, p.num_intervals);
   }
 }
 
@@ -102,10 +81,10 @@ template <typename T, typename X>
 void backward_typed(const Problem& p, const Tensor& grad, const Gradients& gradients) {
   std::vector<double> sums(2 * p.layout.channels * (p.num_intervals + 2), 0.0);
   if (p.x.numel() > 0) {
-    const CurveTable<T> table = curve_table<T>(p);
-    const X* g = static_cast<const X*>(grad.data_ptr());
-    const X* x = static_cast<const X*>(p.x.data_ptr());
-    X* grad_x = static_cast<X*>(gradients.x.data_ptr());
+    const CurveTable<T> table = curve_table<T>(p, is_rows(p.layout) ? Bins::kSlopes : Bins::kNone);
+    const X* g = read<X>(grad);
+    const X* x = read<X>(p.x);
+    X* grad_x = write<X>(gradients.x);
     sums = is_rows(p.layout) ? backward_rows<T, X>(g, x, grad_x, p.layout, table.view())
                              : backward_runs<T, X>(g, x, grad_x, p.layout, table.view());
   }

@@ -11,51 +11,45 @@
 
 namespace pwlu::cpu {
 
-constexpr int64_t kGrain = 32768;      // elements worth a thread of their own
-constexpr int64_t kBlock = 16384;      // elements that stay in the first cache levels
-constexpr int64_t kFold = 16384;       // additions after which float sums move on to double
-constexpr int64_t kWantedTasks = 32;   // pieces of a backward pass, if there are not more channels
-constexpr int64_t kChannelBlock = 64;  // channels whose sums fit the first-level cache together
+constexpr int64_t kGrain = 32768;     // elements worth a thread of their own
+constexpr int64_t kBlock = 16384;     // elements that stay in the first cache levels
+constexpr int64_t kCollect = 16384;   // additions after which float sums move on to double
+constexpr int64_t kWantedTasks = 32;  // pieces of a backward pass, if there are not more channels
 
-inline int64_t divide_up(int64_t a, int64_t b) {
+constexpr int64_t divide_up(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
+constexpr int64_t rounded_up(int64_t value, int64_t step) {
+  return divide_up(value, step) * step;
+}
 
-template <typename T, typename X>
-void forward_runs(const X* x, X* y, const Layout& layout, const Curves<T>& curves) {
-  const auto& kernels = chosen_kernels<T, X>();
+// Calls run(first element, count, channel) for pieces of channels.
+template <typename Run>
+void for_runs(const Layout& layout, const Run& run) {
   const int64_t numel = layout.outer * layout.channels * layout.inner;
   torch::stable::parallel_for(0, numel, kGrain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
       const int64_t row = begin / layout.inner;
       const int64_t stop = std::min(end, (row + 1) * layout.inner);
-      kernels.forward_run(x + begin, y + begin, stop - begin, curves, row % layout.channels);
+      run(begin, stop - begin, row % layout.channels);
       begin = stop;
     }
   });
 }
 
-template <typename T, typename X>
-void forward_rows(const X* x, X* y, const Layout& layout, const Curves<T>& curves) {
-  const auto& kernels = chosen_kernels<T, X>();
+// Calls run(first element, rows, first channel, channels) for blocks of at most kChannelBlock channels.
+template <typename Run>
+void for_rows(const Layout& layout, const Run& run) {
   const int64_t channels = layout.channels;
   const int64_t block = divide_up(kBlock, channels);
   torch::stable::parallel_for(0, layout.outer, divide_up(kGrain, channels), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; row += block) {
-      const int64_t rows = std::min(block, end - row);
-      kernels.forward_rows(x + row * channels, y + row * channels, rows, channels, 0, channels, curves);
+      for (int64_t first = 0; first < channels; first += kChannelBlock) {
+        run(row * channels + first, std::min(block, end - row), first,
+            std::min(kChannelBlock, channels - first));
+      }
     }
   });
-}
-
-// Adds `tables` tables of `size` sums to `totals` and clears them.
-template <typename T>
-void fold(std::vector<T>& sums, int64_t tables, int64_t size, double* totals) {
-  for (int64_t table = 0; table < tables; ++table) {
-    for (int64_t i = 0; i < size; ++i)
-      totals[i] += static_cast<double>(sums[table * size + i]);
-  }
-  std::fill(sums.begin(), sums.end(), T(0));
 }
 
 // Per channel and bin the pair (sum_g, sum_gt), laid out (channels, num_intervals + 2, 2); several partial
@@ -75,7 +69,7 @@ std::vector<double> backward_runs(const X* grad, const X* x, X* grad_x, const La
   const auto& kernels = chosen_kernels<T, X>();
   const int64_t size = 2 * (curves.num_intervals + 2);
   const int64_t channels = layout.channels;
-  const int64_t inner_parts = divide_up(layout.inner, 4 * kFold);
+  const int64_t inner_parts = divide_up(layout.inner, 4 * kCollect);
   const int64_t outer_parts = std::min(layout.outer, divide_up(kWantedTasks, channels * inner_parts));
   const int64_t inner_step = rounded_up(divide_up(layout.inner, inner_parts), kWidestVector);
   const int64_t outer_step = divide_up(layout.outer, outer_parts);
@@ -92,20 +86,20 @@ std::vector<double> backward_runs(const X* grad, const X* x, X* grad_x, const La
           const int64_t length = std::min(inner_step, layout.inner - first);
           const int64_t outer_first = (part / inner_parts) * outer_step;
           const int64_t outer_last = std::min(outer_first + outer_step, layout.outer);
-          int64_t since_fold = 0;
+          int64_t since_collected = 0;
           for (int64_t outer = outer_first; outer < outer_last && length > 0; ++outer) {
             const int64_t row = (outer * channels + channel) * layout.inner + first;
-            for (int64_t done = 0; done < length; done += kFold) {
-              const int64_t n = std::min(kFold, length - done), i = row + done;
+            for (int64_t done = 0; done < length; done += kCollect) {
+              const int64_t n = std::min(kCollect, length - done), i = row + done;
               kernels.backward_run(grad + i, x + i, grad_x + i, n, curves, channel, sums.data());
-              since_fold += n;
-              if (since_fold >= kFold) {
-                fold(sums, kernels.run_replicas, size, &partial[task * size]);
-                since_fold = 0;
+              since_collected += n;
+              if (since_collected >= kCollect) {
+                kernels.collect(sums.data(), kernels.run_replicas, size, &partial[task * size]);
+                since_collected = 0;
               }
             }
           }
-          fold(sums, kernels.run_replicas, size, &partial[task * size]);
+          kernels.collect(sums.data(), kernels.run_replicas, size, &partial[task * size]);
         }
       });
   return add_up(partial, parts, channels * size);
@@ -134,7 +128,7 @@ std::vector<double> backward_rows(const X* grad, const X* x, X* grad_x, const La
             const int64_t rows = std::min<int64_t>(1024, last - row), i = row * channels + first;
             kernels.backward_rows(grad + i, x + i, grad_x + i, rows, channels, first, count, curves,
                                   sums.data());
-            fold(sums, 1, count * size, &partial[(part * channels + first) * size]);
+            kernels.collect(sums.data(), 1, count * size, &partial[(part * channels + first) * size]);
           }
         }
       });

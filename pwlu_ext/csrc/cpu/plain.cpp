@@ -24,16 +24,16 @@ struct Plain {
   static F mul(F a, F b) { return a * b; }
   static F div(F a, F b) { return a / b; }
   static F fma(F a, F b, F c) { return a * b + c; }
-  static F neg(F a) { return -a; }
   static F min(F a, F b) { return a < b ? a : b; }
   static F max(F a, F b) { return a > b ? a : b; }
   static F floor(F a) { return std::floor(a); }
   static M less(F a, F b) { return a < b; }
   static M not_less(F a, F b) { return !(a < b); }
-  static M either(M a, M b) { return a || b; }
-  static bool any(M a) { return a; }
+  static M is_zero(F a) { return a == 0; }
   static F select(M where, F yes, F no) { return where ? yes : no; }
-  static I to_int(F a) { return static_cast<I>(a); }
+  static I select_int(M where, I yes, I no) { return where ? yes : no; }
+  static I set_int(int value) { return value; }
+  static I to_int(F a) { return a > 0 ? static_cast<I>(a) : 0; }  // never the undefined conversion of a NaN
   static I lanes_times(int) { return 0; }
   static I add_int(I a, I b) { return a + b; }
 
@@ -63,23 +63,17 @@ struct Plain {
     std::memcpy(to, &number, sizeof number);
   }
 
-  template <int>
-  struct Table {
-    const T* row;
-    explicit Table(const T* row_) : row(row_) {}
-    F at(I index) const { return row[index]; }
+  static F gather(const T* table, I index) { return table[index]; }
+  struct Line {
+    F start, rise;
   };
-  struct Rows {
-    const T* table;
-    struct Entry {
-      F start, rise;
-    };
-    Rows(const T* first, int) : table(first) {}
-    Entry at(I index) const { return {table[2 * index], table[2 * index + 1]}; }
-  };
+  static Line look_up_pairs(const T* table, const int32_t* slot) {
+    return {table[2 * *slot], table[2 * *slot + 1]};
+  }
+  static F look_up_numbers(const T* table, const int32_t* slot) { return table[*slot]; }
 
   static void store_int(int32_t* to, I a) { *to = a; }
-  static void add_to(T* sums, const int32_t* slot, const T* pairs, int count) {
+  static void add_pairs(T* sums, const int32_t* slot, const T* pairs, int count) {
     for (int i = 0; i < count; ++i) {
       sums[2 * slot[i]] += pairs[2 * i];
       sums[2 * slot[i] + 1] += pairs[2 * i + 1];
