@@ -1,67 +1,81 @@
-"""Forward and backward of the operator on a CPU against its rivals.
+"""The operator on a CPU against its rivals, as a record and the table made of it.
 
     python pwlu_ext/benchmarks/operator_cpu.py --threads 2 --output results/benchmarks/operator_cpu.json
 
-float32, channel-wise, 16 intervals, normally distributed input on [-3, 3]. Times are the best of many
-interleaved rounds. `pwlu backward` computes the gradient of x and of all five parameters.
+Times are the best of many rounds in which every call of a section runs once. README.md beside this file says
+what limits them.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from measure import best_times, write_record
-from torch import Tensor
+from rivals import Calls, Case, operator_calls, single_calls, slow_calls
+from table import operator_table
 
-import pwlu
+LARGE, SMALL, TINY = (32, 64, 56, 56), (8, 256, 28, 28), (1, 64, 7, 7)
+CASES = (
+    Case(),
+    Case(functions="layer-wise"),
+    Case(memory_format="channels_last"),
+    Case(dtype="bfloat16"),
+    Case(dtype="bfloat16", memory_format="channels_last"),
+)
+INTERVALS = (4, 8, 12, 16, 24, 32)
 
-SHAPES = [(8, 256, 28, 28), (32, 64, 56, 56)]
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
-
-def rivals(x: Tensor, grad: Tensor) -> dict[str, Callable[[], object]]:
-    """Every measured call on `x` of shape (N, C, H, W); `grad` is d loss / d y."""
-    layer = pwlu.PWLU(x.shape[1])
-    parameters = [
-        p.detach() for p in (layer.left, layer.right, layer.points, layer.left_slope, layer.right_slope)
+def measure_together(
+    groups: Iterable[tuple[dict[str, Any], Calls]], rounds: int, repeats: int = 1
+) -> list[dict[str, Any]]:
+    """One row per group: its description and the milliseconds of its calls, all groups interleaved."""
+    groups = list(groups)
+    calls = {(i, name): call for i, (_, group) in enumerate(groups) for name, call in group.items()}
+    times = best_times(calls, rounds, repeats)
+    return [
+        description | {"milliseconds": {name: round(1e3 * times[i, name], 5) for name in group}}
+        for i, (description, group) in enumerate(groups)
     ]
-    learned = [p.clone().requires_grad_() for p in parameters]
-    leaf = x.clone().requires_grad_()
-    y = torch.empty_like(x)
-    reference = pwlu.pwlu_reference(leaf, *learned)
-    aten, ops = torch.ops.aten, torch.ops.pwlu
-    return {
-        "copy": lambda: y.copy_(x),
-        "relu": lambda: F.relu(x),
-        "silu": lambda: F.silu(x),
-        "pwlu": lambda: ops.forward(x, *parameters, 1),
-        "reference": lambda: pwlu.pwlu_reference(x, *parameters),
-        "relu backward": lambda: aten.threshold_backward(grad, x, 0),
-        "silu backward": lambda: aten.silu_backward(grad, x),
-        "pwlu backward": lambda: ops.backward(grad, x, *parameters, 1),
-        "reference backward": lambda: torch.autograd.grad(
-            reference, [leaf, *learned], grad, retain_graph=True
-        ),
-    }
 
 
-def measure(shape: tuple[int, ...], memory_format: str, rounds: int) -> dict[str, Any]:
-    """One row: milliseconds of every rival, and the two ratios that matter."""
-    torch.manual_seed(0)
-    x = torch.randn(shape).to(memory_format=FORMATS[memory_format])
-    calls = rivals(x, torch.randn_like(x))
-    slow = {name: calls.pop(name) for name in list(calls) if name.startswith("reference")}
-    times = best_times(calls, rounds) | best_times(slow, max(3, rounds // 20))
-    return {
-        "shape": list(shape),
-        "memory_format": memory_format,
-        "milliseconds": {name: round(1e3 * seconds, 4) for name, seconds in times.items()},
-        "forward_over_silu": round(times["pwlu"] / times["silu"], 3),
-        "backward_over_silu_backward": round(times["pwlu backward"] / times["silu backward"], 3),
-    }
+def described(shape: tuple[int, ...], case: Case, **more: Any) -> dict[str, Any]:
+    """What a row is about."""
+    return {"shape": list(shape), **asdict(case), "threads": torch.get_num_threads(), **more}
+
+
+def measure_cases(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
+    """Every case at one shape; the first also against the slow rivals."""
+    rows = measure_together(((described(shape, c), operator_calls(c, shape)) for c in CASES), rounds)
+    slow = [(described(shape, CASES[0]), slow_calls(CASES[0], shape))]
+    rows[0]["milliseconds"] |= measure_together(slow, max(3, rounds // 10))[0]["milliseconds"]
+    return rows
+
+
+def only_pwlu(case: Case, shape: tuple[int, ...]) -> Calls:
+    """The two calls of PWLU."""
+    return {name: call for name, call in operator_calls(case, shape).items() if name.startswith("pwlu")}
+
+
+def measure_intervals(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
+    """PWLU with different numbers of intervals."""
+    cases = [
+        Case(memory_format=layout, num_intervals=intervals)
+        for layout in ("contiguous", "channels_last")
+        for intervals in INTERVALS
+    ]
+    return measure_together(((described(shape, c), only_pwlu(c, shape)) for c in cases), rounds)
+
+
+def measure_threads(shape: tuple[int, ...], most: int, rounds: int) -> list[dict[str, Any]]:
+    """PWLU and its rivals on 1, 2, 4 ... threads."""
+    rows = []
+    for threads in sorted({*(2**i for i in range(most.bit_length())), most}):
+        torch.set_num_threads(threads)
+        rows += measure_together([(described(shape, Case()), operator_calls(Case(), shape))], rounds)
+    return rows
 
 
 def main() -> None:
@@ -71,18 +85,22 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--output", type=Path, help="JSON record to write")
+    parser.add_argument("--output", type=Path, help="JSON record to write; its table is written beside it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = [measure(shape, name, arguments.rounds) for shape in SHAPES for name in FORMATS]
-    for row in rows:
-        print(f"{tuple(row['shape'])} {row['memory_format']}")
-        for name, milliseconds in row["milliseconds"].items():
-            print(f"    {name:20} {milliseconds:10.3f} ms")
-        print(f"    forward {row['forward_over_silu']:.2f}x silu, ", end="")
-        print(f"backward {row['backward_over_silu_backward']:.2f}x silu backward")
-    settings = {"threads": arguments.threads, "rounds": arguments.rounds}
-    write_record(arguments.output, "operator_cpu", settings, rows)
+    rounds = arguments.rounds
+    sections = {
+        "cases": measure_cases(LARGE, rounds) + measure_cases(SMALL, rounds),
+        "single_call": measure_together([(described(TINY, Case()), single_calls(TINY))], rounds, repeats=20),
+        "intervals": measure_intervals(SMALL, rounds),
+        "threads": measure_threads(LARGE, arguments.threads, rounds),
+    }
+    settings = {"threads": arguments.threads, "rounds": rounds}
+    record = write_record(arguments.output, "operator_cpu", settings, sections)
+    table = operator_table(record)
+    print(table)
+    if arguments.output is not None:
+        arguments.output.with_suffix(".md").write_text(table)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def main() -> None:
     for row in rows:
         print(f"{row['activation']:6} {row['milliseconds']:10.2f} ms   {row['over_relu']:.3f}x ReLU")
     settings = {key: getattr(arguments, key) for key in ("threads", "rounds", "batch", "image_size")}
-    write_record(arguments.output, "training_step", settings, rows)
+    write_record(arguments.output, "training_step", settings, {"steps": rows})
 
 
 if __name__ == "__main__":

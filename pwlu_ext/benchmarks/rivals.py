@@ -1,0 +1,98 @@
+"""The calls that the operator benchmarks compare: PWLU, what torch has nearby, and plain torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import pwlu
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+Calls = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a set of calls works on: keys of DTYPES and FORMATS, channel-wise or layer-wise, the paper's N."""
+
+    dtype: str = "float32"
+    memory_format: str = "contiguous"
+    functions: str = "channel-wise"
+    num_intervals: int = 16
+
+    def inputs(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """x and d loss / d y, normally distributed."""
+        torch.manual_seed(0)
+        layout, dtype = FORMATS[self.memory_format], DTYPES[self.dtype]
+        x, grad = (torch.randn(shape).to(dtype).contiguous(memory_format=layout) for _ in range(2))
+        return x, grad
+
+    def parameters(self, shape: tuple[int, ...]) -> list[Tensor]:
+        """Those of a fresh PWLU on [-3, 3], in the order of `pwlu.pwlu`."""
+        layer = pwlu.PWLU(1 if self.functions == "layer-wise" else shape[1], self.num_intervals)
+        tensors = (layer.left, layer.right, layer.points, layer.left_slope, layer.right_slope)
+        return [tensor.detach() for tensor in tensors]
+
+
+def operator_calls(case: Case, shape: tuple[int, ...]) -> Calls:
+    """PWLU and the elementwise operations of torch. `pwlu backward` gives all six gradients."""
+    x, grad = case.inputs(shape)
+    parameters = case.parameters(shape)
+    y = torch.empty_like(x)
+    aten, ops = torch.ops.aten, torch.ops.pwlu
+    return {
+        "copy": lambda: y.copy_(x),
+        "relu": lambda: F.relu(x),
+        "silu": lambda: F.silu(x),
+        "pwlu": lambda: ops.forward(x, *parameters, 1),
+        "relu backward": lambda: aten.threshold_backward(grad, x, 0),
+        "silu backward": lambda: aten.silu_backward(grad, x),
+        "pwlu backward": lambda: ops.backward(grad, x, *parameters, 1),
+    }
+
+
+def slow_calls(case: Case, shape: tuple[int, ...]) -> Calls:
+    """PReLU, whose backward is slow, and PWLU in plain torch, eager and compiled."""
+    x, grad = case.inputs(shape)
+    parameters = case.parameters(shape)
+    weight = torch.full((shape[1],), 0.25)
+    learned = [tensor.clone().requires_grad_() for tensor in (x, *parameters)]
+    compiled = torch.compile(pwlu.pwlu_reference, dynamic=False)
+
+    def backward_of(function: Callable[..., Tensor]) -> Callable[[], object]:
+        y = function(*learned)
+        return lambda: torch.autograd.grad(y, learned, grad, retain_graph=True)
+
+    return {
+        "prelu": lambda: F.prelu(x, weight),
+        "reference": lambda: pwlu.pwlu_reference(x, *parameters),
+        "compiled reference": lambda: compiled(x, *parameters),
+        "prelu backward": lambda: torch.ops.aten._prelu_kernel_backward(grad, x, weight.view(1, -1, 1, 1)),
+        "reference backward": backward_of(pwlu.pwlu_reference),
+        "compiled reference backward": backward_of(compiled),
+    }
+
+
+def single_calls(shape: tuple[int, ...]) -> Calls:
+    """What a user writes, on a tensor so small that only the cost of the call counts."""
+    x, grad = Case().inputs(shape)
+    parameters = Case().parameters(shape)
+    weight = torch.full((shape[1],), 0.25)
+    x_learned, weight_learned = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    learned = [tensor.clone().requires_grad_() for tensor in (x, *parameters)]
+
+    def both(function: Callable[..., Tensor], inputs: list[Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(function(*inputs), inputs, grad)
+
+    return {
+        "prelu": lambda: F.prelu(x, weight),
+        "pwlu": lambda: pwlu.pwlu(x, *parameters),
+        "prelu recorded": lambda: F.prelu(x_learned, weight_learned),
+        "pwlu recorded": lambda: pwlu.pwlu(*learned),
+        "prelu forward + backward": both(F.prelu, [x_learned, weight_learned]),
+        "pwlu forward + backward": both(pwlu.pwlu, learned),
+    }
