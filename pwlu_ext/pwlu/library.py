@@ -73,8 +73,8 @@ def build_info() -> dict[str, Any]:
 
     Keys: version; torch (the release it was built against); oldest_torch (the oldest one that it works with);
     cuda (whether the CUDA library was built), then cuda_toolkit and cuda_architectures, or why_not_cuda;
-    cuda_status ("loaded", or why not); cpu_isa (the instruction set in use: avx512_bf16, avx512, avx2 or plain; the
-    environment variable PWLU_CPU_ISA forces one).
+    cuda_status ("loaded", or why not); cpu_isa (the instruction set in use: avx512_bf16, avx512, avx2 or
+    plain; the environment variable PWLU_CPU_ISA forces one).
     """
     info: dict[str, Any] = {"version": importlib.metadata.version("pwlu-cuda"), **_BUILT}
     info["cuda_status"] = _CUDA_STATUS

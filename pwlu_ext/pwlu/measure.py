@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .arguments import zero_batch
 from .functions import ActivationFinder
 from .sites import Call, Slot, is_gate
 
@@ -36,15 +37,13 @@ def measure(
     The forward runs in eval mode, without gradients, on the model's own device and dtype; training flags
     and buffers are put back afterwards. Returns the activations that were called as functions.
     """
-    first = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    zeros = torch.zeros((1, *input_size), device=first.device, dtype=first.dtype)
     with (
         _own_modules(slots),
         _as_found(model),
         _Recorder(model, slots, channel_dim) as recorder,
         torch.no_grad(),
     ):
-        model(zeros)
+        model(zero_batch(model, input_size))
     return list(recorder.functional.values())
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .ops import pwlu
+from .precision import at_least_single
 from .statistics import StepStatistics
 
 torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides inside it is not known yet
@@ -126,14 +127,10 @@ class PWLU(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PWLU":
         """Follow every move and cast but those to a lower precision."""
-
-        def keep_precision(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
-
+        fn = at_least_single(fn)
         if self.statistics is not None:
-            self.statistics.apply(keep_precision)
-        return super()._apply(keep_precision, recurse)
+            self.statistics.apply(fn)
+        return super()._apply(fn, recurse)
 
 
 class _FrozenReLU(torch.autograd.Function):

@@ -47,7 +47,7 @@ def pwlu(
         ValueError: an argument has a wrong dtype, shape or device; the message names it.
         RuntimeError: no kernels were built for the device of x; the message holds the build command.
     """
-    if _is_transformed():
+    if is_transformed():
         return pwlu_reference(x, left, right, points, left_slope, right_slope, channel_dim=channel_dim)
     if not x.is_cpu:
         check_device(x.device)
@@ -57,7 +57,7 @@ def pwlu(
     return _EagerPWLU.apply(*arguments) if torch.is_grad_enabled() else _below_autograd(FORWARD, arguments)
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Whether torch.func or forward-mode differentiation is at work.
 
     An operator of ours has no rule for them; without one, torch drops the tangents in silence.
@@ -155,7 +155,7 @@ class _Autograd(torch.library.Library):
         """As the base class's, which register_autograd calls."""
 
         def kernel(keyset: Any, *arguments: Any) -> Any:
-            return self._formula(*arguments) if _is_transformed() else fn(keyset, *arguments)
+            return self._formula(*arguments) if is_transformed() else fn(keyset, *arguments)
 
         super().impl(op_name, kernel, *args, **options)
 
@@ -183,7 +183,7 @@ class _EagerPWLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled() or _is_transformed():  # a second derivative or a tangent is wanted
+        if torch.is_grad_enabled() or is_transformed():  # a second derivative or a tangent is wanted
             return _backward(ctx, grad)
         return (*_below_autograd(BACKWARD, (grad, *ctx.saved_tensors, ctx.channel_dim)), None)
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .arguments import broadcast_shape, check_arguments, column_entries
+
 
 def pwlu_reference(
     x: Tensor,
@@ -36,14 +38,13 @@ def pwlu_reference(
     Raises:
         ValueError: an argument has a wrong dtype, shape or device; the message names it.
     """
-    _check(x, left, right, points, left_slope, right_slope, channel_dim)
+    vectors = {"left": left, "right": right, "left_slope": left_slope, "right_slope": right_slope}
+    check_arguments(x, {"points": points}, vectors, channel_dim, more_columns=1)
     num_intervals = points.shape[1] - 1
     input_dtype, x = x.dtype, x.to(points.dtype)
 
     # One function per channel: parameters become (G, 1, 1, ...) to broadcast along channel_dim.
-    shape = [1] * x.dim()
-    if points.shape[0] > 1:
-        shape[channel_dim] = points.shape[0]
+    shape = broadcast_shape(x, points.shape[0], channel_dim)
     left, right, left_slope, right_slope = (p.reshape(shape) for p in (left, right, left_slope, right_slope))
 
     interval = (right - left) / num_intervals  # d
@@ -79,45 +80,5 @@ def _tail(distance: Tensor, slope: Tensor) -> Tensor:
 
 def _look_up(points: Tensor, index: Tensor, shape: list[int]) -> tuple[Tensor, Tensor]:
     """The points at both ends of every element's interval, each with the shape of `index`."""
-    groups, num_points = points.shape
-    row = torch.arange(groups, device=points.device).reshape(shape) * num_points
     flat = points.reshape(-1)
-    return flat[row + index], flat[row + index + 1]
-
-
-def _check(
-    x: Tensor,
-    left: Tensor,
-    right: Tensor,
-    points: Tensor,
-    left_slope: Tensor,
-    right_slope: Tensor,
-    channel_dim: int,
-) -> None:
-    if x.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
-        raise ValueError(f"pwlu: `x` must be float64, float32, float16 or bfloat16, but is {x.dtype}.")
-    if points.dim() != 2 or points.shape[0] < 1 or points.shape[1] < 2:
-        raise ValueError(
-            "pwlu: `points` must have shape (G, num_intervals + 1) with G >= 1 and num_intervals >= 1, "
-            f"but has shape {tuple(points.shape)}."
-        )
-    groups = points.shape[0]
-    expected = torch.float64 if x.dtype == torch.float64 else torch.float32
-    named = dict(left=left, right=right, points=points, left_slope=left_slope, right_slope=right_slope)
-    for name, parameter in named.items():
-        if parameter.dtype != expected:
-            raise ValueError(
-                f"pwlu: `{name}` must be {expected} for a {x.dtype} x, but is {parameter.dtype}."
-            )
-        if parameter.device != x.device:
-            raise ValueError(f"pwlu: `{name}` is on {parameter.device}, but x is on {x.device}.")
-        if name != "points" and parameter.shape != (groups,):
-            raise ValueError(f"pwlu: `{name}` must have shape ({groups},), but has {tuple(parameter.shape)}.")
-    if groups > 1:
-        if not -x.dim() <= channel_dim < x.dim():
-            raise ValueError(f"pwlu: `channel_dim` is {channel_dim}, but x has shape {tuple(x.shape)}.")
-        if x.shape[channel_dim] != groups:
-            raise ValueError(
-                f"pwlu: x of shape {tuple(x.shape)} has {x.shape[channel_dim]} channels in dimension "
-                f"{channel_dim}, but the parameters are for {groups}. Expected 1 or {x.shape[channel_dim]}."
-            )
+    return flat[column_entries(points, 0, shape) + index], flat[column_entries(points, 1, shape) + index]

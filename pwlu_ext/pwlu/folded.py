@@ -1,0 +1,126 @@
+"""PWLU in its inference form (section 4.3): one table look-up and one multiply-add."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
+
+from .arguments import broadcast_shape, check_arguments, column_entries
+from .ops import is_transformed
+from .precision import at_least_single
+
+
+def folded_reference(
+    x: Tensor, left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, *, channel_dim: int = 1
+) -> Tensor:
+    """Compute y = x * S[i] + O[i] with i = clip(floor((x - left) / interval), -1, N), as in section 4.3.
+
+    Plain tensor operations only, which torch.export, the compilers and ONNX know. i = -1 is the first column
+    of the tables. Differentiable with respect to x, slopes and offsets.
+
+    Args:
+        x: input of shape (N, C, *), float64, float32, float16 or bfloat16. A NaN gives NaN; an infinity
+            follows its tail, and gives the tail's offset where that is flat.
+        left: where i passes from -1 to 0, shape (G,), float32 (float64 if x is). G is 1 or C.
+        interval: the width of an interval, shape (G,); not 0. A negative one counts the intervals from
+            `left` towards smaller x.
+        slopes: S, shape (G, num_intervals + 2).
+        offsets: O, the same shape.
+        channel_dim: the dimension of x that holds the channels; ignored if G is 1.
+
+    Returns:
+        y with the shape and dtype of x. Arithmetic is float32, or float64 for a float64 x.
+
+    Raises:
+        ValueError: an argument has a wrong dtype, shape or device; the message names it.
+    """
+    tables, vectors = {"slopes": slopes, "offsets": offsets}, {"left": left, "interval": interval}
+    check_arguments(x, tables, vectors, channel_dim, more_columns=2)
+    num_intervals = slopes.shape[1] - 2
+    input_dtype, x = x.dtype, x.to(slopes.dtype)
+    shape = broadcast_shape(x, slopes.shape[0], channel_dim)
+    position = ((x - left.reshape(shape)) / interval.reshape(shape)).floor()
+    # No index is made from a NaN: it is whatever the hardware says. The right tail passes the NaN on.
+    index = torch.where(position.isnan(), num_intervals, position.clamp(-1, num_intervals)).long()
+    entry = column_entries(slopes, 1, shape) + index
+    slope, offset = slopes.reshape(-1)[entry], offsets.reshape(-1)[entry]
+    x = torch.where(x.isinf() & (slope == 0), 0, x)  # 0 * inf would be NaN
+    return (x * slope + offset).to(input_dtype)
+
+
+def folded(
+    x: Tensor, left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, *, channel_dim: int = 1
+) -> Tensor:
+    """Compute :func:`folded_reference` by the compiled operator where that serves.
+
+    That is on a CPU, when x needs no gradient. Exported programs hold the plain operations, which need no
+    library of ours; on a GPU torch.compile makes one kernel of them.
+    """
+    needs_gradient = torch.is_grad_enabled() and x.requires_grad
+    if not x.is_cpu or needs_gradient or is_transformed() or torch.compiler.is_exporting():
+        return folded_reference(x, left, interval, slopes, offsets, channel_dim=channel_dim)
+    return torch.ops.pwlu.folded.default(x, left, interval, slopes, offsets, channel_dim)
+
+
+torch.fx.wrap("folded")  # symbolic_trace takes the call as it is: what decides inside it is not known yet
+
+
+@torch.library.register_fake("pwlu::folded")
+def _folded_fake(x: Tensor, *tables_and_channel_dim: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+@register_flop_formula(torch.ops.pwlu.folded)
+def _folded_flops(x_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Per element: position (subtract, divide), value (multiply, add)."""
+    return 4 * torch.Size(x_shape).numel()
+
+
+class FoldedPWLU(nn.Module):
+    """A PWLU for inference, made by :func:`pwlu.fold`: :func:`folded` with tables as buffers.
+
+    Rounding: x * S + O cancels where the PWLU that it was made from interpolates between its points. The
+    results differ by up to 4 eps * ((|x| + |left|) * max|S| + max|O|) of the channel, eps = 1.2e-7 (2.2e-16
+    for float64); S is large where a narrow interval is steep.
+
+    The buffers stay float32 under ``.half()`` and ``.bfloat16()``; inputs may be float16 or bfloat16.
+
+    Args:
+        left, interval: shape (G,), float32 or float64; G is 1 or the number of channels.
+        slopes, offsets: S and O, shape (G, num_intervals + 2).
+        channel_dim: the dimension of the input that holds the channels; ignored if G is 1.
+
+    Shape:
+        input (N, C, *), output the same.
+    """
+
+    left: Tensor
+    interval: Tensor
+    slopes: Tensor
+    offsets: Tensor
+
+    def __init__(
+        self, left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, channel_dim: int = 1
+    ) -> None:
+        super().__init__()
+        self.channel_dim = channel_dim
+        self.register_buffer("left", left)
+        self.register_buffer("interval", interval)
+        self.register_buffer("slopes", slopes)
+        self.register_buffer("offsets", offsets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function."""
+        return folded(x, self.left, self.interval, self.slopes, self.offsets, channel_dim=self.channel_dim)
+
+    def extra_repr(self) -> str:
+        """Sizes, as :class:`pwlu.PWLU` has them."""
+        num_parameters, columns = self.slopes.shape
+        return f"{num_parameters}, num_intervals={columns - 2}, channel_dim={self.channel_dim}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FoldedPWLU":
+        """Follow every move and cast but those to a lower precision."""
+        return super()._apply(at_least_single(fn), recurse)

@@ -1,0 +1,97 @@
+"""The numbers of the inference form (section 4.3), computed in float64 from a PWLU's parameters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .folded import FoldedPWLU
+from .module import PWLU
+
+
+class _Pieces(NamedTuple):
+    """A function as :func:`pwlu.folded.folded_reference` takes it, in float64 on the CPU."""
+
+    left: Tensor
+    interval: Tensor
+    slopes: Tensor
+    offsets: Tensor
+
+
+def fold_pwlu(module: PWLU, norm: _BatchNorm | None = None) -> FoldedPWLU:
+    """Return the inference form of `module`, or of `module` after an eval-mode `norm`.
+
+    Raises:
+        ValueError: a number is not finite, or too large for the parameters' dtype.
+    """
+    dtype, device = module.points.dtype, module.points.device
+    pieces = _pieces(module)
+    if norm is not None:
+        pieces = _after_affine(pieces, *_affine(norm), dtype)
+    left, interval, slopes, offsets = (piece.to(device, dtype) for piece in pieces)
+    if not all(t.isfinite().all() for t in (left, interval, slopes, offsets)) or not interval.all():
+        raise ValueError(
+            f"its parameters, or an absorbed BatchNorm's, are not finite or too large for tables in {dtype}"
+        )
+    channel_dim = module.channel_dim if norm is None else 1
+    return FoldedPWLU(left, interval, slopes, offsets, channel_dim=channel_dim)
+
+
+@torch.no_grad()
+def _pieces(module: PWLU) -> _Pieces:
+    """Section 4.3; a column of the tables is a line through a known point (anchor), of a known slope."""
+    is_open = _is_open((module.right - module.left) / module.num_intervals).cpu()[:, None]
+    left, right, points, left_slope, right_slope = (
+        parameter.detach().to("cpu", torch.float64).reshape(module.num_parameters, -1)
+        for parameter in (module.left, module.right, module.points, module.left_slope, module.right_slope)
+    )
+    interval = torch.where(is_open, (right - left) / module.num_intervals, 1)
+    knots = left + torch.arange(module.num_intervals) * interval
+    # A function that is not open has its right tail in every column but the first.
+    slopes = torch.where(is_open, points.diff() / interval, right_slope)
+    slopes = torch.cat([left_slope, slopes, right_slope], 1)
+    anchor_x = torch.cat([left, torch.where(is_open, knots, right), right], 1)
+    anchor_y = torch.cat(
+        [points[:, :1], torch.where(is_open, points[:, :-1], points[:, -1:]), points[:, -1:]], 1
+    )
+    return _Pieces(left[:, 0], interval[:, 0], slopes, anchor_y - anchor_x * slopes)
+
+
+def _is_open(interval: Tensor) -> Tensor:
+    """Where there is an inside, as :func:`pwlu.pwlu_reference` decides it."""
+    return (interval > 0) & interval.isfinite() & interval.reciprocal().isfinite()
+
+
+@torch.no_grad()
+def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """a and b of the a * x + b that `norm` is in eval mode, shape (C,)."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    mean, variance = (t.to("cpu", torch.float64) for t in (norm.running_mean, norm.running_var))
+    scale = (variance + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.to("cpu", torch.float64)
+    shift = -mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.to("cpu", torch.float64)
+
+
+def _after_affine(pieces: _Pieces, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> _Pieces:
+    """x -> f(scale * x + shift), per channel; a negative scale gives a negative interval."""
+    num_intervals = pieces.slopes.shape[1] - 2
+    left, interval = (pieces.left - shift) / scale, pieces.interval / scale
+    slopes, offsets = (table.expand(len(scale), -1) for table in (pieces.slopes, pieces.offsets))
+    # Where the scale is 0, or so small that `dtype` cannot hold the boundaries, only one column is ever used:
+    # the one of f(shift).
+    is_constant = ~(left.to(dtype).isfinite() & interval.to(dtype).isfinite())
+    position = ((shift - pieces.left) / pieces.interval).nan_to_num(0)  # a NaN stays in the other numbers
+    column = 1 + position.floor().clamp(-1, num_intervals)
+    column = torch.where(is_constant[:, None], column[:, None], torch.arange(num_intervals + 2)).long()
+    slopes, offsets = slopes.gather(1, column), offsets.gather(1, column)
+    return _Pieces(
+        torch.where(is_constant, 0, left),
+        torch.where(is_constant, 1, interval),
+        slopes * scale[:, None],
+        slopes * shift[:, None] + offsets,
+    )

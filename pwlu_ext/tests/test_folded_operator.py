@@ -1,0 +1,109 @@
+"""The compiled operator of the inference form computes what its plain form does."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pwlu import FoldedPWLU
+from pwlu.folded import folded, folded_reference
+
+SHAPES = [
+    ((2, 5, 7, 9), 1),
+    ((3, 17, 5), 1),
+    ((4, 6, 33), -1),
+    ((40, 70, 3, 3), 1),
+    ((6, 5), 1),
+    ((0, 4, 2), 1),
+]
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+OPERATOR = torch.ops.pwlu.folded.default
+
+
+def tables(groups: int, num_intervals: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """left, interval (of both signs), slopes (some flat) and offsets."""
+    generator = torch.Generator().manual_seed(num_intervals)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=wide)
+
+    interval = (normal(groups).abs() + 0.1) * 4 / num_intervals
+    interval[::2] *= -1
+    slopes = normal(groups, num_intervals + 2)
+    slopes[:, 0] = 0
+    return normal(groups) - 2, interval, slopes, normal(groups, num_intervals + 2)
+
+
+def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Normal numbers, and those that need care."""
+    x = 4 * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -2.0], dtype=torch.float64)
+    x.view(-1)[: min(5, x.numel())] = special[: x.numel()]
+    return x.to(dtype)
+
+
+def layouts(x: Tensor) -> list[Tensor]:
+    """The same numbers in several orders of memory, one of them with gaps."""
+    gaps = torch.stack([x, x], -1)[..., 0]
+    last = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    return [x, gaps, last]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("num_intervals", [1, 6, 7, 14, 15, 30, 31, 40])
+def test_equals_the_plain_form(dtype: torch.dtype, num_intervals: int) -> None:
+    for shape, channel_dim in SHAPES:
+        for groups in {1, shape[channel_dim]}:
+            arguments = tables(groups, num_intervals, dtype)
+            for x in layouts(inputs(shape, dtype)):
+                y = OPERATOR(x, *arguments, channel_dim)
+                expected = folded_reference(x, *arguments, channel_dim=channel_dim)
+                torch.testing.assert_close(
+                    y, expected, rtol=TOLERANCE[dtype], atol=10 * TOLERANCE[dtype], equal_nan=True
+                )
+                assert y.stride() == torch.empty_like(x).stride()
+
+
+def test_module_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In eager mode and under torch.compile; not where a gradient is needed or an exporter looks."""
+    module, x = FoldedPWLU(*tables(3, 4, torch.float32)), torch.randn(2, 3, 5)
+    with FlopCounterMode(display=False) as counter:
+        y = module(x)
+    assert counter.get_total_flops() == 4 * x.numel()
+    assert torch.equal(torch.compile(module, fullgraph=True, backend="aot_eager")(x), y)
+    leaf = x.clone().requires_grad_()
+    module(leaf).sum().backward()
+    assert leaf.grad is not None and leaf.grad.any()
+    program = torch.export.export(module, (x,))
+    assert OPERATOR not in [node.target for node in program.graph.nodes]
+    torch.testing.assert_close(program.module()(x), y)
+    assert [n.target for n in torch.fx.symbolic_trace(module).graph.nodes].count(folded) == 1
+
+
+def test_opcheck() -> None:
+    x = torch.randn(2, 3, 5)
+    for groups in (1, 3):
+        torch.library.opcheck(OPERATOR, (x, *tables(groups, 4, torch.float32), 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: torch.zeros(2, 3, 5, dtype=torch.int32)}, "`x` must be float64"),
+        ({1: torch.zeros(4)}, r"`left` must have shape \(3,\).*`slopes`"),
+        ({2: torch.zeros(3, dtype=torch.float64)}, "`interval` must be float32"),
+        ({3: torch.zeros(3, 2)}, r"`slopes` must have shape \(G, num_intervals \+ 2\)"),
+        ({4: torch.zeros(3, 7)}, r"`offsets` must have the shape \(3, 6\) of `slopes`"),
+        ({5: 2}, "has 5 channels in dimension 2, but the parameters are for 3"),
+        ({5: 3}, "`channel_dim` is 3, but x has 3 dimensions"),
+    ],
+)
+def test_wrong_arguments(change: dict[int, object], message: str) -> None:
+    arguments = [torch.zeros(2, 3, 5), *tables(3, 4, torch.float32), 1]
+    for position, value in change.items():
+        arguments[position] = value
+    with pytest.raises(ValueError, match=message):
+        OPERATOR(*arguments)

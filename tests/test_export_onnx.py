@@ -1,0 +1,59 @@
+"""A folded model leaves PyTorch: ONNX with standard operators only, checked with onnxruntime."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pwlu
+from tests.bent_classifiers import CLASSIFIERS, bent_classifier, photographs
+
+
+def exported(model: nn.Module, example: Tensor, path: Path) -> onnxruntime.InferenceSession:
+    """Export with a free batch size; refuse operators that are not ONNX's own."""
+    free_batch = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=free_batch, verbose=False)
+    program.save(path)
+    stored = onnx.load(path)
+    onnx.checker.check_model(stored)
+    used = {node.domain for node in stored.graph.node} | {opset.domain for opset in stored.opset_import}
+    assert used <= {"", "ai.onnx"} and not stored.functions
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run(session: onnxruntime.InferenceSession, x: Tensor) -> Tensor:
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    return torch.from_numpy(np.asarray(y))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_onnxruntime_computes_what_was_trained(name: str, tmp_path: Path) -> None:
+    model, images = bent_classifier(name), photographs("val", 12)
+    folded = pwlu.fold(model, absorb_batch_norm=True, input_size=images.shape[1:])
+    session = exported(folded, images[:2], tmp_path / "model.onnx")
+    with torch.no_grad():
+        expected = model(images)
+    for batch in (slice(0, 12), slice(3, 4), slice(5, 10)):
+        actual = run(session, images[batch])
+        torch.testing.assert_close(actual, expected[batch], rtol=0, atol=1e-4)
+        assert torch.equal(actual.argmax(1), expected[batch].argmax(1))
+
+
+def test_edge_cases(tmp_path: Path) -> None:
+    """NaN, infinities on steep and flat tails, and a function whose boundaries have crossed."""
+    module = pwlu.PWLU(3, num_intervals=4)
+    with torch.no_grad():
+        module.left_slope[1], module.right_slope[0] = 0.5, 0
+        module.right[2] = -4.0
+    folded = pwlu.fold(module)
+    session = exported(folded, torch.zeros(2, 3), tmp_path / "module.onnx")
+    values = [math.nan, math.inf, -math.inf, -3.0, -3.5, -0.0, 1.7, 3.0, 1e38]
+    x = torch.tensor(values)[:, None].expand(-1, 3).contiguous()
+    torch.testing.assert_close(run(session, x), folded(x), rtol=1e-6, atol=1e-6, equal_nan=True)
