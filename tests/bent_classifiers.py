@@ -44,8 +44,8 @@ def _from_archive(path: Path, split: str, count: int) -> list[Image.Image]:
 def bent_classifier(name: str) -> nn.Module:
     """Return the network `name` for 10 classes, in eval mode, moved away from its start.
 
-    Its PWLUs are no ReLUs and its BatchNorms have scales of either sign and the statistics of photographs.
-    Its logits for these have a mean of 0 and a standard deviation of 0.5, so that they tell photographs apart.
+    Its PWLUs are no ReLUs and its BatchNorms have scales of either sign and the statistics of photographs;
+    its logits tell these apart: they have a mean of 0 and a standard deviation of 0.5.
     """
     torch.manual_seed(1)
     images = photographs("train", 32)

@@ -17,7 +17,8 @@ from tests.bent_classifiers import CLASSIFIERS, bent_classifier, photographs
 def exported(model: nn.Module, example: Tensor, path: Path) -> onnxruntime.InferenceSession:
     """Export with a free batch size; refuse operators that are not ONNX's own."""
     free_batch = ({0: torch.export.Dim.DYNAMIC},)
-    program = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=free_batch, verbose=False)
+    with torch.no_grad():
+        program = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=free_batch, verbose=False)
     program.save(path)
     stored = onnx.load(path)
     onnx.checker.check_model(stored)
