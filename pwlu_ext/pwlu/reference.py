@@ -48,7 +48,7 @@ def pwlu_reference(
     left, right, left_slope, right_slope = (p.reshape(shape) for p in (left, right, left_slope, right_slope))
 
     interval = (right - left) / num_intervals  # d
-    is_open = (interval > 0) & interval.isfinite() & interval.reciprocal().isfinite()
+    is_open = has_inside(interval)
     below = x < left
     inside = ~below & (x < right) & is_open  # a NaN is neither, and takes the right tail
 
@@ -62,6 +62,11 @@ def pwlu_reference(
     y_below = _tail(torch.where(below, x - left, 0), left_slope) + points[:, 0].reshape(shape)
     y_above = _tail(torch.where(below | inside, 0, x - right), right_slope) + points[:, -1].reshape(shape)
     return torch.where(below, y_below, torch.where(inside, y_inside, y_above)).to(input_dtype)
+
+
+def has_inside(interval: Tensor) -> Tensor:
+    """Where an interval of width d can be divided by; elsewhere a function consists of its tails alone."""
+    return (interval > 0) & interval.isfinite() & interval.reciprocal().isfinite()
 
 
 def _tail(distance: Tensor, slope: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .folded import FoldedPWLU
 from .module import PWLU
+from .reference import has_inside
 
 
 class _Pieces(NamedTuple):
@@ -43,7 +44,7 @@ def fold_pwlu(module: PWLU, norm: _BatchNorm | None = None) -> FoldedPWLU:
 @torch.no_grad()
 def _pieces(module: PWLU) -> _Pieces:
     """Section 4.3; a column of the tables is a line through a known point (anchor), of a known slope."""
-    is_open = _is_open((module.right - module.left) / module.num_intervals).cpu()[:, None]
+    is_open = has_inside((module.right - module.left) / module.num_intervals).cpu()[:, None]
     left, right, points, left_slope, right_slope = (
         parameter.detach().to("cpu", torch.float64).reshape(module.num_parameters, -1)
         for parameter in (module.left, module.right, module.points, module.left_slope, module.right_slope)
@@ -58,11 +59,6 @@ def _pieces(module: PWLU) -> _Pieces:
         [points[:, :1], torch.where(is_open, points[:, :-1], points[:, -1:]), points[:, -1:]], 1
     )
     return _Pieces(left[:, 0], interval[:, 0], slopes, anchor_y - anchor_x * slopes)
-
-
-def _is_open(interval: Tensor) -> Tensor:
-    """Where there is an inside, as :func:`pwlu.pwlu_reference` decides it."""
-    return (interval > 0) & interval.isfinite() & interval.reciprocal().isfinite()
 
 
 @torch.no_grad()
