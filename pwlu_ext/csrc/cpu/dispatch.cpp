@@ -8,30 +8,20 @@
 namespace pwlu::cpu {
 namespace {
 
-bool has_avx512() {
 #if defined(__x86_64__)
+bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#else
-  return false;
-#endif
 }
 
 bool has_avx512_bf16() {
-#if defined(__x86_64__)
   return has_avx512() && __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
 }
 
 bool has_avx2() {
-#if defined(__x86_64__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");  // every such processor has f16c
-#else
-  return false;
-#endif
 }
+#endif
 
 struct Candidate {
   bool here;
