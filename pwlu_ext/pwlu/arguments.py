@@ -35,10 +35,11 @@ def check_arguments(
                 f"pwlu: `{name}` must have shape (G, num_intervals + {more_columns}) with G >= 1 and "
                 f"num_intervals >= 1, but has shape {tuple(table.shape)}."
             )
-        _check_parameter(name, table, x, tuple(shape))
     groups = shape[0]
     for name, vector in vectors.items():
         _check_parameter(name, vector, x, (groups,))
+    for name, table in tables.items():
+        _check_parameter(name, table, x, tuple(shape))
     if groups == 1:
         return
     if not -x.dim() <= channel_dim < x.dim():

@@ -180,12 +180,10 @@ def _function_site(use: FunctionalUse) -> Site:
     times = f" {len(use.calls)} times" if len(use.calls) > 1 else ""
     how = "called as a function" if use.function.startswith("F.") else "written out"
     what = "there is no module to replace"
-    if use.name and not (
-        use.module._modules or use.module._parameters
-    ):  # perhaps another package's activation
-        what = (
-            f"if {type(use.module).__name__} is an activation, name it by is_activation to have it replaced"
-        )
+    is_plain = not (use.module._modules or use.module._parameters)
+    if use.name and is_plain:  # perhaps another package's activation
+        kind = type(use.module).__name__
+        what = f"if {kind} is an activation, name it by is_activation to have it replaced"
     return _site(use.name or "(model)", use.function, use.calls, False, f"{how}{times}: {what}")
 
 

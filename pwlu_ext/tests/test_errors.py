@@ -114,7 +114,7 @@ def test_device_of_a_parameter(operator: Operator, name: str) -> None:
 def test_device_of_x(operator: Operator) -> None:
     named = arguments()
     named["x"] = named["x"].to("meta")
-    assert_refused(operator, named, "meta", "cpu")  # which parameter is named first does not matter
+    assert_refused(operator, named, "`left`", "meta", "cpu")
 
 
 @pytest.mark.gpu
@@ -122,7 +122,7 @@ def test_device_of_x(operator: Operator) -> None:
 def test_two_devices(moved: str) -> None:
     named = arguments()
     named[moved] = named[moved].cuda()
-    assert_refused(pwlu, named, *([] if moved == "x" else [f"`{moved}`"]), "device")
+    assert_refused(pwlu, named, "`points`" if moved == "x" else f"`{moved}`", "device")
 
 
 def test_gradient_of_another_shape_or_dtype() -> None:

@@ -47,7 +47,7 @@ struct FoldedCurves {
 // `run` works on n elements of one channel, `rows` on `rows` rows of `count` <= kChannelBlock neighbouring
 // channels from `first` on, where consecutive rows are `stride` elements apart (channels_last). `sums` has
 // `run_replicas` tables of one channel for `run` (neighbouring elements add into different ones: they often
-// share a bin) and one table per channel for `rows`, their number rounded up to kWidestVector. `fold` adds
+// share a bin) and one table per channel for `rows`, their number rounded up to kWidestVector. `collect` adds
 // `tables` tables of `size` sums to `totals`, one table, and clears them.
 template <typename T, typename X>
 struct Kernels {
