@@ -26,6 +26,7 @@ CASES = (
     Case(dtype="bfloat16", memory_format="channels_last"),
 )
 INTERVALS = (4, 8, 12, 16, 24, 32)
+CHANNELS = (1, 4, 16, 64, 256, 1024)
 
 
 def measure_together(
@@ -69,6 +70,18 @@ def measure_intervals(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any
     return measure_together(((described(shape, c), only_pwlu(c, shape)) for c in cases), rounds)
 
 
+def measure_channels(most: int, rounds: int) -> list[dict[str, Any]]:
+    """PWLU with different numbers of functions on as many elements as SMALL has, on one thread and on all."""
+    batch, channels, height, width = SMALL
+    shapes = [(batch, count, channels * height * width // count, 1) for count in CHANNELS]
+    rows = []
+    for threads in sorted({1, most}):
+        torch.set_num_threads(threads)
+        groups = ((described(shape, Case()), only_pwlu(Case(), shape)) for shape in shapes)
+        rows += measure_together(groups, rounds)
+    return rows
+
+
 def measure_threads(shape: tuple[int, ...], most: int, rounds: int) -> list[dict[str, Any]]:
     """PWLU and its rivals on 1, 2, 4 ... threads."""
     rows = []
@@ -93,6 +106,7 @@ def main() -> None:
         "cases": measure_cases(LARGE, rounds) + measure_cases(SMALL, rounds),
         "single_call": measure_together([(described(TINY, Case()), single_calls(TINY))], rounds, repeats=20),
         "intervals": measure_intervals(SMALL, rounds),
+        "channels": measure_channels(arguments.threads, rounds),
         "threads": measure_threads(LARGE, arguments.threads, rounds),
     }
     settings = {"threads": arguments.threads, "rounds": rounds}

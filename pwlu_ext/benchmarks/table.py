@@ -56,6 +56,10 @@ def operator_table(record: dict[str, Any]) -> str:
         "",
         *intervals_table(sections["intervals"]),
         "",
+        "## Number of functions (8x256x28x28 elements divided among them, float32, contiguous)",
+        "",
+        *channels_table(sections["channels"]),
+        "",
         "## Threads (32x64x56x56, float32, contiguous)",
         "",
         *threads_table(sections["threads"]),
@@ -127,6 +131,18 @@ def intervals_table(rows: list[Row]) -> list[str]:
         [f"{call}, {layout}", *(f"{by_key[layout, count][call]:.3f}" for count in counts)]
         for layout in ("contiguous", "channels_last")
         for call in ("pwlu", "pwlu backward")
+    ]
+    return table(["ms", *map(str, counts)], body)
+
+
+def channels_table(rows: list[Row]) -> list[str]:
+    """Milliseconds by number of functions."""
+    counts = sorted({row["shape"][1] for row in rows})
+    by_key = {(row["threads"], row["shape"][1]): row["milliseconds"] for row in rows}
+    body = [
+        [f"{call}, {threads} threads", *(f"{by_key[threads, count][call]:.3f}" for count in counts)]
+        for call in ("pwlu", "pwlu backward")
+        for threads in sorted({row["threads"] for row in rows})
     ]
     return table(["ms", *map(str, counts)], body)
 
