@@ -21,6 +21,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 DEMO := digits_r18_pwlu
+DEMO_COCO := digits_mask_rcnn_pwlu
 # An environment with nothing but that torch, the wheel and pytest, for `make test-wheel`.
 OTHER := $(VENV)/torch-$(TORCH)
 
@@ -31,7 +32,7 @@ CPP_SOURCES = $(shell find pwlu_ext/csrc -name '*.h' -o -name '*.cuh' -o -name '
 SAY := "import pwlu, torch; print('pwlu on torch', torch.__version__, pwlu.build_info())"
 SHELL_SOURCES := $(wildcard scripts/*.sh scripts/*.sbatch) .ci/run
 
-.PHONY: help demo test test-wheel wheel lint format install clean FORCE
+.PHONY: help demo demo-coco test test-wheel wheel lint format install clean FORCE
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -42,6 +43,14 @@ demo: install ## train ResNet-18 with PWLU on handwritten digits through both ph
 	@printf '%-16s%s\n' "accuracy" "runs/$(DEMO)/metrics.jsonl" "learned curves" "runs/$(DEMO)/curves.png" \
 	    "TensorBoard" "$(BIN)/tensorboard --logdir runs/$(DEMO)/tensorboard" \
 	    "once more" "rm -r runs/$(DEMO) && make demo"
+
+demo-coco: install ## train Mask R-CNN with PWLU on handwritten digits on canvases through both phases (under 10 minutes)
+	OMP_NUM_THREADS=$(DEMO_THREADS) $(BIN)/torchrun --standalone --nproc-per-node=2 \
+	    train_coco.py --config configs/$(DEMO_COCO).yaml output=runs/$(DEMO_COCO)
+	@printf '%-16s%s\n' "accuracy" "runs/$(DEMO_COCO)/metrics.jsonl" \
+	    "boxes and masks" "runs/$(DEMO_COCO)/detections.png" "learned curves" "runs/$(DEMO_COCO)/curves.png" \
+	    "TensorBoard" "$(BIN)/tensorboard --logdir runs/$(DEMO_COCO)/tensorboard" \
+	    "once more" "rm -r runs/$(DEMO_COCO) && make demo-coco"
 
 test: install $(STAMPS)/dev ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)

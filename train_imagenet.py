@@ -7,7 +7,6 @@
 To resume a run, give the same command again.
 """
 
-import argparse
 import functools
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,23 +16,26 @@ from typing import NoReturn
 import torch
 from torch import nn
 
-from engine import distributed
 from engine.amp import Precision
 from engine.checkpoint import CheckpointError
 from engine.classification import Classification
+from engine.command_line import parse_arguments
 from engine.config import (
+    IMAGENET,
     ConfigError,
-    TrainConfig,
+    ImageNetConfig,
     config_hash,
     config_to_dict,
     experiment_values,
     load_config,
+    network_values,
 )
 from engine.data import build_data
 from engine.distributed import World
 from engine.launch import EXIT_STOPPED, launch
 from engine.loop import Plan, TrainingDiverged
 from engine.preemption import StopRequest
+from engine.program import run
 from engine.run import evaluate_checkpoint, is_finished, run_training
 from engine.run_folder import Identity, RunFolder
 from engine.schedule import one_cycle_cosine, whole_steps
@@ -44,39 +46,39 @@ from pwlu import ReplacementReport
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    arguments = parse_arguments(__doc__, argv)
+    config = load_config(arguments.config, arguments.overrides, IMAGENET)
+    return run(
+        config.runtime.device,
+        arguments.checkpoint,
+        train=functools.partial(train, config),
+        evaluate=functools.partial(evaluate, config),
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
-    parser.add_argument("--eval", metavar="CHECKPOINT", help="evaluate these weights instead of training")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the file's")
-    arguments = parser.parse_intermixed_args(argv)
-    config = load_config(arguments.config, arguments.overrides)
-    world = distributed.start(config.runtime.device)
-    with StopRequest() as stop:
-        if arguments.eval:
-            status = evaluate(config, world, stop, Path(arguments.eval))
-        else:
-            status = train(config, world, stop)
-    distributed.stop()
-    return status
 
 
-def train(config: TrainConfig, world: World, stop: StopRequest) -> int:
+def train(config: ImageNetConfig, world: World, stop: StopRequest) -> int:
     """Train in the run folder, from its last checkpoint if it has one."""
     folder, experiment = RunFolder(config.output), experiment_values(config)
     if is_finished(folder, experiment, world):
         return 0
     task, model, report = build(config, world)
     steps_per_epoch = task.data.steps_per_epoch(config.global_batch_size)
+    total_steps = config.epochs * steps_per_epoch
     options, schedule, runtime = map(asdict, (config.optimizer, config.schedule, config.runtime))
-    intervals = {key: value for key, value in runtime.items() if "_every_" in key}
+    intervals = {key: value for key, value in runtime.items() if key.endswith("_every_steps")}
     peak_lr, clip_grad_norm = options.pop("peak_lr"), options.pop("clip_grad_norm")
     options.pop("label_smoothing")  # the task has it
     finished = run_training(
         folder=folder,
         identity=Identity(config_to_dict(config), experiment, config_hash(config), task.facts()),
-        plan=Plan(config.epochs, steps_per_epoch, config.global_batch_size, **intervals),
+        plan=Plan(
+            total_steps,
+            steps_per_epoch,
+            config.global_batch_size,
+            **intervals,
+            eval_every_steps=config.runtime.eval_every_epochs * steps_per_epoch,
+            plot_every_steps=config.runtime.plot_every_epochs * steps_per_epoch,
+        ),
         task=task,
         state=new_state(
             model,
@@ -87,7 +89,7 @@ def train(config: TrainConfig, world: World, stop: StopRequest) -> int:
         ),
         learning_rate=functools.partial(
             one_cycle_cosine,
-            total_steps=config.epochs * steps_per_epoch,
+            total_steps=total_steps,
             warmup_steps=whole_steps(schedule.pop("warmup_epochs"), steps_per_epoch),
             peak_lr=peak_lr,
             **schedule,
@@ -101,15 +103,22 @@ def train(config: TrainConfig, world: World, stop: StopRequest) -> int:
     return 0 if finished else EXIT_STOPPED
 
 
-def evaluate(config: TrainConfig, world: World, stop: StopRequest, checkpoint: Path) -> int:
+def evaluate(config: ImageNetConfig, world: World, stop: StopRequest, checkpoint: Path) -> int:
     """Print the checkpoint's accuracy on the validation images as a line of JSON."""
     task, model, _ = build(config, world)
-    network = {k: v for k, v in experiment_values(config).items() if k.startswith(("model.", "activation."))}
-    result = evaluate_checkpoint(checkpoint, network=network, task=task, model=model, world=world, stop=stop)
+    result = evaluate_checkpoint(
+        checkpoint,
+        network=network_values(config),
+        task=task,
+        model=model,
+        world=world,
+        stop=stop,
+        folder=RunFolder(config.output),
+    )
     return 0 if result else EXIT_STOPPED
 
 
-def build(config: TrainConfig, world: World) -> tuple[Classification, nn.Module, ReplacementReport]:
+def build(config: ImageNetConfig, world: World) -> tuple[Classification, nn.Module, ReplacementReport]:
     """Open the images and build the network with its activations: the same on every process."""
     options = asdict(config.data)
     workers, size = options.pop("workers"), config.data.image_size_px

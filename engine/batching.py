@@ -1,5 +1,11 @@
 """How a global batch is cut into the micro-batches that one device sees at a time."""
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 def derive_accumulation(global_batch_size: int, world_size: int, device_batch_size: int) -> tuple[int, int]:
     """Return (micro_batch_size, accumulation_steps) so that a step sees global_batch_size images exactly.
@@ -19,6 +25,13 @@ def derive_accumulation(global_batch_size: int, world_size: int, device_batch_si
         raise ValueError(_unequal_shares(global_batch_size, world_size))
     micro_batch_size = max(size for size in range(1, min(device_batch_size, share) + 1) if share % size == 0)
     return micro_batch_size, share // micro_batch_size
+
+
+def in_steps(micro_batches: Iterable[T], accumulation: int) -> Iterator[list[T]]:
+    """Yield the micro-batches of one optimizer step after the other."""
+    remaining = iter(micro_batches)
+    while step := list(islice(remaining, accumulation)):
+        yield step
 
 
 def _unequal_shares(global_batch_size: int, world_size: int) -> str:

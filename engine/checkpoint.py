@@ -16,7 +16,7 @@ from torch import nn
 from engine.files import remove_temporary_files, write_atomically
 
 FORMAT = "pwlu-training-checkpoint"
-VERSION = 1
+VERSION = 2
 _TRAINING_ONLY = ("optimizer", "scaler", "losses")
 
 
@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedCheckpoint: the file is cut off or altered.
-        CheckpointError: there is no such file, or it is not a checkpoint of this project, or of a later
+        CheckpointError: there is no such file, or it is not a checkpoint of this project, or of another
         version.
     """
     try:
@@ -55,9 +55,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"a dict with {_some(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
         )
         raise CheckpointError(_foreign(path, f"it holds {found}"))
-    if content["version"] > VERSION:
+    if content["version"] != VERSION:
         raise CheckpointError(
-            f"{path}: written in checkpoint version {content['version']}; this program reads up to {VERSION}"
+            f"{path}: written in checkpoint version {content['version']}, but this program reads version "
+            f"{VERSION}; use the commit that manifest.json in the run's folder names"
         )
     return content
 

@@ -1,49 +1,27 @@
 """Image classification as a task for the training loop: its batches, its loss, its evaluation."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.amp import Precision
-from engine.batching import derive_accumulation
+from engine.accuracy import Batch, evaluate_classifier
 from engine.data import ImageData
-from engine.distributed import World
-from engine.evaluate import Batch, evaluate_classifier
+from engine.evaluation import Evaluation
+from engine.image_task import ImageTask
 
 
 @dataclass
-class Classification:
-    """What the loop needs to know about training a classifier on `data`.
-
-    One optimizer step takes `global_batch_size` images over all processes, each of which sees at most
-    `device_batch_size` at a time. `workers` is the number of loading processes per process.
-    """
+class Classification(ImageTask):
+    """What the loop needs to know about training a classifier on `data`."""
 
     data: ImageData
-    world: World
-    precision: Precision
-    global_batch_size: int
-    device_batch_size: int
-    workers: int
-    label_smoothing: float
+    label_smoothing: float = 0.0
     main_metric: str = "top1"
     _skipped: set[str] = field(default_factory=set)
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches per optimizer step and process."""
-        return self._cut[1]
-
-    @cached_property
-    def _cut(self) -> tuple[int, int]:
-        """Micro-batch size and accumulation; not needed, so not checked, for evaluation alone."""
-        return derive_accumulation(self.global_batch_size, self.world.size, self.device_batch_size)
 
     def facts(self) -> dict[str, int]:
         """Return what must not change about the data when a run is resumed."""
@@ -52,52 +30,30 @@ class Classification:
 
     def describe(self) -> str:
         """Return, in two lines, the images and how a global batch is cut."""
-        data, world = self.data, self.world
-        steps = data.steps_per_epoch(self.global_batch_size)
+        data = self.data
         return (
             f"{data.num_train} training and {data.num_val} validation images in {data.num_classes} classes\n"
-            f"{steps} steps per epoch, each of {self.global_batch_size} images: {world.size} x "
-            f"{world.device.type} x {self.accumulation} micro-batches x {self._cut[0]}"
+            + self.describe_cut()
         )
 
-    def batches(self, epoch: int, start_step: int) -> Iterator[list[Batch]]:
-        """Yield this process's micro-batches of each step of an epoch, from its step `start_step` on."""
-        loader = self.data.train_loader(
-            epoch=epoch,
-            start_step=start_step,
-            global_batch_size=self.global_batch_size,
-            micro_batch_size=self._cut[0],
-            rank=self.world.rank,
-            world_size=self.world.size,
-            workers=self.workers,
-        )
-        micro_batches = iter(loader)
-        while step := list(islice(micro_batches, self.accumulation)):
-            yield step
-            self._report_skipped(loader.skipped)
-
-    def loss(self, model: nn.Module, micro_batch: Batch) -> torch.Tensor:
+    def losses(self, model: nn.Module, micro_batch: Batch) -> dict[str, torch.Tensor]:
         """Return the mean cross entropy over one micro-batch, computed in float32."""
         images, labels = (part.to(self.world.device, non_blocking=True) for part in micro_batch)
         with self.precision.autocast():
             logits = model(images)
-        return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        entropy = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        return {"cross_entropy": entropy}
 
-    def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> dict[str, float] | None:
+    def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         """Evaluate on the validation images; None if any process was asked to stop."""
-        loader = self.data.val_loader(
-            batch_size=self.device_batch_size,
-            rank=self.world.rank,
-            world_size=self.world.size,
-            workers=self.workers,
-        )
+        loader = self.val_loader()
         metrics = evaluate_classifier(
             model, loader, world=self.world, precision=self.precision, should_stop=should_stop
         )
-        self._report_skipped(loader.skipped)
-        return metrics
+        self.report_skipped(loader.skipped)
+        return Evaluation(metrics) if metrics else None
 
-    def _report_skipped(self, sentences: list[str]) -> None:
+    def report_skipped(self, sentences: Iterable[str]) -> None:
         """Name each broken image once, whichever process met it."""
         for sentence in sorted(set(sentences) - self._skipped):
             self._skipped.add(sentence)

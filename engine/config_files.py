@@ -55,7 +55,7 @@ def read_file(path: Path, inherited_by: tuple[Path, ...] = ()) -> dict[str, Entr
     """Return the dotted keys of a YAML file over those of its `base:` files, the last base on top.
 
     `inherited_by` is the chain of files that led here. Raises ConfigError for a missing or unreadable file, a
-    cycle of bases, and anything but scalars in nested mappings.
+    cycle of bases, and anything but scalars and lists of scalars in nested mappings.
     """
     if path.resolve() in [parent.resolve() for parent in inherited_by]:
         chain = " -> ".join(str(step) for step in (*inherited_by, path))
@@ -104,8 +104,10 @@ def _flatten(mapping: Mapping[str, object], source: str, prefix: str = "") -> di
             entries |= _flatten(value, source, key + ".")
         elif isinstance(value, str):
             entries[key] = Entry(value, source)
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            entries[key] = Entry(f"[{', '.join(value)}]", source)
         else:
-            raise ConfigError(f"{source}: {key}: expected one value, got {value!r}")
+            raise ConfigError(f"{source}: {key}: expected a value or a list of values, got {value!r}")
     return entries
 
 

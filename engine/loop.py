@@ -1,12 +1,12 @@
 """The training loop: steps, evaluations, checkpoints and stops in an order that survives death at any point.
 
-Invariant: a checkpoint at step s precedes the evaluation at step s. A run that resumes at the end of an epoch
-therefore evaluates first, whether the old one did or not, and reaches the same results.
+Invariant: a checkpoint at step s precedes the evaluation at step s. A run that resumes where an evaluation is
+due therefore evaluates first, whether the old one did or not, and reaches the same results.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 from engine.checkpoint import CheckpointFolder
 from engine.distributed import World
 from engine.ema import Ema
+from engine.evaluation import Evaluation
 from engine.preemption import StopRequest
 from engine.progress import Stopwatch
 from engine.record import Record
@@ -36,10 +37,10 @@ class Task(Protocol):
     def batches(self, epoch: int, start_step: int) -> Iterator[Sequence[Any]]:
         """Yield this process's micro-batches of each step of an epoch, from `start_step` on."""
 
-    def loss(self, model: nn.Module, micro_batch: Any) -> torch.Tensor:
-        """Return the mean loss over a micro-batch."""
+    def losses(self, model: nn.Module, micro_batch: Any) -> dict[str, torch.Tensor]:
+        """Return the terms whose sum is the mean loss over a micro-batch, always the same ones."""
 
-    def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> dict[str, float] | None:
+    def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         """Return metrics, the same on all processes; None on all if one of them should stop."""
 
 
@@ -47,18 +48,25 @@ class Task(Protocol):
 class Plan:
     """How long the training is, and what is done how often."""
 
-    epochs: int
+    total_steps: int
     steps_per_epoch: int
     images_per_step: int
     log_every_steps: int
     checkpoint_every_steps: int
-    eval_every_epochs: int
-    plot_every_epochs: int
+    eval_every_steps: int
+    plot_every_steps: int
 
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole training."""
-        return self.epochs * self.steps_per_epoch
+    def is_evaluation(self, step: int) -> bool:
+        """Whether the weights after `step` steps are evaluated."""
+        return step == self.total_steps or step % self.eval_every_steps == 0
+
+    def is_plot(self, step: int) -> bool:
+        """Whether the curves are drawn as they are after `step` steps."""
+        return step == self.total_steps or step % self.plot_every_steps == 0
+
+    def is_pause(self, step: int) -> bool:
+        """Whether training stops for a moment after `step` steps: an epoch ends, or something is due."""
+        return step % self.steps_per_epoch == 0 or self.is_evaluation(step) or self.is_plot(step)
 
 
 class TrainingDiverged(RuntimeError):
@@ -67,18 +75,19 @@ class TrainingDiverged(RuntimeError):
 
 def evaluate_all(
     task: Task, model: nn.Module, ema: Ema | None, world: World, should_stop: Callable[[], bool]
-) -> dict[str, float] | None:
+) -> Evaluation | None:
     """Return the metrics of the weights and, prefixed `ema_`, those of the averaged weights if any."""
     world.share_buffers(model)
-    metrics = task.evaluate(model, should_stop)
-    if metrics is None or ema is None:
-        return metrics
+    evaluation = task.evaluate(model, should_stop)
+    if evaluation is None or ema is None:
+        return evaluation
     with ema.in_model():
         world.share_buffers(model)
         averaged = task.evaluate(model, should_stop)
     if averaged is None:
         return None
-    return metrics | {f"ema_{name}": value for name, value in averaged.items() if name != "images"}
+    more = {f"ema_{name}": value for name, value in averaged.metrics.items() if name != "images"}
+    return replace(evaluation, metrics={**evaluation.metrics, **more})
 
 
 @dataclass
@@ -101,7 +110,7 @@ class Loop:
     identity: Mapping[str, Any]
     listeners: Sequence[Callable[[Record], None]] = ()
     plot: Callable[[int], None] = lambda step: None
-    metrics: dict[str, float] = field(default_factory=dict, init=False)  # of the last evaluation
+    metrics: Mapping[str, float] = field(default_factory=dict, init=False)  # of the last evaluation
     _saved_step: int | None = field(default=None, init=False)
     _stopwatch: Stopwatch = field(default_factory=Stopwatch, init=False)
 
@@ -116,16 +125,15 @@ class Loop:
         else:
             self.plot(0)
         while True:
-            at_epoch_end = self.state.step > 0 and self.state.step % self.plan.steps_per_epoch == 0
-            if at_epoch_end and not self._finish_epoch():
+            if self.state.step > 0 and self.plan.is_pause(self.state.step) and not self._pause():
                 return False
             if self.state.step == self.plan.total_steps:
                 return True
-            if not self._train_epoch():
+            if not self._train_to_pause():
                 return False
 
-    def _train_epoch(self) -> bool:
-        """Train to the end of the epoch; return False if stopped before."""
+    def _train_to_pause(self) -> bool:
+        """Train to the next pause of the plan; return False if stopped before."""
         epoch, first_step = divmod(self.state.step, self.plan.steps_per_epoch)
         self._stopwatch.start()
         for micro_batches in self.task.batches(epoch, first_step):
@@ -135,7 +143,9 @@ class Loop:
                 self._stopwatch.start()
             if stop_requested:
                 return False
-        return True
+            if self.plan.is_pause(self.state.step):
+                return True
+        raise RuntimeError(f"no more batches in epoch {epoch}, at step {self.state.step}")
 
     def _step(self, micro_batches: Sequence[Any]) -> bool:
         """Take one step and record it; return True if any process was asked to stop."""
@@ -146,38 +156,36 @@ class Loop:
         if not math.isfinite(result.loss):
             raise TrainingDiverged(self._divergence(result.loss, lr))
         self._stopwatch.lap()
-        state.losses.add(result.loss)
-        if state.step % self.plan.log_every_steps == 0 or state.step % self.plan.steps_per_epoch == 0:
+        state.losses.add(result.losses)
+        if state.step % self.plan.log_every_steps == 0 or self.plan.is_evaluation(state.step):
             rate = self._stopwatch.steps_per_second() * self.plan.images_per_step
-            values = {"loss": state.losses.take(), "lr": lr, "images_per_second": rate}
+            values = state.losses.take() | {"lr": lr, "images_per_second": rate}
             self._tell("train", values | ({"phase": phase} if phase else {}))
         if result.realigned:
             self._tell("realign", {})
             self.plot(state.step)
         return result.stop_requested
 
-    def _finish_epoch(self) -> bool:
-        """Save, evaluate and draw what is due at the end of an epoch; return False if stopped meanwhile."""
-        state, plan = self.state, self.plan
-        if self._saved_step != state.step:
-            self._save()
-        epoch = state.step // plan.steps_per_epoch
-        last = epoch == plan.epochs
-        if last or epoch % plan.eval_every_epochs == 0:
-            metrics = evaluate_all(self.task, state.model, state.ema, self.world, self._should_stop)
-            if metrics is None:
+    def _pause(self) -> bool:
+        """Save, evaluate and draw what is due; return False if stopped meanwhile."""
+        state = self.state
+        if self.plan.is_evaluation(state.step):
+            if self._saved_step != state.step:
+                self._save()
+            evaluation = evaluate_all(self.task, state.model, state.ema, self.world, self._should_stop)
+            if evaluation is None:
                 return False
-            self._tell("eval", metrics)
-            self._keep_best(metrics)
-            self.metrics = metrics
-        if last or epoch % plan.plot_every_epochs == 0:
+            self._tell("eval", evaluation.metrics, evaluation)
+            self._keep_best(evaluation.metrics)
+            self.metrics = evaluation.metrics
+        if self.plan.is_plot(state.step):
             self.plot(state.step)
         return True
 
     def _should_stop(self) -> bool:
         return self.stop.requested
 
-    def _keep_best(self, metrics: dict[str, float]) -> None:
+    def _keep_best(self, metrics: Mapping[str, float]) -> None:
         name = self.task.main_metric if self.state.ema is None else f"ema_{self.task.main_metric}"
         if metrics[name] > self.state.best.get(name, -math.inf):
             self.state.best = {name: metrics[name], "step": self.state.step}
@@ -191,8 +199,11 @@ class Loop:
     def _content(self) -> dict[str, Any]:
         return {**self.identity, **self.state.state_dict()}
 
-    def _tell(self, kind: str, values: Mapping[str, float | int]) -> None:
-        record = Record(kind, self.state.step, round(self.state.step / self.plan.steps_per_epoch, 4), values)
+    def _tell(
+        self, kind: str, values: Mapping[str, float | int], evaluation: Evaluation | None = None
+    ) -> None:
+        step = self.state.step
+        record = Record(kind, step, round(step / self.plan.steps_per_epoch, 4), values, evaluation)
         for listener in self.listeners:
             listener(record)
 

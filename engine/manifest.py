@@ -1,9 +1,11 @@
 """Where a run came from: code, settings, machine and versions."""
 
+import importlib
 import importlib.metadata
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,16 @@ import torch
 import pwlu
 from engine.distributed import available_cores
 
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pwlu-cuda")
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pycocotools", "pwlu-cuda")
 
 
-def describe_start(*, step: int, world_size: int, device: torch.device) -> dict[str, Any]:
-    """Return what one start of a run (the first, or one that resumes at `step`) ran on, as plain values."""
+def describe_start(
+    *, step: int, world_size: int, device: torch.device, components: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what one start of a run (the first, or one that resumes at `step`) ran on, as plain values.
+
+    `components` are facts about what only this kind of run uses.
+    """
     return {
         "step": step,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -28,6 +35,7 @@ def describe_start(*, step: int, world_size: int, device: torch.device) -> dict[
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "pwlu": pwlu.build_info(),
+        **components,
     }
 
 
@@ -36,6 +44,15 @@ def describe_code(folder: Path) -> dict[str, Any]:
     commit = _git(folder, "rev-parse", "HEAD")
     status = _git(folder, "status", "--porcelain")
     return {"commit": commit or None, "uncommitted_changes": None if commit is None else bool(status)}
+
+
+def describe_package(name: str) -> dict[str, Any]:
+    """Return the name, version and, where it runs from a clone of its repository, commit of a package."""
+    package = importlib.import_module(name)
+    file = Path(package.__file__ or "")
+    is_clone = _git(file.parent, "ls-files", "--error-unmatch", file.name) is not None
+    code = describe_code(file.parent) if is_clone else {}
+    return {"name": name, "version": getattr(package, "__version__", None), **code}
 
 
 def describe_hardware(device: torch.device) -> dict[str, Any]:

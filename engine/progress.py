@@ -43,13 +43,13 @@ class Console:
     def __init__(
         self,
         *,
-        epochs: int,
+        steps_per_epoch: int,
         total_steps: int,
         resume_step: int,
         write: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._epochs = epochs
+        self._epochs = f"{round(total_steps / steps_per_epoch, 2):g}"
         self._total_steps = total_steps
         self._resume_step = resume_step
         self._write = write or say
@@ -67,7 +67,7 @@ class Console:
             self._write(f"{self._place(record)}  realignment: {meaning}")
 
     def _place(self, record: Record) -> str:
-        epoch_width, step_width = len(str(self._epochs)) + 2, len(str(self._total_steps))
+        epoch_width, step_width = len(self._epochs.split(".")[0]) + 2, len(str(self._total_steps))
         return (
             f"epoch {record.epoch:{epoch_width + 1}.2f}/{self._epochs}  "
             f"step {record.step:{step_width}d}/{self._total_steps}"
@@ -97,7 +97,7 @@ def metrics_line(metrics: Mapping[str, float | int]) -> str:
 
 
 def _metric(name: str, value: float | int) -> str:
-    if "top" in name:
+    if "top" in name or "_A" in name:  # COCO's AP and AR
         return f"{name} {value:.2f} %"
     return f"{name} {value}" if isinstance(value, int) else f"{name} {value:.4f}"
 

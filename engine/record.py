@@ -12,22 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from engine.files import write_text_atomically
+from engine.evaluation import Evaluation
+from engine.files import write_atomically, write_text_atomically
 
 
 @dataclass(frozen=True)
 class Record:
     """Something that happened after `step` optimizer steps, which is `epoch` epochs.
 
-    Kinds: `train` (values loss, lr, phase, images_per_second), `realign`, `eval` (the task's metrics).
+    Kinds: `train` (values loss, its terms if there are several, lr, phase, images_per_second), `realign`,
+    `eval` (the task's metrics, with all else that was found).
     """
 
     kind: str
     step: int
     epoch: float
     values: Mapping[str, float | int] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
 
 
 class JsonLines:
@@ -61,7 +65,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Writes the numbers of each record as scalars `<kind>/<value>`, and figures."""
+    """Writes the numbers of each record as scalars `<kind>/<value>`, and pictures."""
 
     def __init__(self, folder: Path, resume_step: int) -> None:
         self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
@@ -70,7 +74,9 @@ class TensorBoard:
         """Write one record."""
         for name, value in record.values.items():
             self.writer.add_scalar(f"{record.kind}/{name}", value, record.step)
-        if record.kind == "eval":
+        if record.evaluation:
+            for name, picture in record.evaluation.pictures.items():
+                self.add_picture(f"eval/{name}", picture, record.step)
             self.writer.flush()
 
     def add_picture(self, name: str, picture: np.ndarray, step: int) -> None:
@@ -81,6 +87,32 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is still in memory."""
         self.writer.close()
+
+
+class EvaluationFiles:
+    """Keeps what the last evaluation found beside its metrics: `<name>.png` and `<name>.json` in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, record: Record) -> None:
+        """Write the files of one record, if it has an evaluation."""
+        if record.evaluation:
+            self.write(record.evaluation)
+
+    def write(self, evaluation: Evaluation) -> None:
+        """Write the files of one evaluation."""
+        if evaluation.pictures or evaluation.results:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in evaluation.pictures.items():
+            write_picture(self._folder / f"{name}.png", picture)
+        for name, result in evaluation.results.items():
+            write_text_atomically(self._folder / f"{name}.json", json.dumps(result))
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a picture, uint8 (height, width, 3), as PNG."""
+    write_atomically(path, lambda file: Image.fromarray(picture).save(file, "PNG"))
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -1,15 +1,13 @@
-"""Who is told what happens in a run: console, JSON lines, TensorBoard, and the picture of the curves."""
+"""Who is told what happens in a run: console, JSON lines, TensorBoard, pictures and evaluation results."""
 
 from collections.abc import Callable
 
-from PIL import Image
 from torch import nn
 
 from engine.curves import draw_curves, render
-from engine.files import write_atomically
 from engine.loop import Plan
 from engine.progress import Console
-from engine.record import JsonLines, Record, TensorBoard
+from engine.record import EvaluationFiles, JsonLines, Record, TensorBoard, write_picture
 from engine.run_folder import RunFolder
 
 
@@ -31,18 +29,22 @@ class Reporting:
             json_lines = JsonLines(folder.metrics, resume_step)
             tensorboard = TensorBoard(folder.tensorboard, resume_step)
             self._writers = (json_lines, tensorboard)
-            console = Console(epochs=plan.epochs, total_steps=plan.total_steps, resume_step=resume_step)
-            self.listeners = [json_lines, tensorboard, console]
+            console = Console(
+                steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps, resume_step=resume_step
+            )
+            self.listeners = [json_lines, tensorboard, console, EvaluationFiles(folder.path)]
 
     def plot(self, step: int) -> None:
         """Draw the curves as they are after `step` steps, for TensorBoard and as the run's picture."""
         if self._writers is None:
             return
-        figure = draw_curves(self._model, f"PWLU after {step / self._steps_per_epoch:g} epochs, step {step}")
+        figure = draw_curves(
+            self._model, f"PWLU after {round(step / self._steps_per_epoch, 2):g} epochs, step {step}"
+        )
         if figure is not None:
             picture = render(figure)
             self._writers[1].add_picture("pwlu/curves", picture, step)
-            write_atomically(self._folder.curves, lambda file: Image.fromarray(picture).save(file, "PNG"))
+            write_picture(self._folder.curves, picture)
 
     def close(self) -> None:
         """Write what is still in memory."""

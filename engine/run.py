@@ -16,6 +16,7 @@ from engine.loop import Loop, Plan, Task, evaluate_all
 from engine.manifest import describe_start
 from engine.preemption import StopRequest
 from engine.progress import metrics_line, say
+from engine.record import EvaluationFiles
 from engine.reporting import Reporting
 from engine.run_folder import Identity, RunFolder
 from engine.train_step import TrainStep
@@ -47,19 +48,22 @@ def run_training(
     world: World,
     stop: StopRequest,
     announcement: str,
+    components: Mapping[str, Any] | None = None,
 ) -> bool:
     """Train from the folder's last checkpoint, if it has one, to the end (True) or to a signal (False).
 
-    `announcement` is printed when it is known that the folder is fit for the run.
+    `announcement` is printed when it is known that the folder is fit for the run. `components` goes into the
+    manifest: versions of what only this kind of run uses.
 
     Raises:
         CheckpointError: the folder belongs to another experiment, or its checkpoints are no good.
         TrainingDiverged: the loss became NaN or infinite.
     """
     resumed = _resume(folder, identity, state, world)
-    world.on_main(
-        lambda: folder.add_start(describe_start(step=state.step, world_size=world.size, device=world.device))
+    start = describe_start(
+        step=state.step, world_size=world.size, device=world.device, components=components or {}
     )
+    world.on_main(lambda: folder.add_start(start))
     reporting = Reporting(folder, state.model, plan, resume_step=state.step, active=world.is_main)
     loop = Loop(
         plan=plan,
@@ -68,7 +72,7 @@ def run_training(
         take_step=TrainStep(
             state,
             world,
-            compute_loss=task.loss,
+            compute_losses=task.losses,
             accumulation=task.accumulation,
             clip_grad_norm=clip_grad_norm,
             seed=seed,
@@ -91,12 +95,20 @@ def run_training(
 
 
 def evaluate_checkpoint(
-    path: Path, *, network: Mapping[str, Any], task: Task, model: nn.Module, world: World, stop: StopRequest
+    path: Path,
+    *,
+    network: Mapping[str, Any],
+    task: Task,
+    model: nn.Module,
+    world: World,
+    stop: StopRequest,
+    folder: RunFolder,
 ) -> dict[str, Any] | None:
     """Evaluate a checkpoint's weights, and its averaged ones if any, and print a line of JSON.
 
-    `network` are the settings of the experiment that the checkpoint must share, by key. Returns what is
-    printed, or None if a signal asked for a stop.
+    `network` are the settings of the experiment that the checkpoint must share, by key. Pictures and results
+    that the evaluation has go to the run folder's place for this checkpoint. Returns what is printed, or None
+    if a signal asked for a stop.
 
     Raises:
         CheckpointError: the file cannot be read, is no checkpoint, or is one of another network.
@@ -108,10 +120,12 @@ def evaluate_checkpoint(
     if checkpoint["ema"] is not None:
         ema = Ema(model, decay=0.0)
         ema.load_state_dict(checkpoint["ema"])
-    metrics = evaluate_all(task, model, ema, world, lambda: stop.requested)
-    if metrics is None:
+    evaluation = evaluate_all(task, model, ema, world, lambda: stop.requested)
+    if evaluation is None:
         return None
-    result = {"checkpoint": str(path), "step": checkpoint["step"], **metrics}
+    result = {"checkpoint": str(path), "step": checkpoint["step"], **evaluation.metrics}
+    files = EvaluationFiles(folder.evaluation_of(path))
+    world.on_main(lambda: files.write(evaluation))
     if world.is_main:
         say(json.dumps(result))
     return result

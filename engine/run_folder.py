@@ -44,6 +44,10 @@ class RunFolder:
         self._finished = self.path / "FINISHED"
         self._requeue = self.path / "REQUEUE"
 
+    def evaluation_of(self, checkpoint: Path) -> Path:
+        """Return the folder for what an evaluation of a checkpoint finds."""
+        return self.path / f"evaluation_of_{checkpoint.stem}"
+
     def open(self, identity: Identity, warn: Callable[[str], None]) -> dict[str, Any] | None:
         """Make the folder ready for a start; return the checkpoint to go on from, or None at the beginning.
 

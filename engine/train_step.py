@@ -31,20 +31,26 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 class StepResult:
     """What one step found out; the same on every process.
 
-    `loss` is the mean over the global batch. If it is not finite the step changed nothing. `stop_requested`
-    says that at least one process was asked to stop; `realigned` that phase II begins with the next step.
+    `losses` are the terms of the loss, each the mean over the global batch. If their sum is not finite the
+    step changed nothing. `stop_requested` says that at least one process was asked to stop; `realigned` that
+    phase II begins with the next step.
     """
 
-    loss: float
+    losses: dict[str, float]
     stop_requested: bool
     realigned: bool
+
+    @property
+    def loss(self) -> float:
+        """The sum of all terms."""
+        return sum(self.losses.values())
 
 
 class TrainStep:
     """Forward, backward and update over one global batch.
 
     Args:
-        compute_loss: gives the mean loss of one micro-batch from the model and the micro-batch.
+        compute_losses: gives the terms of one micro-batch's mean loss from the model and the micro-batch.
         accumulation: micro-batches per step and process, all of the same size.
         clip_grad_norm: greatest norm of all gradients together; 0 for no limit.
     """
@@ -54,7 +60,7 @@ class TrainStep:
         state: TrainingState,
         world: World,
         *,
-        compute_loss: Callable[[nn.Module, Any], torch.Tensor],
+        compute_losses: Callable[[nn.Module, Any], dict[str, torch.Tensor]],
         accumulation: int,
         clip_grad_norm: float,
         seed: int,
@@ -62,7 +68,7 @@ class TrainStep:
         self._state = state
         self._world = world
         self._parallel = world.parallel(state.model)
-        self._compute_loss = compute_loss
+        self._compute_losses = compute_losses
         self._accumulation = accumulation
         self._clip_grad_norm = clip_grad_norm
         self._seed = seed
@@ -79,17 +85,19 @@ class TrainStep:
     ) -> StepResult:
         """Train on one global batch, of which `micro_batches` is this process's share."""
         seed_step(self._seed, self._state.step, self._world.rank)
-        local_loss = self._backward(micro_batches)
-        # one small collective carries both the loss and the wish of any process to stop
-        loss, stops = self._world.sum([local_loss / self._world.size, float(should_stop())])
-        if not math.isfinite(loss):
-            return StepResult(loss, stops > 0, realigned=False)
+        local = self._backward(micro_batches)
+        # one small collective carries both the losses and the wish of any process to stop
+        shares = [loss / self._world.size for loss in local.values()]
+        *sums, stops = self._world.sum([*shares, float(should_stop())])
+        losses = dict(zip(local, sums, strict=True))
+        if not math.isfinite(sum(sums)):
+            return StepResult(losses, stops > 0, realigned=False)
         realigned = self._update(lr)
         self._state.step += 1
-        return StepResult(loss, stops > 0, realigned)
+        return StepResult(losses, stops > 0, realigned)
 
-    def _backward(self, micro_batches: Sequence[Any]) -> float:
-        """Put the gradients of the global batch's mean loss in place; return this process's mean loss."""
+    def _backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+        """Put the gradients of the global batch's mean loss in place; return this process's mean terms."""
         if len(micro_batches) != self._accumulation:
             raise RuntimeError(
                 f"expected {self._accumulation} micro-batches for a step, got {len(micro_batches)}"
@@ -97,13 +105,16 @@ class TrainStep:
         state = self._state
         state.model.train()
         state.optimizer.zero_grad(set_to_none=True)
-        losses = []
+        means: dict[str, torch.Tensor] = {}
         for number, micro_batch in enumerate(micro_batches, start=1):
             with self._communication(number == self._accumulation):
-                loss = self._compute_loss(self._parallel, micro_batch) / self._accumulation
+                losses = self._compute_losses(self._parallel, micro_batch)
+                loss = torch.stack(list(losses.values())).sum() / self._accumulation
                 state.scaler.scale(loss).backward()
-            losses.append(loss.detach().float())
-        return torch.stack(losses).sum().item()
+            for name, term in losses.items():
+                share = term.detach().float() / self._accumulation
+                means[name] = means[name] + share if name in means else share
+        return dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
 
     def _communication(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
         """Exchange gradients in the last micro-batch of a step only."""

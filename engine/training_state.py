@@ -1,6 +1,6 @@
 """Everything that a training run must remember to go on as if it had never stopped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,22 +15,22 @@ from pwlu import PWLU, TwoPhaseLearning
 
 
 @dataclass
-class RunningMean:
-    """Mean of the losses since the last time it was taken."""
+class MeanLosses:
+    """Means of the loss's terms since the last time they were taken."""
 
-    total: float = 0.0
+    totals: dict[str, float] = field(default_factory=dict)
     count: int = 0
 
-    def add(self, value: float) -> None:
-        """Count one more value."""
-        self.total += value
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Count the terms of one more step."""
+        self.totals = {name: self.totals.get(name, 0.0) + value for name, value in losses.items()}
         self.count += 1
 
-    def take(self) -> float:
-        """Return the mean and start anew."""
-        mean = self.total / self.count
-        self.total, self.count = 0.0, 0
-        return mean
+    def take(self) -> dict[str, float]:
+        """Return the mean `loss`, and of a loss with several terms each of their means; start anew."""
+        means = {name: total / self.count for name, total in self.totals.items()}
+        self.totals, self.count = {}, 0
+        return {"loss": sum(means.values())} | (means if len(means) > 1 else {})
 
 
 @dataclass
@@ -48,7 +48,7 @@ class TrainingState:
     ema: Ema | None = None
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
-    losses: RunningMean = field(default_factory=RunningMean)
+    losses: MeanLosses = field(default_factory=MeanLosses)
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values only, fit for `torch.load(weights_only=True)`."""
@@ -60,7 +60,7 @@ class TrainingState:
             "phases": self.phases.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
             "best": dict(self.best),
-            "losses": [self.losses.total, self.losses.count],
+            "losses": {"totals": dict(self.losses.totals), "count": self.losses.count},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class TrainingState:
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.best = dict(state["best"])
-        self.losses = RunningMean(*state["losses"])
+        self.losses = MeanLosses(dict(state["losses"]["totals"]), state["losses"]["count"])
 
     @property
     def phase(self) -> int | None:

@@ -10,6 +10,7 @@ import torch
 
 from engine import loop
 from engine.classification import Classification
+from engine.detection import Detection
 from engine.train_step import TrainStep
 
 
@@ -58,15 +59,27 @@ def signal_torchrun_in_step(rank: int, *, step: int, number: int) -> None:
         before(TrainStep, "__call__", step, lambda: os.kill(os.getppid(), number))
 
 
+def ask_to_stop(rank: int, *, step: int) -> None:
+    """One process gets a signal before its n-th training step."""
+    if rank == 1:
+        before(TrainStep, "__call__", step, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+
+
 def lose_a_number_in_step(rank: int, *, micro_batch: int) -> None:
     """The loss of one process's n-th micro-batch is not a number."""
     if rank != 1:
         return
-    compute, count = Classification.loss, 0
+    for task in (Classification, Detection):
+        task.losses = _losing(task.losses, micro_batch)
 
-    def loss(task: Classification, model: Any, batch: Any) -> torch.Tensor:
+
+def _losing(compute: Callable[..., Any], micro_batch: int) -> Callable[..., Any]:
+    count = 0
+
+    def losses(task: Any, model: Any, batch: Any) -> dict[str, torch.Tensor]:
         nonlocal count
         count += 1
-        return compute(task, model, batch) * (float("nan") if count == micro_batch else 1.0)
+        factor = float("nan") if count == micro_batch else 1.0
+        return {name: term * factor for name, term in compute(task, model, batch).items()}
 
-    Classification.loss = loss
+    return losses

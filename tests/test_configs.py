@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.config import TrainConfig, config_to_dict, load_config
+from engine.config import IMAGENET, ImageNetConfig, config_to_dict, load_config
 from engine.config_schema import ACTIVATION_NAMES
 from models import ACTIVATIONS, activation_factory, build_classifier
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*.yaml"))
+FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "configs").glob("*.yaml")
+    if "train_imagenet.py" in path.read_text()
+)
 
 # Section 4.1: timm's name, epochs, weight decay, augmentation.
 RECIPES = {
@@ -40,8 +44,8 @@ NAMES = {
 }
 
 
-def load(file: str) -> TrainConfig:
-    return load_config(ROOT / file)
+def load(file: str) -> ImageNetConfig:
+    return load_config(ROOT / file, [], IMAGENET)
 
 
 def head_of(file: str) -> list[str]:
@@ -51,6 +55,12 @@ def head_of(file: str) -> list[str]:
 
 def test_the_names_of_activations_are_those_of_the_models() -> None:
     assert ACTIVATION_NAMES == ACTIVATIONS
+
+
+def test_every_file_belongs_to_one_of_the_trainers() -> None:
+    for path in (ROOT / "configs").glob("*.yaml"):
+        text = path.read_text()
+        assert ("train_imagenet.py" in text) + ("train_coco.py" in text) == 1, path
 
 
 def test_table_2_is_complete() -> None:

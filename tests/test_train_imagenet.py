@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train_imagenet
 from engine.checkpoint import CheckpointError
-from engine.config import config_to_dict, load_config
+from engine.config import IMAGENET, config_to_dict, load_config
 from engine.launch import EXIT_STOPPED
 from engine.record import read_records
 from pwlu import PWLU
@@ -60,8 +60,8 @@ def test_a_run_tells_its_story(whole: tuple[Path, Outcome]) -> None:
 
 def test_a_run_leaves_everything_in_its_folder(whole: tuple[Path, Outcome], settings: list[str]) -> None:
     folder, _ = whole
-    assert config_to_dict(load_config(folder / "config.yaml")) == config_to_dict(
-        load_config(settings[1], [settings[2], f"output={folder}"])
+    assert config_to_dict(load_config(folder / "config.yaml", [], IMAGENET)) == config_to_dict(
+        load_config(settings[1], [settings[2], f"output={folder}"], IMAGENET)
     )
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["experiment"]["model.name"] == "test_resnet"

@@ -3,6 +3,7 @@
 The processes are forked from one that has imported everything already: a run starts in less than a second.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -34,6 +35,25 @@ runtime:
   {device: cpu, device_batch_size: 2, log_every_steps: 1, checkpoint_every_steps: 2, plot_every_epochs: 4}
 """
 
+# The same for detectors: 3 steps per epoch, the realignment in the second, an evaluation and the end in the
+# middle of others.
+COCO_SETTINGS = """
+seed: 3
+steps: 8
+phase1_epochs: 1.4
+global_batch_size: 4
+model:
+  {architecture: mask_rcnn, backbone: test_resnet, pyramid_channels: 8, smallest_anchor_px: 8,
+   region_samples: 16}
+activation: {name: pwlu, num_intervals: 6}
+data: {workers: 0, shorter_side_px: 48, longer_side_px: 64}
+optimizer: {peak_lr: 0.02, weight_decay: 1e-4, ema_decay: 0.9}
+schedule: {warmup_steps: 2, milestones_steps: [5]}
+runtime:
+  {device: cpu, device_batch_size: 1, log_every_steps: 1, checkpoint_every_steps: 2, eval_every_steps: 5,
+   plot_every_steps: 8}
+"""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -55,8 +75,9 @@ def run(
     processes: int = 1,
     sabotage: Callable[[int], None] | None = None,
     timeout: float = 120,
+    program: str = "train_imagenet",
 ) -> Outcome:
-    """Run `train_imagenet.py` with these arguments; logs go to `folder`.
+    """Run a training program with these arguments; logs go to `folder`.
 
     `sabotage` is called with the rank in every process before the program starts, to make something go wrong
     later; it must be a function of a module, or a functools.partial of one.
@@ -65,7 +86,9 @@ def run(
     logs = [folder / f"rank{rank}.log" for rank in range(processes)]
     port = _free_port()
     started = [
-        _context().Process(target=_process, args=(rank, processes, port, arguments, str(log), sabotage))
+        _context().Process(
+            target=_process, args=(program, rank, processes, port, arguments, str(log), sabotage)
+        )
         for rank, log in enumerate(logs)
     ]
     for process in started:
@@ -115,12 +138,13 @@ class _Call:
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tests.sabotage", "tests.training_runs", "train_imagenet", "sklearn.datasets"]
+        ["tests.sabotage", "tests.training_runs", "train_imagenet", "train_coco", "sklearn.datasets"]
     )
     return context
 
 
 def _process(
+    program: str,
     rank: int,
     processes: int,
     port: int,
@@ -137,12 +161,10 @@ def _process(
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ.update({name: str(value) for name, value in place.items()} | {"OMP_NUM_THREADS": "1"})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
-    sys.argv = ["train_imagenet.py", *arguments]
+    sys.argv = [f"{program}.py", *arguments]
     if sabotage is not None:
         sabotage(rank)
-    import train_imagenet
-
-    train_imagenet.program()
+    importlib.import_module(program).program()
 
 
 def _free_port() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.data import transforms
 from engine.data.digits import open_digits
 from engine.data.imagefolder import open_image_folder
-from engine.data.loader import BatchLoader, TrainSamples, ValSamples
+from engine.data.loader import BatchLoader, ImageBatch, TrainSamples, ValSamples, collate_images
 from engine.data.sampler import train_batches, val_batches
 from engine.data.source import DataError, ImageSource
 from engine.data.transforms import Transform
@@ -60,7 +60,7 @@ class ImageData:
         rank: int,
         world_size: int,
         workers: int,
-    ) -> BatchLoader:
+    ) -> BatchLoader[ImageBatch]:
         """Return this rank's micro-batches of the epoch, from optimizer step `start_step` on.
 
         Every step consumes global_batch_size distinct samples over all ranks, the same ones whatever the
@@ -78,16 +78,22 @@ class ImageData:
             world_size=world_size,
         )
         samples = TrainSamples(self.train, self.train_transform, self.seed, epoch)
-        return BatchLoader(samples, batches, workers=workers, skip_broken=self.skip_broken)
+        return BatchLoader(
+            samples, batches, collate=collate_images, workers=workers, skip_broken=self.skip_broken
+        )
 
-    def val_loader(self, *, batch_size: int, rank: int, world_size: int, workers: int) -> BatchLoader:
+    def val_loader(
+        self, *, batch_size: int, rank: int, world_size: int, workers: int
+    ) -> BatchLoader[ImageBatch]:
         """Return this rank's share of the validation images: over all ranks every image exactly once.
 
         Ranks may get different numbers of batches, or none. broken_images=skip leaves the broken ones out.
         """
         batches = val_batches(len(self.val), batch_size=batch_size, rank=rank, world_size=world_size)
         samples = ValSamples(self.val, self.eval_transform)
-        return BatchLoader(samples, batches, workers=workers, skip_broken=self.skip_broken)
+        return BatchLoader(
+            samples, batches, collate=collate_images, workers=workers, skip_broken=self.skip_broken
+        )
 
 
 def build_data(
@@ -105,7 +111,7 @@ def build_data(
     augmentation: standard, autoaugment or none (training sees what evaluation sees); broken_images: error or
     skip. Raises DataError where the files do not fit, ValueError for an unknown word.
     """
-    _check_choice("broken_images", broken_images, ("error", "skip"))
+    check_choice("broken_images", broken_images, ("error", "skip"))
     train, val, class_names = _open(kind, Path(root))
     evaluation = transforms.eval_transform(image_size_px, eval_crop_ratio)
     standard = transforms.digit_transform if kind == "digits" else transforms.photo_transform
@@ -114,18 +120,19 @@ def build_data(
         "autoaugment": transforms.autoaugment_transform(image_size_px),
         "none": evaluation,
     }
-    _check_choice("augmentation", augmentation, training)
+    check_choice("augmentation", augmentation, training)
     skip_broken = broken_images == "skip"
     return ImageData(train, val, class_names, training[augmentation], evaluation, skip_broken, seed)
 
 
 def _open(kind: str, root: Path) -> tuple[ImageSource, ImageSource, list[str]]:
-    _check_choice("kind", kind, ("imagefolder", "webdataset", "digits"))
+    check_choice("kind", kind, ("imagefolder", "webdataset", "digits"))
     if kind == "digits":
         return open_digits()
     return open_shards(root) if kind == "webdataset" else open_image_folder(root)
 
 
-def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ValueError, which names them, unless `value` of the argument `name` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")

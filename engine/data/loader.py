@@ -1,7 +1,7 @@
 """Batches from a source: reading, augmentation and broken images, in this process or in loading processes."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -10,6 +10,9 @@ from engine.data.sampler import isolated_rng, mix_seed
 from engine.data.source import BrokenImageError, DataError, ImageSource
 from engine.data.transforms import Transform
 from engine.preemption import obey_parent_only, stop_signals_held
+
+Batch = TypeVar("Batch")
+ImageBatch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Sample(NamedTuple):
@@ -65,31 +68,47 @@ class ValSamples(Dataset[Sample]):
             return Sample(None, label, [str(error)])
 
 
-def _collate(samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    readable = [(sample.image, sample.label) for sample in samples if sample.image is not None]
+def collate_images(samples: list[Sample]) -> tuple[ImageBatch | None, list[str]]:
+    """Return (images, labels) of the readable samples, None if there are none, and what could not be decoded.
+
+    Images are float32 (batch, 3, size, size), labels int64 (batch,), both on the CPU.
+    """
     broken = [sentence for sample in samples for sentence in sample.broken]
-    images = torch.stack([image for image, _ in readable]) if readable else torch.empty(0)
-    return images, torch.tensor([label for _, label in readable], dtype=torch.int64), broken
+    readable = [(sample.image, sample.label) for sample in samples if sample.image is not None]
+    if not readable:
+        return None, broken
+    images = torch.stack([image for image, _ in readable])
+    return (images, torch.tensor([label for _, label in readable], dtype=torch.int64)), broken
 
 
-class BatchLoader:
-    """Iterates over (images, labels): float32 (batch, 3, size, size) and int64 (batch,), both on the CPU.
+class BatchLoader(Generic[Batch]):
+    """Iterates over the batches that `collate` makes of samples: for classification see `collate_images`.
 
     `skipped` holds a sentence for each broken image left out of the batches handed out so far, whichever
     process read it.
     """
 
     def __init__(
-        self, dataset: Dataset[Sample], batches: Sequence[list[int]], *, workers: int, skip_broken: bool
+        self,
+        dataset: Dataset[Any],
+        batches: Sequence[list[int]],
+        *,
+        collate: Callable[[list[Any]], tuple[Batch | None, list[str]]],
+        workers: int,
+        skip_broken: bool,
     ) -> None:
-        """Read the samples each of `batches` numbers, in order, with `workers` processes (0: in this one)."""
+        """Read the samples each of `batches` numbers, in order, with `workers` processes (0: in this one).
+
+        `collate` is given the samples of one batch; it returns the batch, or None if nothing of it could be
+        decoded, and a sentence for each broken image.
+        """
         self.skipped: list[str] = []
         self._skip_broken = skip_broken
         self._batches = len(batches)
         self._loader = DataLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=_collate,
+            collate_fn=collate,
             num_workers=workers,
             worker_init_fn=obey_parent_only,
             pin_memory=torch.cuda.is_available(),
@@ -101,16 +120,16 @@ class BatchLoader:
         """Return the number of batches, counting those of which every image is broken."""
         return self._batches
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         """Yield the batches; of an evaluation batch without any readable image nothing is yielded.
 
         Raises BrokenImageError, which names the image, unless broken ones are to be skipped.
         """
         with stop_signals_held():  # until the loading processes can deal with them
             batches = iter(self._loader)
-        for images, labels, broken in batches:
+        for batch, broken in batches:
             if broken and not self._skip_broken:
                 raise BrokenImageError(broken[0])
             self.skipped += broken
-            if len(labels):
-                yield images, labels
+            if batch is not None:
+                yield batch

@@ -34,11 +34,14 @@ class ImageSource(Protocol):
         """Return a permutation of the sample numbers, int64 of shape (len,), that depends on nothing else."""
 
 
-def decode_rgb(data: bytes, name: str) -> Image.Image:
+def decode_rgb(
+    data: bytes, name: str, remedy: str = "repair or remove it, or set data.broken_images=skip"
+) -> Image.Image:
     """Decode an image file's bytes to RGB, whatever its mode (grey, palette, CMYK, with alpha).
 
-    Raises BrokenImageError, which names the image. Pillow reports broken data by many types of exception
-    (OSError, SyntaxError, struct.error ...); as the bytes are in memory here, each means broken data.
+    Raises BrokenImageError, which names the image and the `remedy`. Pillow reports broken data by many types
+    of exception (OSError, SyntaxError, struct.error ...); as the bytes are in memory here, each means broken
+    data.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -48,6 +51,4 @@ def decode_rgb(data: bytes, name: str) -> Image.Image:
     except Exception as error:
         # Pillow's own sentence names the buffer by its address, different each time.
         reason = "no image format known" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise BrokenImageError(
-            f"cannot decode the image {name}: {reason}; repair or remove it, or set data.broken_images=skip"
-        ) from error
+        raise BrokenImageError(f"cannot decode the image {name}: {reason}; {remedy}") from error

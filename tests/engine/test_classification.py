@@ -48,14 +48,14 @@ def test_label_smoothing_by_hand(images: Path) -> None:
     logits = torch.tensor([[2.0, 0.0, 0.0]])
     log_probabilities = logits.log_softmax(1)[0]
     expected = -(0.8 * log_probabilities[0] + 0.1 * log_probabilities[1] + 0.1 * log_probabilities[2])
-    loss = smoothed.loss(nn.Identity(), (logits, torch.tensor([0])))
+    loss = smoothed.losses(nn.Identity(), (logits, torch.tensor([0])))["cross_entropy"]
     assert loss.item() == pytest.approx(expected.item())
 
 
 def test_evaluation_sees_every_image(images: Path) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
-    metrics = task(images).evaluate(model, lambda: False)
-    assert metrics is not None and metrics["images"] == 15
+    evaluation = task(images).evaluate(model, lambda: False)
+    assert evaluation is not None and evaluation.metrics["images"] == 15
     assert task(images).facts() == {"num_train": 24, "num_val": 15, "num_classes": 3}
     assert task(images).describe() == (
         "24 training and 15 validation images in 3 classes\n"
@@ -76,7 +76,7 @@ def test_a_skipped_image_is_named_once_and_counted(
     tolerant = task(copy, broken_images="skip")
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
     for _ in range(2):
-        metrics = tolerant.evaluate(model, lambda: False)
-        assert metrics is not None and metrics["images"] == 14
+        evaluation = tolerant.evaluate(model, lambda: False)
+        assert evaluation is not None and evaluation.metrics["images"] == 14
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 1 and "skipped broken image 1:" in printed[0] and broken.name in printed[0]

@@ -127,7 +127,7 @@ def train(
         state.model.compile(backend="aot_eager")
     task = tiny.Task(world, accumulation=tiny.GLOBAL_BATCH // world.size // (1 if world.size == 4 else 2))
     take_step = TrainStep(
-        state, world, compute_loss=task.loss, accumulation=task.accumulation, clip_grad_norm=0.0, seed=0
+        state, world, compute_losses=task.losses, accumulation=task.accumulation, clip_grad_norm=0.0, seed=0
     )
     if saved is not None:
         state.load_state_dict(saved)
@@ -201,7 +201,9 @@ def test_realignment_is_at_the_statistics_of_all_processes(tmp_path: Path) -> No
 def first_boundaries(world: World) -> torch.Tensor:
     state = tiny.state(tiny.network(normalized=False, dropout=0.0), phase1_steps=1)
     task = tiny.Task(world)
-    take_step = TrainStep(state, world, compute_loss=task.loss, accumulation=2, clip_grad_norm=0.0, seed=0)
+    take_step = TrainStep(
+        state, world, compute_losses=task.losses, accumulation=2, clip_grad_norm=0.0, seed=0
+    )
     assert take_step(next(task.batches(0, 0)), 0.0).realigned
     assert dist.get_world_size() == world.size
     return next(module.left for module in state.model if isinstance(module, PWLU)).detach()

@@ -20,13 +20,13 @@ from tests.engine import tiny
 from tests.training_runs import assert_same_bits, weights
 
 PLAN = Plan(
-    epochs=3,
+    total_steps=3 * tiny.STEPS_PER_EPOCH,
     steps_per_epoch=tiny.STEPS_PER_EPOCH,
     images_per_step=tiny.GLOBAL_BATCH,
     log_every_steps=2,
     checkpoint_every_steps=2,
-    eval_every_epochs=2,
-    plot_every_epochs=10,
+    eval_every_steps=2 * tiny.STEPS_PER_EPOCH,
+    plot_every_steps=10 * tiny.STEPS_PER_EPOCH,
 )
 
 
@@ -84,7 +84,6 @@ def test_the_records_tell_the_run(whole: Path) -> None:
     told = [(entry["kind"], entry["step"], entry.get("phase")) for entry in records(whole)]
     assert told == [
         ("train", 2, 1),
-        ("train", 3, 1),  # the end of an epoch; no evaluation is due
         ("train", 4, 1),
         ("realign", 4, None),
         ("train", 6, 2),
@@ -177,9 +176,10 @@ def test_stopping_costs_no_step(tmp_path: Path) -> None:
 
 def test_divergence_names_step_rate_and_last_good_checkpoint(tmp_path: Path) -> None:
     task = tiny.Task(World())
-    task.loss = lambda model, batch: (
-        model(batch[0]).mean() * (float("nan") if torch.equal(batch[0], tiny.global_batch(4)[0][4:]) else 1.0)
-    )
+    bad = tiny.global_batch(4)[0][4:]
+    task.losses = lambda model, batch: {
+        "mean": model(batch[0]).mean() * (float("nan") if torch.equal(batch[0], bad) else 1.0)
+    }
     with pytest.raises(TrainingDiverged) as caught:
         train(tmp_path, task=task)
     message = str(caught.value)
@@ -192,7 +192,7 @@ def test_divergence_names_step_rate_and_last_good_checkpoint(tmp_path: Path) -> 
 
 def test_divergence_before_any_checkpoint(tmp_path: Path) -> None:
     task = tiny.Task(World())
-    task.loss = lambda model, batch: model(batch[0]).sum() * float("inf")
+    task.losses = lambda model, batch: {"sum": model(batch[0]).sum() * float("inf")}
     with pytest.raises(TrainingDiverged, match="at step 0 .* none was saved"):
         train(tmp_path, task=task)
 

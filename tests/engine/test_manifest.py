@@ -34,7 +34,7 @@ def test_code_outside_any_repository(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_start_says_what_it_ran_on_but_not_where() -> None:
-    start = describe_start(step=5, world_size=2, device=torch.device("cpu"))
+    start = describe_start(step=5, world_size=2, device=torch.device("cpu"), components={"engine": "x"})
     assert json.loads(json.dumps(start)) == start
     assert start["step"] == 5 and start["world_size"] == 2
     assert start["packages"]["torch"] == torch.__version__.split("+")[0]

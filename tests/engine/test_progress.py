@@ -28,7 +28,7 @@ def test_stopwatch_leaves_pauses_out() -> None:
 
 def test_console_lines() -> None:
     clock, lines = Clock(), []
-    console = Console(epochs=10, total_steps=220, resume_step=100, write=lines.append, clock=clock)
+    console = Console(steps_per_epoch=22, total_steps=220, resume_step=100, write=lines.append, clock=clock)
     clock.now += 60.0
     values = {"loss": 1.23456, "lr": 0.05, "images_per_second": 1234.5, "phase": 1}
     console(Record("train", 110, 5.0, values))
@@ -44,14 +44,16 @@ def test_console_lines() -> None:
 
 def test_a_network_without_pwlu_has_no_phase() -> None:
     lines: list[str] = []
-    console = Console(epochs=1, total_steps=2, resume_step=0, write=lines.append)
+    console = Console(steps_per_epoch=2, total_steps=2, resume_step=0, write=lines.append)
     console(Record("train", 1, 0.5, {"loss": 1.0, "lr": 0.1, "images_per_second": 5.25}))
     assert "phase" not in lines[0] and "   5.2 images/s" in lines[0]
 
 
 def test_time_left_of_days() -> None:
     clock, lines = Clock(), []
-    console = Console(epochs=1, total_steps=100_000, resume_step=0, write=lines.append, clock=clock)
+    console = Console(
+        steps_per_epoch=100_000, total_steps=100_000, resume_step=0, write=lines.append, clock=clock
+    )
     clock.now += 1.0
     console(Record("train", 1, 0.0, {"loss": 1.0, "lr": 0.1, "images_per_second": 1.0}))
     assert lines[0].endswith("ETA 1d 03:46:39")

@@ -15,7 +15,7 @@ from tests.engine import tiny
 
 def make_step(state: TrainingState, *, accumulation: int = 1, clip: float = 0.0, **options: Any) -> TrainStep:
     task = tiny.Task(World())
-    settings = {"compute_loss": task.loss, "seed": 0} | options
+    settings = {"compute_losses": task.losses, "seed": 0} | options
     return TrainStep(state, World(), accumulation=accumulation, clip_grad_norm=clip, **settings)
 
 
@@ -72,7 +72,7 @@ def test_average_takes_the_realigned_curves_as_they_are() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_changes_nothing(bad: float) -> None:
     state = tiny.state(tiny.network())
-    take_step = make_step(state, compute_loss=lambda model, batch: model(batch[0]).sum() * bad)
+    take_step = make_step(state, compute_losses=lambda model, batch: {"sum": model(batch[0]).sum() * bad})
     before = copy.deepcopy([state.optimizer.state_dict(), state.phases.state_dict(), state.ema.state_dict()])
     parameters = [parameter.detach().clone() for parameter in state.model.parameters()]
     result = take_step(micro_batches(0, 1), 0.1)
@@ -98,7 +98,9 @@ def test_float16_overflow_leaves_a_step_out_and_lowers_the_scale() -> None:
     """An infinite gradient is normal with a scaler; the loss itself is finite, and training goes on."""
     state = tiny.state(tiny.network(), fp16=True, phase1_steps=0)
     first_scale = state.scaler.get_scale()
-    overflowing = make_step(state, compute_loss=lambda model, batch: _Overflow.apply(model(batch[0]).mean()))
+    overflowing = make_step(
+        state, compute_losses=lambda model, batch: {"mean": _Overflow.apply(model(batch[0]).mean())}
+    )
     weight = state.model[0].weight.detach().clone()
     result = overflowing(micro_batches(0, 1), 0.1)
     assert math.isfinite(result.loss) and state.step == 1

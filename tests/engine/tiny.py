@@ -9,6 +9,7 @@ from torch import nn
 
 from engine.distributed import World
 from engine.ema import Ema
+from engine.evaluation import Evaluation
 from engine.optimizer import build_sgd
 from engine.training_state import TrainingState
 from pwlu import PWLU, TwoPhaseLearning
@@ -80,13 +81,13 @@ class Task:
             pairs = list(zip(images.chunk(parts), labels.chunk(parts), strict=True))
             yield pairs[self._world.rank * self.accumulation :][: self.accumulation]
 
-    def loss(self, model: nn.Module, micro_batch: Batch) -> torch.Tensor:
+    def losses(self, model: nn.Module, micro_batch: Batch) -> dict[str, torch.Tensor]:
         """Mean cross entropy."""
         self._on_call("loss")
         images, labels = micro_batch
-        return F.cross_entropy(model(images), labels)
+        return {"cross_entropy": F.cross_entropy(model(images), labels)}
 
-    def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> dict[str, float] | None:
+    def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         """Accuracy on the images of one far away step."""
         self._on_call("evaluate")
         if sum(self._world.sum([float(should_stop())])):
@@ -97,4 +98,4 @@ class Task:
             logits = model(images)
         model.train()
         accuracy = (logits.argmax(1) == labels).float().mean().item()
-        return {"top1": 100 * accuracy, "loss": F.cross_entropy(logits, labels).item()}
+        return Evaluation({"top1": 100 * accuracy, "loss": F.cross_entropy(logits, labels).item()})

@@ -21,7 +21,12 @@ PATIENCE_S = 100  # far above what any step takes; only a hang reaches it
 class Cluster:
     """A repository, the stubs on PATH and the environment of a SLURM job, all below one folder."""
 
-    def __init__(self, folder: Path, stubs: tuple[str, ...] = ("srun", "scontrol", "torchrun")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stubs: tuple[str, ...] = ("srun", "scontrol", "torchrun"),
+        trainer: str = "train_imagenet",
+    ) -> None:
         # Spaces in both paths: every expansion in the scripts has to be quoted.
         self.repository = folder / "the repository"
         self.log = folder / "the log"
@@ -30,10 +35,10 @@ class Cluster:
         for created in (self.repository / "configs", self.log, self.spool, self.bin):
             created.mkdir(parents=True)
         shutil.copytree(ROOT / "scripts", self.repository / "scripts")
-        (self.repository / "train_imagenet.py").write_text("")
+        (self.repository / f"{trainer}.py").write_text("")
         (self.repository / "configs" / "tiny.yaml").write_text("")
         # SLURM runs a copy under another name in another folder.
-        shutil.copy(ROOT / "scripts" / "train_imagenet.sbatch", self.spool / "slurm_script")
+        shutil.copy(ROOT / "scripts" / f"{trainer}.sbatch", self.spool / "slurm_script")
         for name in stubs:
             shutil.copy(STUBS / name, self.bin / name)
             (self.bin / name).chmod(0o755)
@@ -122,6 +127,14 @@ class Cluster:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster whose torchrun is a stub too."""
     made = Cluster(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def coco_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """The same for the detectors' batch script."""
+    made = Cluster(tmp_path, trainer="train_coco")
     yield made
     made.close()
 

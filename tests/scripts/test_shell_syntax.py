@@ -31,8 +31,9 @@ def test_shellcheck_has_nothing_to_say() -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_the_batch_script_asks_for_the_warning_and_the_requeue() -> None:
-    text = (ROOT / "scripts" / "train_imagenet.sbatch").read_text()
+@pytest.mark.parametrize("name", ["train_imagenet", "train_coco"])
+def test_the_batch_script_asks_for_the_warning_and_the_requeue(name: str) -> None:
+    text = (ROOT / "scripts" / f"{name}.sbatch").read_text()
     directives = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")]
     warning_s = next(int(line.split("@")[1]) for line in directives if line.startswith("--signal=B:USR1@"))
     library = (ROOT / "scripts" / "slurm.sh").read_text()

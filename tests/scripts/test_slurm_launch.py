@@ -36,6 +36,18 @@ def test_many_nodes_share_one_rendezvous_with_one_host(cluster, nodes: int) -> N
     assert [trainer for _, trainer in calls] == [calls[0][1]] * nodes
 
 
+@pytest.mark.parametrize(("nodes", "gpus"), [(1, 8), (2, 4)])
+def test_detectors_run_on_eight_gpus_of_one_node_or_of_two(coco_cluster, nodes: int, gpus: int) -> None:
+    names = ",".join(f"gpu-{number}" for number in range(nodes))
+    sizes = {"SLURM_NNODES": str(nodes), "SLURM_JOB_NODELIST": names, "SLURM_GPUS_ON_NODE": str(gpus)}
+    code, printed = coco_cluster.submit(CONFIG, "data.root=/sets/coco", **sizes)
+    assert code == 0, printed
+    calls = [coco_cluster.torchrun_call(node) for node in range(nodes)]
+    assert {options["nproc-per-node"] for options, _ in calls} == {str(gpus)}
+    expected = ["train_coco.py", "--config", CONFIG, "output=runs/tiny", "data.root=/sets/coco"]
+    assert [trainer for _, trainer in calls] == [expected] * nodes
+
+
 def test_an_output_of_the_user_is_kept_and_holds_the_markers(cluster) -> None:
     code, printed = cluster.submit(
         CONFIG, "output=elsewhere", "seed=1", "output=my runs/a", STUB_TRAINER="REQUEUE 1"

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.accuracy import Batch, evaluate_classifier
 from engine.amp import Precision
 from engine.distributed import World
-from engine.evaluate import Batch, evaluate_classifier
 from tests.training_runs import run_function
 
 CPU = torch.device("cpu")

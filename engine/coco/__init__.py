@@ -1,0 +1,1 @@
+"""Object detection in COCO's format: its data, results, scores and pictures."""

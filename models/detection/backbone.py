@@ -1,0 +1,89 @@
+"""What both detectors have below their heads in both engines: timm's network and, in RetinaNet, P6 and P7."""
+
+from typing import Any
+
+import timm
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..timm_names import check_timm_name
+
+TRUNK_STRIDES_PX = (4, 8, 16, 32)  # of C2, C3, C4, C5
+
+
+class Trunk(nn.Module):
+    """A network of four stages without pooling and classifier; `build_trunk` makes one.
+
+    Shape:
+        images (N, 3, H, W), output [C2, C3, C4, C5], C_k of shape (N, channels[k - 2], H / 2^k, W / 2^k),
+        sizes rounded up.
+
+    Attributes:
+        stages: timm's network; its activations are `stages.act1`, `stages.layer1.0.act1` and so on.
+        channels: of the four outputs.
+    """
+
+    def __init__(self, stages: nn.Module, channels: list[int]) -> None:
+        super().__init__()
+        self.stages = stages
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return C2, C3, C4 and C5."""
+        features: list[Tensor] = self.stages(images)
+        return features
+
+
+def build_trunk(name: str) -> Trunk:
+    """Build timm's network `name` (resnet50 in the paper) from scratch, without its pooling and classifier.
+
+    timm's ResNets have an activation module of their own at every site (49 in ResNet-50), where other
+    libraries share one among sites or call `F.relu`. Weights start as timm starts them; nothing is frozen.
+
+    Raises:
+        ValueError: timm does not have it, or its last four stages are not of strides 4, 8, 16, 32.
+    """
+    check_timm_name(name)
+    needed = f"a detector needs a network whose last stages have strides {TRUNK_STRIDES_PX}, e.g. resnet50"
+    try:
+        stages: Any = timm.create_model(name, features_only=True, out_indices=(-4, -3, -2, -1))
+    except (RuntimeError, AssertionError, IndexError) as error:
+        raise ValueError(
+            f"model name is {name!r}, which timm cannot cut into stages ({error}); {needed}"
+        ) from error
+    strides = tuple(stages.feature_info.reduction())
+    if strides != TRUNK_STRIDES_PX:
+        raise ValueError(f"model name is {name!r}, whose last stages have strides {strides}; {needed}")
+    return Trunk(stages, stages.feature_info.channels())
+
+
+class P6P7(nn.Module):
+    """RetinaNet's two coarsest levels: P6 = conv(C5), P7 = conv(act(P6)), both of stride 2.
+
+    Args:
+        in_channels: of C5.
+        out_channels: of the pyramid.
+        has_site: whether the ReLU between them is a module, which can be replaced, or `F.relu`. Its map is
+            small (13 x 21 for an image of 800 x 1333 px), so it stays ReLU by default.
+
+    Shape:
+        input (N, in_channels, H, W), output [P6, P7] of shapes (N, out_channels, H / 2, W / 2) and
+        (N, out_channels, H / 4, W / 4), sizes rounded up.
+    """
+
+    num_levels = 2  # these two are what detectron2 asks of the top of a pyramid
+    in_feature = "res5"
+
+    def __init__(self, in_channels: int, out_channels: int, *, has_site: bool) -> None:
+        super().__init__()
+        self.p6 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.p7 = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
+        for conv in (self.p6, self.p7):
+            nn.init.kaiming_uniform_(conv.weight, a=1)  # as both libraries
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
+        self.act = nn.ReLU() if has_site else None
+
+    def forward(self, c5: Tensor) -> list[Tensor]:
+        """Return P6 and P7."""
+        p6 = self.p6(c5)
+        return [p6, self.p7(F.relu(p6) if self.act is None else self.act(p6))]

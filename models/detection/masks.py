@@ -1,0 +1,61 @@
+"""Masks of regions: cut out of an image's masks for training, put back into the image as detections.
+
+Both take pixel (i, j) of an image as the square [j, j + 1] x [i, i + 1], as boxes do, so that they are
+inverse to each other without an offset; torchvision's own pair is half a pixel off in either direction.
+"""
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+MAX_PASTED_ELEMENTS = 2**24  # of probabilities at a time, 64 MiB
+
+
+def cut_masks(masks: Tensor, index: Tensor, boxes: Tensor, cells: int) -> Tensor:
+    """Resample masks inside boxes.
+
+    Args:
+        masks: uint8 (m, H, W), 0 or 1.
+        index: int64 (n,), the mask that each box is for.
+        boxes: float (n, 4), x1 y1 x2 y2 in pixels.
+        cells: side of the result.
+
+    Returns:
+        float32 (n, cells, cells) of 0 and 1: 1 where at least half of the cell is the object's.
+    """
+    regions = torch.cat([index[:, None].float(), boxes.float()], dim=1)
+    share = roi_align(masks[:, None].float(), regions, cells, aligned=True)
+    return (share[:, 0] >= 0.5).float()
+
+
+def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """Put the masks of boxes into images of their own.
+
+    Args:
+        probabilities: float (n, cells, cells).
+        boxes: float (n, 4), x1 y1 x2 y2 in pixels of the image.
+        size: (height, width) of the image.
+        threshold: a pixel belongs to the mask from this probability on, interpolated at its centre.
+
+    Returns:
+        bool (n, height, width).
+    """
+    height, width = size
+    pasted = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
+    at_once = max(1, MAX_PASTED_ELEMENTS // max(1, height * width))
+    for start in range(0, len(boxes), at_once):
+        part = slice(start, start + at_once)
+        x1, y1, x2, y2 = boxes[part].float().unbind(1)
+        rows = _interpolation(y1, y2, height, probabilities.shape[-2])
+        columns = _interpolation(x1, x2, width, probabilities.shape[-1])
+        pasted[part] = rows @ probabilities[part].float() @ columns.transpose(1, 2) >= threshold
+    return pasted
+
+
+def _interpolation(low: Tensor, high: Tensor, length_px: int, cells: int) -> Tensor:
+    """Return the weights (n, length_px, cells) of linear interpolation along one axis, 0 outside the box."""
+    pixels = torch.arange(length_px, device=low.device) + 0.5
+    side = (high - low).clamp(min=1e-6)[:, None]
+    position = (pixels - low[:, None]) / side * cells - 0.5  # in cells, whole at a cell's centre
+    distance = (position[:, :, None] - torch.arange(cells, device=low.device)).abs()
+    return (1 - distance).clamp(min=0)

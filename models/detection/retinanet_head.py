@@ -1,0 +1,120 @@
+"""RetinaNet's two subnets (arXiv 1708.02002), normalised per level, with detectron2's losses."""
+
+import math
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.ops import sigmoid_focal_loss
+
+from .images import Target
+from .level_norm import LevelBlock
+from .recipe import NUM_LEVELS, DetectorRecipe
+
+
+class Subnet(nn.Module):
+    """Convolutions and a prediction that all levels share.
+
+    Shape:
+        per level (N, pyramid_channels, H, W), output (N, sum of H W anchors, num_outputs), float32.
+    """
+
+    def __init__(self, recipe: DetectorRecipe, num_anchors: int, num_outputs: int) -> None:
+        super().__init__()
+        channels = recipe.pyramid_channels
+        self.num_outputs = num_outputs
+        self.blocks = nn.ModuleList(LevelBlock(channels, NUM_LEVELS) for _ in range(recipe.retinanet_convs))
+        self.predict = nn.Conv2d(channels, num_anchors * num_outputs, 3, padding=1)
+        nn.init.normal_(self.predict.weight, std=0.01)
+        nn.init.zeros_(self.predict.bias)  # type: ignore[arg-type]  # it has one
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Return the predictions for every anchor, level by level, row by row, column by column."""
+        return torch.cat([self._on_level(x, level) for level, x in enumerate(levels)], dim=1)
+
+    def _on_level(self, x: Tensor, level: int) -> Tensor:
+        for block in self.blocks:
+            x = block(x, level)
+        y = self.predict(x).float()
+        return y.permute(0, 2, 3, 1).reshape(len(y), -1, self.num_outputs)
+
+
+class RetinaNetHead(nn.Module):
+    """Classes and boxes of all anchors, and their losses.
+
+    Attributes:
+        loss_normalizer: the running mean that both losses are divided by. It is the same on all processes
+            and, as a buffer, part of a checkpoint.
+    """
+
+    loss_normalizer: Tensor
+
+    def __init__(self, recipe: DetectorRecipe, num_anchors: int, num_classes: int) -> None:
+        super().__init__()
+        self.alpha, self.gamma = recipe.focal_alpha, recipe.focal_gamma
+        self.momentum = recipe.loss_normalizer_momentum
+        self.classification = Subnet(recipe, num_anchors, num_classes)
+        self.regression = Subnet(recipe, num_anchors, 4)
+        prior = recipe.prior_probability
+        nn.init.constant_(
+            self.classification.predict.bias,  # type: ignore[arg-type]  # it has one
+            -math.log((1 - prior) / prior),
+        )
+        self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
+        self.register_buffer("loss_normalizer", torch.tensor(recipe.loss_normalizer_start))
+
+    def forward(self, levels: list[Tensor]) -> dict[str, Tensor]:
+        """Return "cls_logits" (N, anchors, classes) and "bbox_regression" (N, anchors, 4)."""
+        return {"cls_logits": self.classification(levels), "bbox_regression": self.regression(levels)}
+
+    def compute_loss(
+        self,
+        targets: list[Target],
+        outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matches: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Focal loss of the classes, L1 of the boxes, summed and divided by the running number of objects.
+
+        Args:
+            targets: per image "boxes" (n, 4) and "labels" (n,) from 0.
+            outputs: of `forward`.
+            anchors: per image (anchors, 4).
+            matches: per image (anchors,), the target of each, -1 for background, -2 for neither.
+        """
+        total = self._moved_normalizer((torch.stack(matches) >= 0).sum())
+        logits, deltas = outputs["cls_logits"], outputs["bbox_regression"]
+        images = list(zip(targets, matches, strict=True))
+        focal = [self._focal_loss(*image, logits[i]) for i, image in enumerate(images)]
+        boxes = [self._box_loss(*image, anchors[i], deltas[i]) for i, image in enumerate(images)]
+        return {
+            "classification": torch.stack(focal).sum() / total,
+            "bbox_regression": torch.stack(boxes).sum() / total,
+        }
+
+    def _focal_loss(self, target: Target, match: Tensor, logits: Tensor) -> Tensor:
+        objects = torch.where(match >= 0)[0]
+        wanted = torch.zeros_like(logits)
+        wanted[objects, target["labels"][match[objects]]] = 1
+        counted = match != Matcher.BETWEEN_THRESHOLDS
+        loss: Tensor = sigmoid_focal_loss(
+            logits[counted], wanted[counted], alpha=self.alpha, gamma=self.gamma, reduction="sum"
+        )
+        return loss
+
+    def _box_loss(self, target: Target, match: Tensor, anchors: Tensor, deltas: Tensor) -> Tensor:
+        objects = torch.where(match >= 0)[0]
+        wanted = self.box_coder.encode_single(target["boxes"][match[objects]], anchors[objects])
+        return F.l1_loss(deltas[objects], wanted, reduction="sum")
+
+    @torch.no_grad()
+    def _moved_normalizer(self, num_objects: Tensor) -> Tensor:
+        """Move the running mean by this batch's number of object anchors, a mean over the processes."""
+        mean = num_objects.to(self.loss_normalizer).clamp(min=1)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(mean)
+            mean = mean / dist.get_world_size()
+        self.loss_normalizer.lerp_(mean, 1 - self.momentum)
+        return self.loss_normalizer.clone()

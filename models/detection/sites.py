@@ -1,0 +1,75 @@
+"""Replacing a detector's activations: which places are sites, and the account of it."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pwlu import ReplacementReport, replace_activations
+
+from ..frelu import FReLU
+
+PROBE_SIZE_PX = 256  # of the measuring forward: C5 is 8 x 8, P7 2 x 2, so that no map of a backbone is tiny
+
+
+class Probe(nn.Module):
+    """A detector without its proposals and detections: one forward reaches every activation once or more.
+
+    The detector's own modules are registered here, so what is replaced in the probe is replaced in the
+    detector. A site's name in the report is its path below the probe, e.g. `box_head.0.2`.
+
+    Args:
+        parts: the detector's modules by name; together they hold all its parameters.
+        run: called with the parts and a batch of images (1, 3, PROBE_SIZE_PX, PROBE_SIZE_PX); calls them on
+            feature maps and on maps of regions of their true size (no real proposals are needed).
+    """
+
+    def __init__(
+        self, parts: Mapping[str, nn.Module], run: Callable[[Mapping[str, nn.Module], Tensor], object]
+    ) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self._run = run
+
+    def forward(self, images: Tensor) -> None:
+        """Run the parts."""
+        self._run(self._modules, images)  # type: ignore[arg-type]  # no part is None
+
+
+def replace_sites(
+    probe: Probe, make: Callable[..., nn.Module], *, replace_all: bool = False
+) -> ReplacementReport:
+    """Put `make(num_channels)` at the detector's activation sites; the paper's rule leaves out tiny maps.
+
+    Sites are the backbone's, the region proposal head's, the box head's convolutions', the mask head's and
+    its predictor's, or the two subnets' of RetinaNet. Left alone are the ReLU after the box head's fully
+    connected layer (its map is a single position) and RetinaNet's between P6 and P7.
+
+    Args:
+        probe: the detector's parts.
+        make: what `models.activation_factory` returns, or any callable that `pwlu.replace_activations` takes.
+        replace_all: replace those two also. The one between P6 and P7 must be a module then.
+
+    Raises:
+        ValueError: nothing to replace, an unfit `make`, or FReLU together with `replace_all`: it is a
+            convolution, and the fully connected layer has no map.
+    """
+    report = replace_activations(
+        probe,
+        input_size=(3, PROBE_SIZE_PX, PROBE_SIZE_PX),
+        make=make,
+        min_positions=1 if replace_all else 2,
+    )
+    for site in report.sites:
+        if site.replaced and site.spatial_size == () and isinstance(probe.get_submodule(site.name), FReLU):
+            raise ValueError(
+                f"replace_all=True puts FReLU, a convolution over maps, after the fully connected layer at "
+                f"{site.name}; use another activation or replace_all=False"
+            )
+    return report
+
+
+def zero_region(channels: int, cells: int, like: Tensor) -> Tensor:
+    """Return the pooled map of one region, zeros of shape (1, channels, cells, cells)."""
+    return torch.zeros(1, channels, cells, cells, device=like.device, dtype=like.dtype)

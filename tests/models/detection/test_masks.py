@@ -1,0 +1,62 @@
+import torch
+
+from models.detection.masks import cut_masks, paste_masks
+from tests.models.detection import tiny
+
+SIZE = (60, 90)
+BOXES = torch.tensor([[10.0, 5, 40, 45], [20.25, 10.5, 85.75, 59.5], [0, 0, 90, 60], [60.5, 30, 75, 42]])
+
+
+def overlaps(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return (one & other).flatten(1).sum(1) / (one | other).flatten(1).sum(1)
+
+
+def test_what_is_cut_out_and_put_back_is_the_mask() -> None:
+    masks = tiny.ellipses(BOXES, *SIZE)
+    order = torch.tensor([2, 0, 3, 1])
+    cut = cut_masks(masks.to(torch.uint8), order, BOXES[order], 28)
+    assert cut.shape == (4, 28, 28) and set(cut.unique().tolist()) == {0.0, 1.0}
+    pasted = paste_masks(cut, BOXES[order], SIZE, 0.5)
+    assert pasted.shape == (4, *SIZE) and pasted.dtype == torch.bool
+    assert (overlaps(pasted, masks[order]) > 0.93).all()
+
+
+def test_a_mask_is_put_back_without_an_offset() -> None:
+    """A cell per pixel: every pixel gets its own cell's value. Half a pixel of offset would shift a row."""
+    torch.manual_seed(0)
+    cells = torch.rand(1, 14, 14)
+    pasted = paste_masks(cells, torch.tensor([[3.0, 5, 17, 19]]), (20, 20), 0.4)
+    assert torch.equal(pasted[0, 5:19, 3:17], cells[0] >= 0.4)
+    pasted[0, 5:19, 3:17] = False
+    assert not pasted.any()
+
+
+def test_a_mask_is_cut_out_without_an_offset() -> None:
+    torch.manual_seed(0)
+    masks = (torch.rand(2, 20, 20) > 0.5).to(torch.uint8)
+    boxes = torch.tensor([[3.0, 5, 17, 19], [4, 4, 18, 18]])
+    cut = cut_masks(masks, torch.tensor([1, 1]), boxes, 14)
+    assert torch.equal(cut[0], masks[1, 5:19, 3:17].float())
+    assert torch.equal(cut[1], masks[1, 4:18, 4:18].float())
+
+
+def test_a_box_beyond_the_image_is_cut_off() -> None:
+    pasted = paste_masks(torch.ones(1, 4, 4), torch.tensor([[-10.0, -10, 10, 10]]), (20, 20), 0.5)
+    assert pasted[0, :9, :9].all() and not pasted[0, 11:].any() and not pasted[0, :, 11:].any()
+
+
+def test_many_masks_are_pasted_in_parts(monkeypatch) -> None:
+    masks = cut_masks(tiny.ellipses(BOXES, *SIZE).to(torch.uint8), torch.arange(4), BOXES, 28)
+    whole = paste_masks(masks, BOXES, SIZE, 0.5)
+    monkeypatch.setattr("models.detection.masks.MAX_PASTED_ELEMENTS", 3 * SIZE[0] * SIZE[1])
+    assert torch.equal(paste_masks(masks, BOXES, SIZE, 0.5), whole)
+
+
+def test_no_objects() -> None:
+    none = torch.zeros(0, 4)
+    assert cut_masks(torch.zeros(0, 9, 9, dtype=torch.uint8), torch.zeros(0).long(), none, 28).shape == (
+        0,
+        28,
+        28,
+    )
+    assert paste_masks(torch.zeros(0, 28, 28), none, (9, 8), 0.5).shape == (0, 9, 8)

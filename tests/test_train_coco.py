@@ -1,0 +1,239 @@
+"""The detectors' training program from the outside; what it shares with the other: test_train_imagenet.py."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train_coco
+from engine.checkpoint import CheckpointError
+from engine.coco.scoring import score
+from engine.config import COCO, ConfigError, config_to_dict, load_config
+from engine.record import read_records
+from tests import sabotage
+from tests.engine.coco.coco_files import annotation_path, write_coco
+from tests.training_runs import (
+    COCO_SETTINGS,
+    KILLED,
+    REPOSITORY,
+    Outcome,
+    assert_same_bits,
+    weights,
+)
+from tests.training_runs import run as run_program
+
+run = partial(run_program, program="train_coco")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve training images with objects, of 18, and 7 to evaluate on."""
+    return write_coco(tmp_path_factory.mktemp("coco"))
+
+
+@pytest.fixture(scope="module")
+def settings(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments of a run of seconds, all but `output`."""
+    path = tmp_path_factory.mktemp("settings") / "tiny.yaml"
+    path.write_text(COCO_SETTINGS)
+    return ["--config", str(path), f"data.root={root}"]
+
+
+@pytest.fixture(scope="module")
+def whole(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A run of two processes that nothing interrupted: its folder and how it ended."""
+    folder = tmp_path_factory.mktemp("whole")
+    outcome = run(folder / "logs", [*settings, f"output={folder}"], processes=2)
+    assert outcome.statuses == [0, 0], outcome.output
+    return folder, outcome
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    entries = read_records(folder / "metrics.jsonl")
+    return [
+        {name: value for name, value in entry.items() if name != "images_per_second"} for entry in entries
+    ]
+
+
+def test_a_run_tells_its_story(whole: tuple[Path, Outcome]) -> None:
+    folder, outcome = whole
+    lines = outcome.outputs[0].splitlines()
+    assert outcome.outputs[1] == ""
+    assert "12 training and 7 validation images with objects of 3 categories" in lines
+    assert "3 steps per epoch, each of 4 images: 2 x cpu x 2 micro-batches x 1" in lines
+    told = [(entry["kind"], entry["step"], entry.get("phase")) for entry in records(folder)]
+    steps = [("train", step, 1 if step <= 4 else 2) for step in range(1, 9)]
+    realign, first, last = ("realign", 4, None), ("eval", 5, None), ("eval", 8, None)
+    assert told == [*steps[:4], realign, steps[4], first, *steps[5:], last]
+    terms = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"}
+    first_step = records(folder)[0]
+    assert terms <= first_step.keys()
+    assert first_step["loss"] == pytest.approx(sum(first_step[term] for term in terms))
+    rates = [entry["lr"] for entry in records(folder) if entry["kind"] == "train"]
+    assert rates == pytest.approx([2e-5, 0.01001, 0.02, 0.02, 0.02, 0.002, 0.002, 0.002])
+
+
+def test_a_run_leaves_everything_in_its_folder(
+    whole: tuple[Path, Outcome], settings: list[str], root: Path
+) -> None:
+    folder, _ = whole
+    assert config_to_dict(load_config(folder / "config.yaml", [], COCO)) == config_to_dict(
+        load_config(settings[1], [settings[2], f"output={folder}"], COCO)
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["data"] == {"num_train": 12, "num_val": 7, "num_categories": 3}
+    start = manifest["starts"][0]
+    assert start["detector"]["name"] == "torchvision" and start["detector"]["version"]
+    assert start["packages"]["pycocotools"]
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Images("eval/detections")] == [5, 8]
+    assert [event.step for event in events.Scalars("eval/bbox_AP")] == [5, 8]
+    assert len(events.Scalars("train/loss_mask")) == 8
+    with Image.open(folder / "detections.png") as picture:
+        assert picture.width > 500
+    results = json.loads((folder / "detections.json").read_text())
+    last = records(folder)[-1]
+    truth = json.loads(annotation_path(root, "val2017").read_text())
+    for name, value in score(truth, results, ("bbox", "segm")).items():
+        assert value < 0 or last[name] == pytest.approx(100 * value)
+    assert {entry["image_id"] for entry in results} <= {image["id"] for image in truth["images"]}
+    assert last["images"] == 7 and "ema_segm_AP" in last
+
+
+def test_killed_again_and_again_the_same_command_reaches_the_same_weights(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    arguments = [*settings, f"output={tmp_path}"]
+    misfortunes = [
+        partial(sabotage.die_in_step, victim=1, step=4),  # after the checkpoint of step 2, in phase I
+        partial(sabotage.die_in_evaluation, victim=0, evaluation=1),  # in the middle of an epoch
+        partial(sabotage.die_in_step, victim=0, step=2),
+    ]
+    for misfortune in misfortunes:
+        outcome = run(tmp_path / "logs", arguments, processes=2, sabotage=misfortune)
+        assert sorted(outcome.statuses) == [KILLED, 1], outcome.output
+    outcome = run(tmp_path / "logs", arguments, processes=2)
+    assert outcome.statuses == [0, 0], outcome.output
+    assert_same_bits(weights(tmp_path), weights(whole[0]))
+    assert_same_bits(weights(tmp_path, "best.pt"), weights(whole[0], "best.pt"))
+    assert records(tmp_path) == records(whole[0])
+    assert (tmp_path / "detections.json").read_text() == (whole[0] / "detections.json").read_text()
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    arguments = [*settings, f"output={tmp_path}", "data.workers=1"]
+    stopped = run(tmp_path / "logs", arguments, processes=2, sabotage=partial(sabotage.ask_to_stop, step=3))
+    assert "stopped by" in stopped.outputs[0] and "at step 3, saved" in stopped.outputs[0], stopped.output
+    assert json.loads((tmp_path / "REQUEUE").read_text())["step"] == 3
+    outcome = run(tmp_path / "logs", arguments, processes=2)
+    assert outcome.statuses == [0, 0] and "resuming at step 3" in outcome.outputs[0], outcome.output
+    assert_same_bits(weights(tmp_path), weights(whole[0]))
+
+
+def test_evaluation_of_a_checkpoint_by_one_and_two_processes(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    best = str(whole[0] / "checkpoints" / "best.pt")
+    results, found = [], []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        arguments = [*settings, f"output={folder}", "--eval", best]
+        outcome = run(tmp_path / "logs", arguments, processes=processes)
+        assert outcome.statuses == [0] * processes, outcome.output
+        results.append(json.loads(outcome.outputs[0].splitlines()[-1]))
+        found.append(json.loads((folder / "evaluation_of_best" / "detections.json").read_text()))
+        assert (folder / "evaluation_of_best" / "detections.png").exists()
+    assert results[0] == results[1] and found[0] == found[1]
+    step = results[0]["step"]
+    (recorded,) = [entry for entry in records(whole[0]) if (entry["kind"], entry["step"]) == ("eval", step)]
+    assert {name: results[0][name] for name in recorded if "_A" in name} == {
+        name: value for name, value in recorded.items() if "_A" in name
+    }
+    with pytest.raises(CheckpointError, match="model.architecture was 'mask_rcnn', is now 'retinanet'"):
+        train_coco.main([*settings, "model.architecture=retinanet", "--eval", best])
+
+
+def test_a_loss_that_is_no_number_stops_all_processes(settings: list[str], tmp_path: Path) -> None:
+    misfortune = partial(sabotage.lose_a_number_in_step, micro_batch=6)
+    outcome = run(tmp_path / "logs", [*settings, f"output={tmp_path}"], processes=2, sabotage=misfortune)
+    assert outcome.statuses == [1, 1], outcome.output
+    error = outcome.outputs[0].splitlines()[-1]
+    assert error.startswith("error: the loss is nan at step 2")
+    assert f"the last good checkpoint is {tmp_path}/checkpoints/last.pt, step 2" in error
+
+
+@pytest.mark.parametrize("activation", ["relu", "swish", "frelu", "pwlu"])
+def test_retinanet_with_every_activation(
+    activation: str, settings: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("engine.reporting.draw_curves", lambda model, title: None)
+    arguments = [*settings, f"output={tmp_path}", f"activation.name={activation}", "steps=2"]
+    arguments += ["model.architecture=retinanet", "schedule.milestones_steps=[]", "phase1_epochs=0.3"]
+    assert train_coco.main([*arguments, "schedule.warmup_steps=1", "data.empty_images=keep"]) == 0
+    entries = records(tmp_path)
+    assert all(math.isfinite(entry["loss"]) for entry in entries if entry["kind"] == "train")
+    assert any(entry["kind"] == "realign" for entry in entries) == (activation == "pwlu")
+    assert "segm_AP" not in entries[-1] and "bbox_AP" in entries[-1]
+    assert json.loads((tmp_path / "manifest.json").read_text())["data"]["num_train"] == 18
+
+
+def test_a_broken_image_is_named_by_file_and_id(settings: list[str], tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "coco")
+    for picture in sorted((root / "train2017").iterdir()):
+        picture.write_bytes(b"not a picture")
+    arguments = [*settings, f"data.root={root}", f"output={tmp_path / 'run'}", "data.workers=1"]
+    outcome = run(tmp_path / "logs", arguments)
+    assert outcome.statuses == [1]
+    error = outcome.outputs[0].splitlines()[-1]
+    assert "cannot decode" in error and f"{root}/train2017/" in error
+    assert re.search(r"\(image \d+ of instances_train2017.json\)", error)
+
+
+def test_impossible_settings_are_explained(settings: list[str]) -> None:
+    for override, sentence in [
+        ("phase1_epochs=5", "phase1_epochs=5 are 15 steps of 4 of the 12 training images, more than steps=8"),
+        ("schedule.milestones_steps=[5,9]", r"milestones_steps=\[5, 9\] does not end before steps=8"),
+        ("schedule.milestones_steps=[5,4]", r"expected rising numbers greater than 0, got \[5, 4\]"),
+        ("schedule.milestones_steps=5", "expected whole numbers, such as"),
+        ("schedule.warmup_steps=8", "leaves nothing of steps=8"),
+        ("data.longer_side_px=40", "data.shorter_side_px=48 exceeds data.longer_side_px=40"),
+        ("model.engine=detectron3", "did you mean 'detectron2'"),
+        ("model.backbone=resnet51", "resnet51"),
+    ]:
+        with pytest.raises((ConfigError, ValueError), match=sentence):
+            train_coco.main([*settings, override])
+
+
+@pytest.mark.skipif("PWLU_DATA" not in os.environ, reason="PWLU_DATA names no folder of photographs")
+def test_photographs_through_both_phases(tmp_path: Path) -> None:
+    """The paper's Mask R-CNN on COCO photographs, with its configuration and only its sizes cut down."""
+    with tarfile.open(Path(os.environ["PWLU_DATA"]) / "coco_gpu.tar") as archive:
+        archive.extractall(tmp_path / "images", filter="data")
+    (root,) = {path.parent for path in (tmp_path / "images").rglob("annotations")}
+    command = ["-m", "tools.coco_subset", "--root", str(root), "--split", "val2017", "--images", "4"]
+    subprocess.run([sys.executable, *command, "--name", "few"], cwd=REPOSITORY, check=True)
+    arguments = ["--config", str(REPOSITORY / "configs" / "mask_rcnn_r50_pwlu.yaml"), f"data.root={root}"]
+    arguments += ["data.train_split=few", "data.val_split=few", "steps=2", "phase1_epochs=0.5"]
+    arguments += ["global_batch_size=2", "data.shorter_side_px=64", "data.longer_side_px=96"]
+    arguments += ["schedule.warmup_steps=1", "schedule.milestones_steps=[]", "model.region_samples=32"]
+    outcome = run(
+        tmp_path / "logs", [*arguments, f"output={tmp_path / 'run'}", "data.workers=0"], processes=2
+    )
+    assert outcome.statuses == [0, 0], outcome.output
+    assert "replaced 60 of 61 sites" in outcome.outputs[0]
+    assert [entry["kind"] for entry in records(tmp_path / "run")] == ["realign", "train", "eval"]
+    model = torch.load(tmp_path / "run" / "checkpoints" / "last.pt")["model"]
+    assert len([name for name in model if name.endswith(".points")]) == 60
