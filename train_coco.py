@@ -43,9 +43,8 @@ from engine.run import evaluate_checkpoint, is_finished, run_training
 from engine.run_folder import Identity, RunFolder
 from engine.schedule import step_decay, whole_steps
 from engine.training_state import new_state
-from models import activation_factory, is_activation
+from models import activation_factory, is_activation, synchronize_batch_norm
 from models.detection import DetectorRecipe, build_detector
-from models.sync_batch_norm import synchronize_batch_norm
 from pwlu import ReplacementReport
 
 

@@ -1,5 +1,6 @@
 """What a person sees while a run trains: a line per logged step, realignment and evaluation."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -91,13 +92,17 @@ def say(line: str) -> None:
     print(line, file=sys.stdout, flush=True)
 
 
+# COCO's averages over sizes and numbers of detections: eighteen numbers more, for the records.
+_DETAIL = re.compile(r"_(AR\d*[sml]?|AP[sml])$")
+
+
 def metrics_line(metrics: Mapping[str, float | int]) -> str:
-    """Return an evaluation's metrics in words: `top1 71.34 %  top5 ...`."""
-    return "  ".join(_metric(name, value) for name, value in metrics.items())
+    """Return an evaluation's metrics in words, `top1 71.34 %  top5 ...`, without COCO's details."""
+    return "  ".join(_metric(name, value) for name, value in metrics.items() if not _DETAIL.search(name))
 
 
 def _metric(name: str, value: float | int) -> str:
-    if "top" in name or "_A" in name:  # COCO's AP and AR
+    if "top" in name or "_AP" in name:
         return f"{name} {value:.2f} %"
     return f"{name} {value}" if isinstance(value, int) else f"{name} {value:.4f}"
 

@@ -1,9 +1,19 @@
-"""The paper's activations and the classification networks that they are compared in."""
+"""The paper's activations and the networks that they are compared in (detectors: models.detection)."""
 
 from .activations import ACTIVATIONS, activation_factory, is_activation
 from .apl import APL
 from .classification import build_classifier
 from .frelu import FReLU
 from .pau import PAU
+from .sync_batch_norm import synchronize_batch_norm
 
-__all__ = ["ACTIVATIONS", "APL", "PAU", "FReLU", "activation_factory", "build_classifier", "is_activation"]
+__all__ = [
+    "ACTIVATIONS",
+    "APL",
+    "PAU",
+    "FReLU",
+    "activation_factory",
+    "build_classifier",
+    "is_activation",
+    "synchronize_batch_norm",
+]

@@ -1,12 +1,13 @@
 """Image classifiers: timm's networks with their activations replaced."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 
 import timm
 from torch import nn
 
 from pwlu import ReplacementReport, replace_activations
+
+from .timm_names import check_timm_name
 
 
 def build_classifier(
@@ -30,10 +31,7 @@ def build_classifier(
     Raises:
         ValueError: an unknown name, a wrong `num_classes` or `input_size`, or nothing to replace.
     """
-    if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"model name is {name!r}, which timm {timm.__version__} does not have{hint}")
+    check_timm_name(name)
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, expected >= 1")
     if len(input_size) != 3:

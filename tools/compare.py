@@ -3,7 +3,7 @@
     python -m tools.compare runs/photos_* --title "ResNet-18 on 64 px photographs" --output
     results/photos_r18.json
 
-Writes a record of every run (settings, final accuracy, commit, hardware, versions) and, beside it, a table in
+Writes a record of every run (settings, final metrics, commit, hardware, versions) and, beside it, a table in
 Markdown.
 """
 
@@ -15,6 +15,14 @@ from pathlib import Path
 from typing import Any
 
 FREE_SETTINGS = ("activation.name", "seed")
+# What a table shows of the metrics, as far as a run has them, all in percent.
+SHOWN = {
+    "top1": "top-1 (%)",
+    "bbox_AP": "box AP",
+    "bbox_AP50": "box AP50",
+    "segm_AP": "mask AP",
+    "segm_AP50": "mask AP50",
+}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -32,7 +40,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     return {
         "settings": manifest["experiment"],
         "data": manifest["data"],
-        "top1": last["top1"],
+        **{name: last[name] for name in SHOWN if name in last},
         "epochs": last["epoch"],
         "code": started["code"],
         "hardware": started["hardware"],
@@ -52,22 +60,29 @@ def require_comparable(runs: Sequence[dict[str, Any]]) -> None:
 
 
 def table(runs: Sequence[dict[str, Any]], title: str, source: str) -> str:
-    """A Markdown table of top-1 accuracy in percent: mean, standard deviation and every seed's value."""
+    """A Markdown table of the shown metrics in percent: mean, standard deviation, number of seeds."""
     by_activation: dict[str, list[dict[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
         by_activation.setdefault(run["settings"]["activation.name"], []).append(run)
-    lines = [
-        f"# {title}",
-        "",
-        "| activation | top-1 (%) | seeds | each seed |",
-        "| --- | --- | --- | --- |",
+    shown = [name for name in SHOWN if name in runs[0]]
+    titles = ["activation", *(SHOWN[name] for name in shown), "seeds"]
+    body = [
+        [name, *(mean_and_spread([run[metric] for run in group]) for metric in shown), str(len(group))]
+        for name, group in sorted(by_activation.items())
     ]
-    for name, group in sorted(by_activation.items()):
-        values = [run["top1"] for run in group]
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        each = ", ".join(f"{value:.2f}" for value in values)
-        lines.append(f"| {name} | {statistics.mean(values):.2f}{spread} | {len(values)} | {each} |")
-    return "\n".join([*lines, "", *notes(runs), f"Made by `python -m tools.compare` from {source}."]) + "\n"
+    if len(shown) == 1:
+        titles.append("each seed")
+        for line, (_, group) in zip(body, sorted(by_activation.items()), strict=True):
+            line.append(", ".join(f"{run[shown[0]]:.2f}" for run in group))
+    rows = [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *body)]
+    ending = f"Made by `python -m tools.compare` from {source}."
+    return "\n".join([f"# {title}", "", *rows, "", *notes(runs), ending]) + "\n"
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """`62.00 ± 2.00`, or the one value there is."""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def notes(runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -77,15 +92,36 @@ def notes(runs: Sequence[dict[str, Any]]) -> list[str]:
         {run["code"]["commit"][:10] + ("+changes" * run["code"]["uncommitted_changes"]) for run in runs}
     )
     hardware = sorted({f"{run['hardware']['device']} ({run['hardware'].get('cpu', '')})" for run in runs})
+    what = detector(settings, data) if "model.architecture" in settings else classifier(settings, data)
     return [
-        f"{settings['model.name']}, {data['num_train']} training and {data['num_val']} validation images in "
-        f"{data['num_classes']} classes at {settings['data.image_size_px']} px, {settings['epochs']} epochs, "
-        f"T' = {settings['phase1_epochs']:g} epochs (for PWLU), batches of {settings['global_batch_size']}, "
-        f"mixed precision {settings['runtime.amp']}. Accuracy after the last epoch; ± is the standard "
-        "deviation over seeds.",
+        f"{what}, T' = {settings['phase1_epochs']:g} epochs (for PWLU), batches of "
+        f"{settings['global_batch_size']}, mixed precision {settings['runtime.amp']}. Values after the last "
+        "step; ± is the standard deviation over seeds.",
         f"Commit {', '.join(commits)}; {', '.join(hardware)}; torch {runs[0]['packages']['torch']}.",
         "",
     ]
+
+
+def classifier(settings: dict[str, Any], data: dict[str, Any]) -> str:
+    """The scale of a classifier's run."""
+    return (
+        f"{settings['model.name']}, {data['num_train']} training and {data['num_val']} validation images in "
+        f"{data['num_classes']} classes at {settings['data.image_size_px']} px, {settings['epochs']} epochs"
+    )
+
+
+def detector(settings: dict[str, Any], data: dict[str, Any]) -> str:
+    """The scale of a detector's run."""
+    same = settings["data.train_split"] == settings["data.val_split"]
+    images = f"{data['num_train']} training and {data['num_val']} validation images"
+    if same:
+        images = f"{data['num_train']} images, evaluated on the same images"
+    network = f"{settings['model.architecture']} ({settings['model.engine']}) on {settings['model.backbone']}"
+    size = f"{settings['data.shorter_side_px']} x {settings['data.longer_side_px']} px"
+    return (
+        f"{network} with {settings['model.pyramid_channels']} channels in the pyramid, {images}, at most "
+        f"{size}, {settings['steps']} steps"
+    )
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ here and in the files that this one takes its parts from:
 
 What stays torchvision's: the box and mask predictors have a background class (index 0) for which they predict
 a box and a mask that are not used; RetinaNet clips boxes to the image before suppression, not after;
-proposals smaller than a thousandth and boxes smaller than a hundredth of a pixel are dropped; the samples are
-drawn in another order, so runs of the two engines differ from the first step on.
+proposals smaller than a thousandth and boxes smaller than a hundredth of a pixel are dropped. From the same
+weights and the same seed both engines draw the same samples and give the same losses; runs differ because
+each engine starts its heads in its own order.
 """
 
 from torch import Tensor, nn

@@ -64,3 +64,12 @@ def test_metrics_in_words() -> None:
         metrics_line({"top1": 70.0, "ema_top5": 90.126, "loss": 0.5})
         == "top1 70.00 %  ema_top5 90.13 %  loss 0.5000"
     )
+    coco = {
+        "bbox_AP": 40.0,
+        "bbox_AP50": 60.0,
+        "bbox_APs": 1.0,
+        "bbox_AR100": 2.0,
+        "bbox_ARl": 3.0,
+        "images": 5,
+    }
+    assert metrics_line(coco) == "bbox_AP 40.00 %  bbox_AP50 60.00 %  images 5"

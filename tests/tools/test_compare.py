@@ -49,6 +49,32 @@ def test_mean_spread_and_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [run["top1"] for run in json.loads(output.read_text())["runs"]] == [60.0, 62.0, 64.0, 61.5]
 
 
+def test_detectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        "model.architecture": "mask_rcnn",
+        "model.engine": "torchvision",
+        "model.backbone": "resnet18",
+    }
+    settings |= {
+        "model.pyramid_channels": 64,
+        "data.train_split": "few",
+        "data.val_split": "few",
+        "steps": 500,
+    }
+    settings |= {"data.shorter_side_px": 192, "data.longer_side_px": 256}
+    for activation, ap50 in (("relu", 90.0), ("pwlu", 92.5)):
+        run = finished_run(tmp_path / activation, activation, 0, 0.0, **settings)
+        evaluation = {"kind": "eval", "epoch": 5.0, "bbox_AP": 60.0, "bbox_AP50": ap50, "segm_AP": 50.0}
+        (run / "metrics.jsonl").write_text(json.dumps(evaluation) + "\n")
+    output = tmp_path / "few.json"
+    runs = [tmp_path / "relu", tmp_path / "pwlu"]
+    run_main(monkeypatch, *runs, "--title", "Few photographs", "--output", output)
+    text = output.with_suffix(".md").read_text()
+    assert "| activation | box AP | box AP50 | mask AP | seeds |" in text
+    assert "| pwlu | 60.00 | 92.50 | 50.00 | 1 |\n| relu | 60.00 | 90.00 | 50.00 | 1 |" in text
+    assert "20 images, evaluated on the same images, at most 192 x 256 px, 500 steps" in text
+
+
 def test_runs_that_differ_otherwise_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [
         finished_run(tmp_path / "a", "pwlu", 0, 60.0),
