@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,46 @@ def test_retinanet_with_every_activation(
     assert any(entry["kind"] == "realign" for entry in entries) == (activation == "pwlu")
     assert "segm_AP" not in entries[-1] and "bbox_AP" in entries[-1]
     assert json.loads((tmp_path / "manifest.json").read_text())["data"]["num_train"] == 18
+
+
+@pytest.mark.skipif(find_spec("detectron2") is None, reason="detectron2 is not installed")
+@pytest.mark.parametrize(
+    ("architecture", "activation"),
+    [("mask_rcnn", "relu"), ("mask_rcnn", "pwlu"), ("retinanet", "swish"), ("retinanet", "frelu"),
+     ("retinanet", "pwlu")],
+)  # fmt: skip
+def test_detectron2_trains_resumes_and_evaluates(
+    architecture: str, activation: str, settings: list[str], tmp_path: Path
+) -> None:
+    arguments = [*settings, "model.engine=detectron2", f"model.architecture={architecture}"]
+    arguments += [f"activation.name={activation}", "steps=4", "schedule.milestones_steps=[3]"]
+    arguments += ["phase1_epochs=0.6", "runtime.checkpoint_every_steps=1", "runtime.eval_every_steps=3"]
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    misfortune = partial(sabotage.die_in_step, victim=0, step=3)
+    outcome = run(tmp_path / "logs", [*arguments, f"output={folders[1]}"], processes=2, sabotage=misfortune)
+    assert sorted(outcome.statuses) == [KILLED, 1], outcome.output
+    for folder in folders:
+        outcome = run(tmp_path / "logs", [*arguments, f"output={folder}"], processes=2)
+        assert outcome.statuses == [0, 0], outcome.output
+    assert "resuming at step 2" in outcome.outputs[0]
+    assert_same_bits(weights(folders[1]), weights(folders[0]))
+    assert records(folders[1]) == records(folders[0])
+    detector = json.loads((folders[0] / "manifest.json").read_text())["starts"][0]["detector"]
+    assert detector["name"] == "detectron2" and detector["version"]
+    last = str(folders[0] / "checkpoints" / "last.pt")
+    outcome = run(tmp_path / "logs", [*arguments, f"output={folders[0]}", "--eval", last])
+    found = json.loads(outcome.outputs[0].splitlines()[-1])
+    recorded = records(folders[0])[-1]
+    assert {name: found[name] for name in recorded if "_A" in name} == {
+        name: value for name, value in recorded.items() if "_A" in name
+    }
+
+
+def test_detectron2_missing_is_one_sentence(settings: list[str], monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+    with pytest.raises(ValueError, match="detectron2") as caught:
+        train_coco.main([*settings, "model.engine=detectron2"])
+    assert "engine=torchvision" in str(caught.value) and "install" in str(caught.value)
 
 
 def test_a_broken_image_is_named_by_file_and_id(settings: list[str], tmp_path: Path) -> None:
