@@ -139,6 +139,7 @@ def build(config: ImageNetConfig, world: World) -> tuple[Classification, nn.Modu
     )
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(world.device, memory_format=layout)
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape
     if config.runtime.compile:
         model.compile()  # in place: names of parameters and checkpoints stay the same
     return task, model, report

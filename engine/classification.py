@@ -46,7 +46,7 @@ class Classification(ImageTask):
 
     def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         """Evaluate on the validation images; None if any process was asked to stop."""
-        loader = self.val_loader()
+        loader = self.val_loader(self.device_batch_size)
         metrics = evaluate_classifier(
             model, loader, world=self.world, precision=self.precision, should_stop=should_stop
         )

@@ -124,7 +124,6 @@ def start(device: str = "auto") -> World:
     world = World(rank, local_rank, size, local_size, _choose_device(device, local_rank))
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-        torch.backends.cudnn.benchmark = True
     else:
         _share_cores(local_size)
     if size > 1:

@@ -91,10 +91,10 @@ class ImageTask:
             yield step
             self.report_skipped(loader.skipped)
 
-    def val_loader(self) -> Loader:
+    def val_loader(self, batch_size: int) -> Loader:
         """Return this process's share of the validation images."""
         return self._images.val_loader(
-            batch_size=self.device_batch_size,
+            batch_size=batch_size,
             rank=self.world.rank,
             world_size=self.world.size,
             workers=self.workers,

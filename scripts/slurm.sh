@@ -7,8 +7,9 @@
 #   REQUEUE    it saved after SIGUSR1 or SIGTERM and wants to go on; the same command resumes it
 
 # How long torchrun waits for its workers to save before it kills them, and srun for the other nodes' torchrun.
-# Below the 180 seconds of `--signal` in the sbatch files; torchrun's own default of 30 is short for big models.
-readonly SAVE_SECONDS=150
+# The sbatch file says how long; it must be below the seconds of its `--signal`. torchrun's own default of 30 is
+# short for big models.
+: "${SAVE_SECONDS:?is not set: an sbatch file sets it before it sources slurm.sh}"
 
 fail() {
     echo "error: $*" >&2

@@ -72,7 +72,7 @@ def test_a_run_tells_its_story(whole: tuple[Path, Outcome]) -> None:
     lines = outcome.outputs[0].splitlines()
     assert outcome.outputs[1] == ""
     assert "12 training and 7 validation images with objects of 3 categories" in lines
-    assert "3 steps per epoch, each of 4 images: 2 x cpu x 2 micro-batches x 1" in lines
+    assert "3 steps per epoch, each of 4 images: 2 x cpu x 1 micro-batches x 2" in lines
     told = [(entry["kind"], entry["step"], entry.get("phase")) for entry in records(folder)]
     steps = [("train", step, 1 if step <= 4 else 2) for step in range(1, 9)]
     realign, first, last = ("realign", 4, None), ("eval", 5, None), ("eval", 8, None)
@@ -226,6 +226,8 @@ def test_detectron2_trains_resumes_and_evaluates(
 
 def test_detectron2_missing_is_one_sentence(settings: list[str], monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "detectron2", None)
+    for name in [name for name in sys.modules if name.startswith("models.detection.detectron2")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ValueError, match="detectron2") as caught:
         train_coco.main([*settings, "model.engine=detectron2"])
     assert "engine=torchvision" in str(caught.value) and "install" in str(caught.value)

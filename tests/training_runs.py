@@ -50,7 +50,7 @@ data: {workers: 0, shorter_side_px: 48, longer_side_px: 64}
 optimizer: {peak_lr: 0.02, weight_decay: 1e-4, ema_decay: 0.9}
 schedule: {warmup_steps: 2, milestones_steps: [5]}
 runtime:
-  {device: cpu, device_batch_size: 1, log_every_steps: 1, checkpoint_every_steps: 2, eval_every_steps: 5,
+  {device: cpu, device_batch_size: 2, log_every_steps: 1, checkpoint_every_steps: 2, eval_every_steps: 5,
    plot_every_steps: 8}
 """
 

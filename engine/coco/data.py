@@ -1,7 +1,8 @@
 """Images with boxes and masks for training and evaluation: `build_coco_data` opens them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,28 @@ from engine.data.source import DataError
 class CocoData:
     """Training and validation images. Samples are the same to the bit on any number of ranks.
 
-    `trained_on` int64 (num_train,) are the places in `train` of the images that are trained on.
+    The training images are opened when they are asked for: evaluation needs none.
     """
 
-    train: CocoImages
+    open_train: Callable[[], CocoImages]
     val: CocoImages
-    trained_on: Integers
+    empty_images: str
     resize: ResizeRule
     mirror_probability: float
     with_masks: bool
     seed: int
+
+    @cached_property
+    def train(self) -> CocoImages:
+        """The training split. Raises DataError where its files do not fit."""
+        train = self.open_train()
+        _require_same_categories(train.annotations, self.val.annotations)
+        return train
+
+    @cached_property
+    def trained_on(self) -> Integers:
+        """The places in `train` of the images that are trained on, int64 (num_train,). Raises DataError."""
+        return _trained_on(self.train.annotations, self.empty_images)
 
     @property
     def num_train(self) -> int:
@@ -148,19 +161,17 @@ def build_coco_data(
         empty_images: drop (as usual) or keep training images that have no object, or nothing but crowds.
         with_masks: read, check and hand out masks as well.
 
-    Raises DataError, with file and id, where the files do not fit, ValueError for other arguments.
+    Raises DataError, with file and id, where the validation files do not fit (the training files are opened
+    later, see CocoData), ValueError for other arguments.
     """
     check_choice("kind", kind, ("coco", "digits"))
     check_choice("empty_images", empty_images, ("drop", "keep"))
     resize = ResizeRule(shorter_side_px, longer_side_px)
     folder = Path(root) if kind == "coco" else _digits(Path(root))
-    train = _open_split(folder, train_split, with_masks=with_masks, scored=False)
-    val = _open_split(folder, val_split, with_masks=with_masks, scored=True)
-    _require_same_categories(train.annotations, val.annotations)
     return CocoData(
-        train=train,
-        val=val,
-        trained_on=_trained_on(train.annotations, empty_images),
+        open_train=partial(_open_split, folder, train_split, with_masks=with_masks, scored=False),
+        val=_open_split(folder, val_split, with_masks=with_masks, scored=True),
+        empty_images=empty_images,
         resize=resize,
         mirror_probability=0.0 if kind == "digits" else 0.5,
         with_masks=with_masks,

@@ -12,8 +12,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
-from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import (
     FastRCNNConvFCHead,
     FastRCNNOutputLayers,
@@ -30,8 +29,8 @@ from .detectron2_modules import (
     RetinaNetDetector,
     SharedNormalizerRetinaNet,
     hidden_batch_norm,
-    with_float32_outputs,
 )
+from .detectron2_numbers import Float32Pooler, TolerantProposals, with_float32_outputs
 from .recipe import NUM_LEVELS, DetectorRecipe
 
 RPN_STRIDES_PX = (4, 8, 16, 32, 64)  # of P2 ... P6
@@ -101,14 +100,14 @@ def build_retinanet(
     return RetinaNetDetector(model)
 
 
-def _proposal_generator(recipe: DetectorRecipe) -> RPN:
+def _proposal_generator(recipe: DetectorRecipe) -> TolerantProposals:
     sides = recipe.rpn_anchor_sides_px()
     head = StandardRPNHead(
         in_channels=recipe.pyramid_channels,
         num_anchors=len(sides[0]) * len(recipe.anchor_ratios),
         conv_dims=[recipe.pyramid_channels] * recipe.rpn_convs,
     )
-    return RPN(
+    return TolerantProposals(
         in_features=["p2", "p3", "p4", "p5", "p6"],
         head=with_float32_outputs(head),
         anchor_generator=_anchors(sides, recipe, RPN_STRIDES_PX),
@@ -174,9 +173,9 @@ def _anchor_matcher(background_iou: float, foreground_iou: float) -> Matcher:
     return Matcher([background_iou, foreground_iou], [0, -1, 1], allow_low_quality_matches=True)
 
 
-def _pooler(cells: int, recipe: DetectorRecipe) -> ROIPooler:
+def _pooler(cells: int, recipe: DetectorRecipe) -> Float32Pooler:
     """RoIAlign with as many samples per cell as it has pixels, aligned to the pixels' centres."""
-    return ROIPooler(
+    return Float32Pooler(
         output_size=cells,
         scales=tuple(1 / stride for stride in ROI_LEVELS.values()),
         sampling_ratio=0,

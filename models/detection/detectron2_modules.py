@@ -69,22 +69,6 @@ def hidden_batch_norm(num_channels: int) -> nn.Module:
     return nn.Sequential(nn.BatchNorm2d(num_channels))
 
 
-def with_float32_outputs(head: nn.Module) -> nn.Module:
-    """Let `head`, which returns a tuple of tensors or lists of them, return float32 under autocast too.
-
-    Boxes and scores are made of its outputs; many would be equal in a lower precision.
-    """
-    head.register_forward_hook(_to_float32)
-    return head
-
-
-def _to_float32(head: nn.Module, inputs: object, outputs: tuple[Tensor | list[Tensor], ...]) -> object:
-    return tuple(
-        output.float() if isinstance(output, Tensor) else [level.float() for level in output]
-        for output in outputs
-    )
-
-
 class MaskRCNN(GeneralizedRCNN):
     """Mask R-CNN whose masks are cut at the recipe's threshold."""
 
@@ -153,7 +137,10 @@ class Detectron2Detector(Detector):
             {"image": image, "instances": _instances(image, target)}
             for image, target in zip(images, targets, strict=True)
         ]
-        with EventStorage():  # where detectron2's losses put what its own trainer would log
+        # The storage is where detectron2's losses put what its own trainer would log. Its focal loss is
+        # compiled by TorchScript, which optimises a function at its third call, with other roundings: a
+        # resumed run would not take the same steps.
+        with EventStorage(), torch.jit.optimized_execution(False):
             losses: dict[str, Tensor] = self.network(inputs)
         return losses
 
@@ -168,20 +155,6 @@ class Detectron2Detector(Detector):
 
 class MaskRCNNDetector(Detectron2Detector):
     """detectron2's Mask R-CNN."""
-
-    loss_names = ("loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc")
-
-    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Return detectron2's losses, NaN where it would raise an error.
-
-        It raises one if a proposal is not finite. The training loop has its own way to stop, on all processes
-        together, when a loss is not; for that the losses must be as many as ever and have gradients.
-        """
-        try:
-            return super().losses(images, targets)
-        except FloatingPointError:
-            total = torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
-            return dict.fromkeys(self.loss_names, total * float("nan"))
 
     def probe(self) -> Probe:
         """Return the detector in the form that `replace_sites` takes."""

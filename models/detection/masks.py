@@ -48,7 +48,8 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], thr
         x1, y1, x2, y2 = boxes[part].float().unbind(1)
         rows = _interpolation(y1, y2, height, probabilities.shape[-2])
         columns = _interpolation(x1, x2, width, probabilities.shape[-1])
-        pasted[part] = rows @ probabilities[part].float() @ columns.transpose(1, 2) >= threshold
+        with torch.autocast(boxes.device.type, enabled=False):  # it would round these products
+            pasted[part] = rows @ probabilities[part].float() @ columns.transpose(1, 2) >= threshold
     return pasted
 
 

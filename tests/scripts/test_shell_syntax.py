@@ -36,8 +36,7 @@ def test_the_batch_script_asks_for_the_warning_and_the_requeue(name: str) -> Non
     text = (ROOT / "scripts" / f"{name}.sbatch").read_text()
     directives = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")]
     warning_s = next(int(line.split("@")[1]) for line in directives if line.startswith("--signal=B:USR1@"))
-    library = (ROOT / "scripts" / "slurm.sh").read_text()
-    save_s = int(library.split("readonly SAVE_SECONDS=")[1].split()[0])
+    save_s = int(text.split("readonly SAVE_SECONDS=")[1].split()[0])
     assert save_s < warning_s
     assert {"--requeue", "--open-mode=append", "--ntasks-per-node=1"} <= set(directives)
     # sbatch reads its directives only up to the first command.

@@ -47,10 +47,23 @@ def test_what_cannot_be_done_is_explained_and_changes_nothing(
     before = sorted(root.rglob("*"))
     for arguments, sentence in [
         (["--name", "val2017"], "--name is 'val2017', but"),
-        (["--name", "few", "--images", "1000"], "--images is 1000, but only 12 images have objects"),
+        (["--name", "few", "--images", "1000"], "--images is 1000; expected 1 to 12"),
+        (["--name", "few", "--images", "0"], "--images is 0; expected 1 to 12"),
+        (["--name", "few", "--images", "-1"], "--images is -1; expected 1 to 12"),
         (["--name", "few", "--split", "test"], "instances_test.json"),
     ]:
         with pytest.raises(SystemExit):
             run_main(monkeypatch, "--root", root, *arguments)
         assert sentence in capsys.readouterr().err
     assert sorted(root.rglob("*")) == before
+
+
+def test_after_an_early_death_the_same_command_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--root", root, "--split", "train2017", "--images", 3, "--name", "few"]
+    with monkeypatch.context() as patch:
+        patch.setattr(coco_subset, "write_text_atomically", lambda path, text: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_main(patch, *arguments)
+    assert len(list((root / "few").iterdir())) == 3 and not annotation_path(root, "few").exists()
+    run_main(monkeypatch, *arguments)
+    assert len(json.loads(annotation_path(root, "few").read_text())["images"]) == 3

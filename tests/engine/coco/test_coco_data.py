@@ -1,5 +1,6 @@
 """What a detector's data promise: the same batches whoever reads them, and sentences for broken files."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -32,7 +33,20 @@ def open_data(root: Path, seed: int = 0, **changes: Any) -> CocoData:
         "empty_images": "drop",
         "with_masks": True,
     }
-    return build_coco_data(seed=seed, **{**arguments, **changes})
+    data = build_coco_data(seed=seed, **{**arguments, **changes})
+    assert len(data.trained_on) == data.num_train  # opens the training images
+    return data
+
+
+def test_evaluation_needs_no_training_images(tmp_path: Path) -> None:
+    write_split(tmp_path, "val2017", split_content(300, 7))
+    data = build_coco_data(
+        kind="coco", root=tmp_path, shorter_side_px=24, longer_side_px=30, empty_images="drop",
+        with_masks=True, seed=0,
+    )  # fmt: skip
+    assert len(val_batches(data)) == 4
+    with pytest.raises(DataError, match="instances_train2017.json"):
+        _ = data.num_train
 
 
 def train_batches(data: CocoData, **changes: int) -> list[DetectionBatch]:
@@ -139,7 +153,7 @@ def test_epochs_and_seeds_mirror_others(root: Path) -> None:
         boxes = {row[0]: row[3]["boxes"] for row in flat(batches)}
         return [image_id for image_id in sorted(boxes) if boxes[image_id] != unmirrored[image_id]]
 
-    plain = CocoData(**{**vars(open_data(root)), "mirror_probability": 0.0})
+    plain = dataclasses.replace(open_data(root), mirror_probability=0.0)
     unmirrored = {row[0]: row[3]["boxes"] for row in flat(train_batches(plain))}
     chosen = [mirrored(0, 0), mirrored(0, 1), mirrored(1, 0)]
     assert chosen[0] == mirrored(0, 0)

@@ -194,16 +194,23 @@ def test_steps_on_one_image_lower_the_loss(architecture: str) -> None:
     assert history[-1] < 0.8 * history[0]
 
 
-def test_a_diverged_mask_rcnn_has_losses_that_are_not_finite() -> None:
-    """detectron2 raises; our loop must get the usual losses, or it could not tell the other processes."""
+@mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_mask_rcnn_has_losses_that_are_not_finite(value: float) -> None:
+    """detectron2 raises; our loop must get the usual losses, or it could not tell the other processes.
+
+    And every part must run: the synchronised norms of the heads wait for all processes.
+    """
     model = detector("mask_rcnn")
     usual = list(model(images(), targets()))
     with torch.no_grad():
-        model.network.proposal_generator.rpn_head.anchor_deltas.bias.fill_(float("nan"))
+        model.network.proposal_generator.rpn_head.anchor_deltas.bias.fill_(value)
+    ran = []
+    for head in (model.network.roi_heads.box_head, model.network.roi_heads.mask_head):
+        head.register_forward_hook(lambda *_: ran.append(True))
     losses = model(images(), targets())
-    assert list(losses) == usual
+    assert list(losses) == usual and len(ran) == 2
     total = tiny.total(losses)
-    assert total.isnan()
+    assert not total.isfinite()
     total.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -233,3 +240,18 @@ def test_a_process_without_objects_keeps_up(tmp_path: Path) -> None:
             for name, tensor in one[kind].items():
                 assert torch.equal(tensor, other[kind][name]), f"{name} differs between ranks"
                 assert tensor.isfinite().all(), name
+
+
+def test_regions_keep_their_corners_in_low_precision() -> None:
+    """detectron2 would round a corner at 1001 px to 1000 px where the maps are bfloat16."""
+    model = detector("mask_rcnn")
+    from detectron2.structures import Boxes
+
+    pooler = model.network.roi_heads.box_pooler
+    torch.manual_seed(0)
+    levels = [torch.randn(1, 4, 320 // 2**level, 320 // 2**level) for level in range(4)]
+    regions = [Boxes(torch.tensor([[1001.0, 1003.0, 1021.0, 1031.0]]))]
+    exact = pooler(levels, regions)
+    rounded = pooler([level.bfloat16() for level in levels], regions)
+    assert rounded.dtype == torch.bfloat16
+    assert (exact - rounded.float()).abs().max() < 0.02

@@ -60,3 +60,12 @@ def test_no_objects() -> None:
         28,
     )
     assert paste_masks(torch.zeros(0, 28, 28), none, (9, 8), 0.5).shape == (0, 9, 8)
+
+
+def test_pasted_masks_are_the_same_under_autocast() -> None:
+    torch.manual_seed(0)
+    probabilities, size = torch.rand(3, 28, 28), (60, 80)
+    boxes = torch.tensor([[1.5, 2.0, 70.0, 50.0], [10.0, 10.0, 30.0, 59.0], [0.0, 0.0, 80.0, 60.0]])
+    exact = paste_masks(probabilities, boxes, size, 0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(paste_masks(probabilities, boxes, size, 0.5), exact)
