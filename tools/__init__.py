@@ -1,1 +1,1 @@
-"""Programs that read finished runs: `python -m tools.NAME` from the root of the repository."""
+"""Programs that make sweeps of runs, and tables and figures of them: `python -m tools.NAME` from the root."""

@@ -31,7 +31,7 @@ def test_shellcheck_has_nothing_to_say() -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["train_imagenet", "train_coco"])
+@pytest.mark.parametrize("name", ["train_imagenet", "train_coco", "sweep"])
 def test_the_batch_script_asks_for_the_warning_and_the_requeue(name: str) -> None:
     text = (ROOT / "scripts" / f"{name}.sbatch").read_text()
     directives = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")]

@@ -1,0 +1,114 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from engine.config import config_hash
+from tests.tools.sweep_records import write_run
+from tools import collect
+from tools.sweep_grid import Run, load_grid
+
+
+def runs_of(tmp_path: Path, table: int = 6, scale: str = "smoke", **options: object) -> dict[str, Run]:
+    runs = load_grid(table).runs(scale, tmp_path / "sweeps", **options)
+    return {run.name: run for run in runs}
+
+
+def main(tmp_path: Path, *arguments: object) -> None:
+    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path), *map(str, arguments)])
+
+
+def lines_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_number_comes_with_its_place_and_where_it_came_from(tmp_path: Path) -> None:
+    run = runs_of(tmp_path)["baseline_seed0"]
+    write_run(run, {"top1": 12.345678, "top5": 50.0})
+    main(tmp_path, "--table", 6, "--scale", "smoke")
+    assert lines_of(tmp_path / "smoke_table6.csv") == [
+        {
+            "table": "6",
+            "row": "MobileNet-V3 baseline",
+            "column": "both",
+            "metric": "top1",
+            "value": "12.345678",
+            "seed": "0",
+            "scale": "smoke",
+            "commit": "0123456789",
+            "config_hash": config_hash(run.config),
+            "hardware": "2 x a GPU",
+            "versions": "python 3.11.0; torch 2.14.1; timm 1.0",
+            "date": "2026-02-03",
+            "run": "baseline_seed0",
+        }
+    ]
+
+
+def test_missing_cells_are_named_and_every_seed_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = runs_of(tmp_path, seeds=[0, 1, 5])
+    unfinished = "layer-wise_fix-init-3_seed0"
+    for name, run in runs.items():
+        if run.seed == 0 or name in ("baseline_seed5", "layer-wise_fix-init-6_seed5"):
+            finished = name not in (unfinished, "layer-wise_fix-init-6_seed5")
+            write_run(run, {"top1": 1.0}, finished=finished)
+    main(tmp_path)
+    lines = lines_of(tmp_path / "smoke_table6.csv")
+    assert [line["run"] for line in lines][-1] == "baseline_seed5" and len(lines) == 8 + 1
+    printed = capsys.readouterr().out
+    assert f"missing: {unfinished}, layer-wise_fix-init-6_seed5; `python -m tools.sweep --table 6" in printed
+
+
+def test_every_metric_of_a_detector_is_a_line(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, 3)
+    write_run(runs["mask_rcnn_pwlu_seed0"], {"bbox_AP": 3.0, "segm_AP": 2.0})
+    write_run(runs["retinanet_relu_seed0"], {"bbox_AP": 1.0})
+    main(tmp_path, "--table", 3)
+    found = [(line["row"], line["column"], line["metric"], line["value"]) for line in lines_of(
+        tmp_path / "smoke_table3.csv"
+    )]  # fmt: skip
+    assert found == [
+        ("ReLU", "RetinaNet", "bbox_AP", "1.0"),
+        ("PWLU", "Mask R-CNN", "bbox_AP", "3.0"),
+        ("PWLU", "Mask R-CNN", "segm_AP", "2.0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "metrics", "sentence"),
+    [
+        ({"epochs": 2}, {"top1": 1.0}, "belongs to another experiment: epochs was 2, is now 1"),
+        ({"activation__name": "pwlu"}, {"top1": 1.0}, "activation.name was 'pwlu', is now 'relu'"),
+        ({"num_train": 99}, {"top1": 1.0}, "trained on 99 images, but scale smoke is handwritten digits"),
+        ({}, {"top1": None}, "the last evaluation has no value for top1"),
+    ],
+)
+def test_what_is_not_the_declared_run_is_refused(
+    tmp_path: Path, changes: dict[str, object], metrics: dict[str, float | None], sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_run(runs_of(tmp_path)["baseline_seed0"], metrics, **changes)
+    with pytest.raises(SystemExit):
+        main(tmp_path, "--table", 6)
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_a_resumed_run_has_all_its_commits() -> None:
+    code = {"commit": "a" * 40, "uncommitted_changes": False}
+    starts = [{"code": code}, {"code": {"commit": "b" * 40, "uncommitted_changes": True}}, {"code": code}]
+    last = {"hardware": {"cpu": "a CPU"}, "packages": {}, "python": "3.11", "world_size": 1}
+    starts[-1] |= last | {"time_utc": "2026-02-03T04:05:06+00:00"}
+    origin = collect._origin(starts)
+    assert origin["commit"] == "aaaaaaaaaa bbbbbbbbbb+changes"
+    assert origin["hardware"] == "1 x a CPU"
+
+
+def test_without_a_finished_run_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(runs_of(tmp_path)["baseline_seed0"], {}, finished=False)
+    with pytest.raises(SystemExit):
+        main(tmp_path)
+    assert "no finished run in" in capsys.readouterr().err

@@ -1,0 +1,172 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from engine.curves import function_vertices
+from pwlu import PWLU
+from tools import plot_pwlu
+from tools.input_histograms import BINS, InputHistogram
+from tools.pwlu_page import draw_evolution, draw_page, panel_range
+from tools.trained import open_trained, pwlu_layers_of
+
+
+def learned(channels: int, seed: int = 0) -> PWLU:
+    layer = PWLU(channels, num_intervals=4)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return layer
+
+
+def histogram(functions: list[int], low: float, high: float) -> InputHistogram:
+    return InputHistogram(functions, low, high, torch.zeros(len(functions), BINS + 2, dtype=torch.int64))
+
+
+def test_inputs_fall_into_bins() -> None:
+    counted = histogram([0, 2], 0.0, 60.0)  # bins of 1
+    counted.add(
+        torch.tensor([[0.0, 0.5, 1.0, 59.9], [7.0, 7.0, 7.0, 7.0], [-0.1, -9e30, 60.0, float("inf")]])
+    )
+    counted.add(torch.tensor([[1.5], [7.0], [3.0]]))
+    assert counted.counts[0, [0, 1, 2, 60, 61]].tolist() == [0, 2, 2, 1, 0]
+    assert counted.counts[1, [0, 4, 61]].tolist() == [2, 1, 2]
+    assert counted.counts.sum(1).tolist() == [5, 5]
+    assert counted.shares()[0, :2].tolist() == [0.4, 0.4] and counted.outside() == 0.4
+    with pytest.raises(ValueError, match="1 of 2 inputs are NaN"):
+        counted.add(torch.tensor([[float("nan")], [0.0], [0.0]]))
+
+
+def test_functions_are_chosen() -> None:
+    layers = {f"layer{number}": learned(8 if number else 1) for number in range(10)}
+    chosen = plot_pwlu.choose_functions(layers, None, 5)
+    assert len(chosen) == 8 and list(chosen)[0] == "layer0" and list(chosen)[-1] == "layer9"
+    assert chosen["layer0"] == [0] and chosen["layer9"] == [0, 2, 4, 5, 7]
+    assert list(plot_pwlu.choose_functions(layers, ["all"], 5)) == list(layers)
+    assert plot_pwlu.choose_functions(layers, ["layer3"], None) == {"layer3": list(range(8))}
+    with pytest.raises(
+        ValueError, match="no PWLU is called 'layer33'; there are layer0.*; did you mean 'layer3'"
+    ):
+        plot_pwlu.choose_functions(layers, ["layer33"], 5)
+
+
+def test_page_shows_functions_boundaries_and_inputs() -> None:
+    layers = {"few": learned(8), "one": learned(1), "many": learned(30)}
+    functions = {"few": [0, 3, 7], "one": [0], "many": list(range(30))}
+    counted = {
+        name: histogram(chosen, *panel_range(layers[name], chosen)) for name, chosen in functions.items()
+    }
+    for name, layer in layers.items():
+        counted[name].add(torch.randn(layer.num_parameters, 100))
+    axes = draw_page(layers, functions, counted, "a title").get_axes()
+    panels = [panel for panel in axes if panel.get_title()]
+    assert [panel.get_title() for panel in panels] == ["few  (3 of 8)", "one  (layer-wise)", "many  (all 30)"]
+    assert len(axes) == 6  # a panel of inputs under each
+    lines = [
+        line for line in panels[0].get_lines() if line.get_linestyle() == "-" and len(line.get_xdata()) > 2
+    ]
+    assert len({line.get_color() for line in lines}) == 3
+    for line, index in zip(lines, functions["few"], strict=True):
+        for drawn, expected in zip(line.get_data(), function_vertices(layers["few"], index), strict=True):
+            assert drawn.tolist() == expected.tolist()
+    circles = [line for line in panels[0].get_lines() if line.get_marker() == "o"]
+    ends = [[layers["few"].left[index].item(), layers["few"].right[index].item()] for index in (0, 3, 7)]
+    assert [circle.get_xdata().tolist() for circle in circles] == [pytest.approx(pair) for pair in ends]
+    steps = [patch for patch in axes[axes.index(panels[0]) + 1].patches]
+    assert [step.get_data().values.tolist() for step in steps] == [
+        pytest.approx(share) for share in (100 * counted["few"].shares()).tolist()
+    ]
+
+
+def test_evolution_shows_each_function_after_each_step() -> None:
+    steps = {number: {"act": learned(4, seed=number), "one": learned(1)} for number in (10, 20, 40)}
+    figure = draw_evolution(steps, {"act": [0, 3], "one": [0]}, "a title")
+    panels = [panel for panel in figure.get_axes() if panel.get_title()]
+    assert [panel.get_title() for panel in panels] == [
+        "act  channel 0",
+        "act  channel 3",
+        "one  (layer-wise)",
+    ]
+    lines = {line.get_label(): line for line in panels[1].get_lines() if not line.get_label().startswith("_")}
+    assert list(lines) == ["step 10", "step 20", "step 40", "ReLU"]
+    x, _ = function_vertices(steps[20]["act"], 3)
+    assert lines["step 20"].get_xdata().tolist() == x.tolist()
+
+
+def test_layers_come_from_the_weights_alone(trained: Path) -> None:
+    opened = open_trained(trained)
+    layers = pwlu_layers_of(opened)
+    assert len(layers) == 10 and {layer.num_intervals for layer in layers.values()} == {6}
+    for name, layer in layers.items():
+        for key, value in layer.state_dict().items():
+            assert torch.equal(value, opened.content["model"][f"{name}.{key}"])
+
+
+def test_page_of_a_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = list(pwlu_layers_of(open_trained(trained)))[0]
+    arguments = [str(trained), "--output", str(tmp_path), "--images", "6", "--layers", name, "--all-channels"]
+    plot_pwlu.main(arguments)
+    assert "tiny: input histograms: 6/6 images" in capsys.readouterr().out
+    record = json.loads((tmp_path / "tiny.json").read_text())
+    assert (record["run"], record["step"], record["inputs"]["images"]) == ("tiny", 6, 6)
+    assert list(record["layers"]) == [name] and "commit" in record["code"]
+    drawn = record["layers"][name]
+    layer = pwlu_layers_of(open_trained(trained))[name]
+    assert drawn["channels"] == list(range(layer.num_parameters))
+    x, y = function_vertices(layer, 1)
+    assert drawn["x"][1] == x.tolist() and drawn["y"][1] == y.tolist()
+    totals = {sum(counts) for counts in drawn["inputs"]["counts"]}
+    assert len(totals) == 1 and totals.pop() % 6 == 0
+    with Image.open(tmp_path / "tiny.png") as picture:
+        assert picture.width > 300
+
+
+def test_a_lone_checkpoint_is_drawn_without_inputs(trained: Path, tmp_path: Path) -> None:
+    lone = shutil.copy(trained / "checkpoints" / "last.pt", tmp_path / "lone.pt")
+    plot_pwlu.main([str(lone), "--output", str(tmp_path), "--labels", "lone", "--no-inputs"])
+    record = json.loads((tmp_path / "lone.json").read_text())
+    assert record["inputs"] is None and record["trained_with"] is None and len(record["layers"]) == 8
+    assert (tmp_path / "lone.png").exists()
+
+
+def test_evolution_of_a_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = sorted({open_trained(path).step for path in (trained / "checkpoints").glob("*.pt")})
+    assert len(kept) > 1
+    name = list(pwlu_layers_of(open_trained(trained)))[0]
+    arguments = [str(trained), "--output", str(tmp_path), "--layers", name, "--functions", "2"]
+    plot_pwlu.main([*arguments, "--evolution"])
+    record = json.loads((tmp_path / "tiny_evolution.json").read_text())
+    assert [entry["step"] for entry in record["steps"]] == kept
+    assert "records do not hold its functions" in capsys.readouterr().out
+    assert (tmp_path / "tiny_evolution.png").exists()
+
+
+def test_what_cannot_be_done_is_explained(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lone = tmp_path / "lone" / "checkpoints" / "last.pt"
+    lone.parent.mkdir(parents=True)
+    shutil.copy(trained / "checkpoints" / "last.pt", lone)
+    (tmp_path / "garbage.pt").write_bytes(b"no checkpoint")
+    for arguments, sentence in [
+        ([tmp_path / "nothing"], "nothing: there is no such run folder or checkpoint"),
+        ([tmp_path / "garbage.pt"], "not a checkpoint of this project"),
+        ([trained, "--layers", "layr1"], "--layers: no PWLU is called 'layr1'"),
+        ([trained, "--functions", "1"], "--functions is 1, expected 2 or more"),
+        ([lone], "config.yaml: cannot read it"),
+        ([lone, "--evolution"], "keeps checkpoints of step 6 only"),
+    ]:
+        with pytest.raises(SystemExit):
+            plot_pwlu.main(["--output", str(tmp_path / "out"), *map(str, arguments)])
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        plot_pwlu.main(["--help"])
+    assert "python -m tools.plot_pwlu runs/" in capsys.readouterr().out

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+
+from tests.tools.sweep_records import write_run
+from tools import collect, report
+from tools.sweep_grid import load_grid
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Table 6 with two seeds of two cells at scale small, and one cell at scale smoke."""
+    sweeps = tmp_path / "sweeps"
+    for run in load_grid(6).runs("small", sweeps, seeds=[0, 1]):
+        if run.cell.name in ("baseline", "layer-wise_stat-realign"):
+            write_run(run, {"top1": 70.0 + run.seed})
+    write_run(load_grid(6).runs("smoke", sweeps)[0], {"top1": 10.0})
+    folder = tmp_path / "results"
+    collect.main(["--output", str(sweeps), "--results", str(folder)])
+    return folder
+
+
+def test_the_papers_number_ours_and_the_difference(results: Path) -> None:
+    text = report.report(results)
+    small = text.split("### Table 6, scale small: Imagenette, 128 px")[1].split("## Scale")[0]
+    ours = "| MobileNet-V3 baseline | both | top-1 (%) | 67.74 | 70.50 ± 0.71 | 2 | +2.76 | baseline_seed0 `"
+    assert ours in small and small.count("0123456789 2026-02-03") == 4
+    realigned = "| PWLU-stat-realign | layer-wise | top-1 (%) | 69.30 | 70.50 ± 0.71 | 2 | +1.20 |"
+    assert realigned in small
+    assert "| PWLU-fix-init-3 | layer-wise | top-1 (%) | 68.54 | — | 0 | — | — |" in small
+    assert "2 of 9 numbers." in small
+    assert "| ours | layer-wise, top-1 (%) | channel-wise, top-1 (%) |\n| --- | ---: | ---: |" in small
+    assert "| MobileNet-V3 baseline | 70.50 ± 0.71 | 70.50 ± 0.71 |" in small
+    assert "| PWLU-stat-realign | 70.50 ± 0.71 | — |" in small
+    assert "4 runs on 2 x a GPU: python 3.11.0; torch 2.14.1; timm 1.0." in small
+
+
+def test_scales_never_share_a_table(results: Path) -> None:
+    text = report.report(results)
+    smoke = text.split("### Table 6, scale smoke: handwritten digits, 24 px")[1].split("##")[0]
+    assert "| 67.74 | 10.00 | 1 | -57.74 |" in smoke and "70.50" not in smoke
+    assert "**The numbers mean nothing**" in text
+    (results / "full_table6.csv").write_text((results / "small_table6.csv").read_text())
+    with pytest.raises(ValueError, match="baseline_seed0 is no run of this table at scale full"):
+        report.report(results)
+
+
+def test_what_was_not_run_is_named(results: Path) -> None:
+    text = report.report(results)
+    assert "- Table 2, scale full: —" in text and "- Table 6, scale small" not in text
+
+
+def test_a_stale_file_fails_the_check(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--results", str(results)]
+    with pytest.raises(SystemExit, match="README.md is not what the CSV files beside it give: run python -m"):
+        report.main([*arguments, "--check"])
+    assert not (results / "README.md").exists()
+    report.main(arguments)
+    report.main([*arguments, "--check"])
+    assert "is current" in capsys.readouterr().out
+    path = results / "small_table6.csv"
+    path.write_text(path.read_text().replace(",70.0,", ",70.5,"))
+    with pytest.raises(SystemExit, match="is not what the CSV files beside it give"):
+        report.main([*arguments, "--check"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (",both,", ",left,", "is no run of this table at scale small"),
+        (",70.0,", ",high,", "line 2: not a line of tools.collect"),
+        (",0123456789,", ",0123456789,0", "was not run with the configuration that the repository declares"),
+        ("config_hash", "hash", "not a line of tools.collect"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(
+    results: Path, old: str, new: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = results / "small_table6.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(SystemExit):
+        report.main(["--results", str(results)])
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_repositorys_own_file_is_current(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    report.main(["--check"])
+    assert "is current" in capsys.readouterr().out

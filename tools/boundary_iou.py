@@ -1,0 +1,169 @@
+"""How well the boundaries of trained PWLUs cover their inputs: the IOU of the paper's Eq. 7, as in Figure 6.
+
+    python -m tools.boundary_iou runs/digits_r18_pwlu --output results/iou.json
+    python -m tools.boundary_iou runs/mbv3_fix_init_10 runs/mbv3_pwlu --labels fix-init-10 stat-realign \\
+        --output results/iou.json --images 5000 --set data.root=/datasets/imagenet
+
+Sends the validation images three times through each network, in evaluation mode, and takes the 5th and the
+95th percentile of every function's input: exactly, not by a sketch, in bounded memory (32 KiB per function;
+see tools/quantiles.py). Writes a record with every function's numbers and, beside it, a picture of the
+distributions.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.curves import render
+from engine.files import write_text_atomically
+from engine.manifest import describe_code
+from engine.progress import say
+from engine.record import write_picture
+from pwlu import PWLU
+from tools.iou_picture import draw_ious
+from tools.quantiles import PASSES, ExactQuantiles
+from tools.site_inputs import Network, open_network
+from tools.trained import Trained, add_image_options, open_all
+
+FRACTIONS = (0.05, 0.95)
+MEANING = (
+    "iou: length of the intersection over length of the union of [left, right], a function's boundaries, and "
+    "[p05, p95], percentiles of its input (Eq. 7); 0 where right < left or both have no length. A percentile "
+    "is the element at round(fraction * (elements - 1)) of the sorted inputs, without error; elements are "
+    "counted per function"
+)
+
+
+def boundary_iou(left: Tensor, right: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return Eq. 7: |[left, right] and [low, high]| / |[left, right] or [low, high]|, float64.
+
+    All of one shape, low <= high. The union of two intervals apart does not count the gap between them. With
+    right < left, where a PWLU has no inside, and where both intervals are points, the IOU is 0.
+    """
+    left, right, low, high = (tensor.detach().double() for tensor in (left, right, low, high))
+    both = (torch.minimum(right, high) - torch.maximum(left, low)).clamp(min=0)
+    either = (right - left).clamp(min=0) + (high - low) - both
+    return torch.where(either > 0, both / either, torch.zeros_like(both))
+
+
+def input_percentiles(network: Network, fractions: Sequence[float] = FRACTIONS) -> dict[str, ExactQuantiles]:
+    """Return the quantiles of the inputs of each of a network's PWLUs, in three passes over its images.
+
+    Raises:
+        ValueError: an input is NaN or infinite, a layer is never used, or an image cannot be read.
+    """
+    quantiles = {
+        name: ExactQuantiles(layer.num_parameters, fractions) for name, layer in network.layers.items()
+    }
+    for number in range(1, PASSES + 1):
+        network.watch(
+            lambda name, rows: quantiles[name].update(rows), list(quantiles), f"pass {number} of {PASSES}"
+        )
+        for name, found in quantiles.items():
+            try:
+                found.end_pass()
+            except ValueError as error:
+                raise ValueError(f"{network.label}: inputs of {name}: {error}") from error
+    return quantiles
+
+
+def describe_layer(layer: PWLU, quantiles: ExactQuantiles) -> dict[str, Any]:
+    """Return a layer's boundaries, percentiles and IOUs, a list each with an entry per function."""
+    low, high = quantiles.result()
+    left, right = layer.left.detach().cpu(), layer.right.detach().cpu()
+    lists = {"left": left, "right": right, "p05": low, "p95": high}
+    lists["iou"] = boundary_iou(left, right, low, high)
+    return {"elements": quantiles.count} | {name: _short(values) for name, values in lists.items()}
+
+
+def summarize(layers: dict[str, Any]) -> dict[str, float | int]:
+    """Return the distribution over all functions in a few numbers."""
+    ious = torch.tensor([value for layer in layers.values() for value in layer["iou"]])
+    ends = {
+        name: torch.tensor([value for layer in layers.values() for value in layer[name]])
+        for name in ("left", "right", "p05", "p95")
+    }
+    quartiles = torch.quantile(ious, torch.tensor([0.25, 0.5, 0.75])).tolist()
+    return {
+        "functions": len(ious),
+        "mean": round(ious.mean().item(), 4),
+        **{f"quartile{number}": round(value, 4) for number, value in enumerate(quartiles, 1)},
+        "with_right_below_left": int((ends["right"] < ends["left"]).sum()),
+        "with_p05_equal_p95": int((ends["p05"] == ends["p95"]).sum()),
+    }
+
+
+def examine(
+    trained: Trained, *, split: str = "val", images: int | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the entry of the record for one checkpoint; arguments and errors as `open_network`."""
+    network = open_network(trained, split=split, images=images, overrides=overrides)
+    quantiles = input_percentiles(network)
+    layers = {name: describe_layer(layer, quantiles[name]) for name, layer in network.layers.items()}
+    return {
+        **trained.describe(),
+        "inputs": network.describe(),
+        "summary": summarize(layers),
+        "layers": layers,
+    }
+
+
+def write(output: Path, entries: Sequence[dict[str, Any]]) -> Path:
+    """Write the record of what `examine` found, and the picture beside it; return the picture's path."""
+    record = {"meaning": MEANING, "code": describe_code(Path(__file__).parent), "checkpoints": entries}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(output, json.dumps(record) + "\n")
+    picture = output.with_suffix(".png")
+    write_picture(picture, render(draw_ious(entries)))
+    return picture
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files"
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, help="the record, .json; the picture gets the suffix .png"
+    )
+    parser.add_argument("--labels", nargs="+", help="names for the figure, one per run (the folders' names)")
+    add_image_options(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.output.suffix != ".json":
+            raise ValueError(f"--output is {arguments.output}, expected a name that ends in .json")
+        opened = open_all(arguments.runs, arguments.labels, arguments.averaged)
+        entries = [
+            examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
+            for trained in opened
+        ]
+    except ValueError as error:
+        parser.error(str(error))
+    picture = write(arguments.output, entries)
+    for entry in entries:
+        say(f"{entry['label']}: {_sentence(entry['summary'])}")
+    say(f"record: {arguments.output}\npicture: {picture}")
+
+
+def _short(values: Tensor) -> list[float]:
+    """Seven digits tell any two float32 numbers of a layer apart as far as anyone needs."""
+    return [float(f"{value:.7g}") for value in values.tolist()]
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    return (
+        f"{summary['functions']} functions, IOU {summary['mean']:.3f} on average, median "
+        f"{summary['quartile2']:.3f}, middle half {summary['quartile1']:.3f} to {summary['quartile3']:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

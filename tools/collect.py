@@ -1,0 +1,184 @@
+"""Take the numbers of finished runs into results/<scale>_table<N>.csv, each with where it came from.
+
+    python -m tools.collect --table 5 --scale smoke
+    python -m tools.collect                            # all tables and scales that have runs
+
+Every seed that has a run counts. A value is that of the evaluation after the last step. A run whose settings
+or images are not those that configs/sweeps declares is refused.
+"""
+
+import argparse
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from engine.config import config_hash
+from engine.files import write_text_atomically
+from engine.run_folder import RunFolder
+from tools.compare import read_run
+from tools.sweep import OUTPUT
+from tools.sweep_grid import SCALES, TABLES, Grid, Run, load_grid, scale_folder
+from tools.sweep_plan import FINISHED, state_of
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of one run: where it belongs, what it is, and where it came from.
+
+    `value` is in percent. `commit` has `+changes` if files differed from it; a run with several starts has
+    all of its commits. `date` is the day its last start began, in UTC.
+    """
+
+    table: int
+    row: str
+    column: str
+    metric: str
+    value: float
+    seed: int
+    scale: str
+    commit: str
+    config_hash: str
+    hardware: str
+    versions: str
+    date: str
+    run: str
+
+
+def csv_path(results: Path, scale: str, table: int) -> Path:
+    """Return where the measurements of a table at a scale are kept."""
+    return results / f"{scale}_table{table}.csv"
+
+
+def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], list[str]]:
+    """Return the measurements of all finished runs, and the names of the runs that are missing.
+
+    Raises:
+        ValueError: a run that is not what the grid declares, or without one of its metrics.
+    """
+    measurements: list[Measurement] = []
+    missing = []
+    for run in grid.runs(scale, output, seeds=_seeds(grid, scale, output)):
+        if state_of(run) == FINISHED:
+            measurements += measurements_of(run)
+        elif run.seed in run.scale.seeds or run.folder.exists():
+            missing.append(run.name)
+    return measurements, missing
+
+
+def measurements_of(run: Run) -> list[Measurement]:
+    """Return the numbers of a finished run of the declared experiment.
+
+    Raises:
+        ValueError: other images than those of the scale, or no value for one of the cell's metrics.
+    """
+    found = read_run(run.folder)
+    num_train = found["data"]["num_train"]
+    if num_train != run.scale.train_images:
+        raise ValueError(
+            f"{run.folder} was trained on {num_train} images, but scale {run.scale.name} is "
+            f"{run.scale.dataset} with {run.scale.train_images}; give the right data.root in a new folder"
+        )
+    origin = _origin(json.loads(RunFolder(run.folder).manifest.read_text())["starts"])
+    measurements = []
+    for place in run.cell.places:
+        if found.get(place.metric) is None:
+            raise ValueError(f"{run.folder}: the last evaluation has no value for {place.metric}")
+        measurements.append(
+            Measurement(
+                **asdict(place),
+                value=found[place.metric],
+                seed=run.seed,
+                scale=run.scale.name,
+                config_hash=config_hash(run.config),
+                run=run.name,
+                **origin,
+            )
+        )
+    return measurements
+
+
+def to_csv(measurements: Sequence[Measurement]) -> str:
+    """Return the measurements as lines of CSV under a heading."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Measurement)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(measurement) for measurement in measurements)
+    return text.getvalue()
+
+
+def _seeds(grid: Grid, scale: str, output: Path) -> list[int]:
+    """Return the scale's seeds and all others that a cell has a folder of."""
+    folder = scale_folder(output, scale, grid.table)
+    names = "|".join(re.escape(cell.name) for cell in grid.cells)
+    matches = [re.fullmatch(rf"(?:{names})_seed(\d+)", path.name) for path in folder.glob("*_seed*")]
+    return sorted({*grid.scales[scale].seeds, *(int(match[1]) for match in matches if match)})
+
+
+def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return where a run came from, in words."""
+    last = starts[-1]
+    hardware, packages = last["hardware"], last["packages"]
+    return {
+        "commit": " ".join(dict.fromkeys(_commit(start["code"]) for start in starts)),
+        "hardware": f"{last['world_size']} x {hardware.get('gpu', hardware['cpu'])}",
+        "versions": "; ".join(
+            f"{name} {version}" for name, version in {"python": last["python"], **packages}.items() if version
+        ),
+        "date": last["time_utc"][:10],
+    }
+
+
+def _commit(code: dict[str, Any]) -> str:
+    return (code["commit"] or "unknown")[:10] + "+changes" * bool(code["uncommitted_changes"])
+
+
+def collect_table(table: int, scale: str, output: Path, results: Path) -> bool:
+    """Write the CSV of a table at a scale and say what is in it; return False if no run is finished."""
+    measurements, missing = collect(load_grid(table), scale, output)
+    if not measurements:
+        return False
+    results.mkdir(parents=True, exist_ok=True)
+    path = csv_path(results, scale, table)
+    write_text_atomically(path, to_csv(measurements))
+    runs = len({measurement.run for measurement in measurements})
+    print(f"{path}: {len(measurements)} numbers of {runs} runs")
+    if missing:
+        print(f"missing: {', '.join(missing)}; `python -m tools.sweep --table {table} --scale {scale}`")
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Collect what the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.collect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--table", type=int, choices=TABLES, help="all that have runs, unless given")
+    parser.add_argument("--scale", choices=SCALES, help="all that have runs, unless given")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the CSVs go ({RESULTS})")
+    arguments = parser.parse_args(argv)
+    wanted = [
+        (table, scale)
+        for scale in ([arguments.scale] if arguments.scale else SCALES)
+        for table in ([arguments.table] if arguments.table else TABLES)
+        if scale_folder(arguments.output, scale, table).exists()
+    ]
+    try:
+        done = [collect_table(*one, arguments.output, arguments.results) for one in wanted]
+    except ValueError as error:
+        parser.error(str(error))
+    if not any(done):
+        parser.error(f"no finished run in {arguments.output} of what was asked for; run tools.sweep first")
+
+
+if __name__ == "__main__":
+    main()

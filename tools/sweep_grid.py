@@ -1,0 +1,225 @@
+"""The grid of a table: base configuration x rows x columns x seeds, from configs/sweeps/table<N>.yaml.
+
+A grid file holds `program`, `config` (the base configuration's file, in which {row} and {column} stand for
+the keys of the cell), `metrics` (what a run's records must have; a column may have its own), `rows`,
+`columns` and `scales`. Each row and column has the label of the paper (`paper`) and the keys it sets (`set`);
+a row with `all_columns: true` has one run for all columns. A scale has its `dataset` with the number of
+`train_images`, its `seeds`, and also what it sets. Of two that set the same key the later wins: scale,
+column, row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine.config import COCO, IMAGENET, experiment_values, load_config
+from engine.config_files import Entry, read_file, suggestion
+from tools.paper import SHARED, Place
+
+TABLES = (2, 3, 5, 6, 7)
+SCALES = ("full", "small", "smoke")
+FOLDER = Path("configs/sweeps")
+_PROGRAMS: dict[str, Any] = {"train_imagenet.py": IMAGENET, "train_coco.py": COCO}
+_SECTIONS = ("program", "config", "metrics", "rows", "columns", "scales")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration of a table: where its numbers stand, and how it differs from its base file."""
+
+    table: int
+    name: str
+    row: str
+    column: str
+    metrics: tuple[str, ...]
+    config: str
+    settings: tuple[str, ...]
+
+    @property
+    def places(self) -> list[Place]:
+        """The places in the paper's table that a run of this cell fills."""
+        return [Place(self.table, self.row, self.column, metric) for metric in self.metrics]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of the paper's recipe is done, on which images."""
+
+    name: str
+    dataset: str
+    train_images: int
+    seeds: tuple[int, ...]
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a cell at a scale with a seed. `extra` are settings outside the experiment."""
+
+    program: str
+    cell: Cell
+    scale: Scale
+    seed: int
+    folder: Path
+    extra: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the run, which is that of its folder."""
+        return self.folder.name
+
+    @property
+    def arguments(self) -> list[str]:
+        """Configuration file and `key=value` words, as the batch scripts take them."""
+        return [self.cell.config, *self._settings, *self.extra, f"output={self.folder}"]
+
+    @property
+    def command(self) -> list[str]:
+        """Program and arguments, from the root of the repository."""
+        return [self.program, "--config", *self.arguments]
+
+    @property
+    def _settings(self) -> list[str]:
+        return [*self.scale.settings, *self.cell.settings, f"seed={self.seed}"]
+
+    @cached_property
+    def declared(self) -> dict[str, Any]:
+        """The experiment that the grid declares for this run, by dotted key. Raises ConfigError."""
+        return experiment_values(self._load(self._settings))
+
+    @cached_property
+    def config(self) -> Any:
+        """The checked configuration of this run.
+
+        Raises ConfigError, or ValueError if `extra` would make it another experiment than the grid declares.
+        """
+        config = self._load(self.arguments[1:])
+        for key, value in experiment_values(config).items():
+            if self.declared[key] != value:
+                raise ValueError(
+                    f"{key}={value} makes {self.name} another experiment than scale {self.scale.name} of "
+                    f"table {self.cell.table} declares, where it is {self.declared[key]}: leave it out or "
+                    f"change the files of {FOLDER}. (data.root, data.workers and runtime.* but amp may be "
+                    "given; seeds with --seeds)"
+                )
+        return config
+
+    def _load(self, words: Sequence[str]) -> Any:
+        return load_config(self.cell.config, words, _PROGRAMS[self.program])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells of a table, and the scales at which they can be run."""
+
+    table: int
+    program: str
+    cells: tuple[Cell, ...]
+    scales: dict[str, Scale]
+
+    def runs(
+        self,
+        scale: str,
+        output: Path,
+        seeds: Sequence[int] | None = None,
+        extra: Sequence[str] = (),
+    ) -> list[Run]:
+        """Return the runs of a scale in folders `<output>/<scale>/table<N>/<cell>_seed<seed>`.
+
+        `seeds` takes the place of the scale's own; `extra` are `key=value` words for all runs.
+        """
+        chosen, folder = self.scales[scale], scale_folder(output, scale, self.table)
+        return [
+            Run(self.program, cell, chosen, seed, folder / f"{cell.name}_seed{seed}", tuple(extra))
+            for seed in (chosen.seeds if seeds is None else seeds)
+            for cell in self.cells
+        ]
+
+
+def scale_folder(output: Path, scale: str, table: int) -> Path:
+    """Return the folder that holds the runs of a table at a scale."""
+    return output / scale / f"table{table}"
+
+
+def load_grid(table: int, folder: Path = FOLDER) -> Grid:
+    """Read the grid of one of TABLES.
+
+    Raises:
+        ValueError: no such table, or a grid file that cannot be read or lacks something.
+    """
+    if table not in TABLES:
+        known = ", ".join(map(str, TABLES))
+        raise ValueError(f"table {table} is not made of training runs; expected one of {known}")
+    path = folder / f"table{table}.yaml"
+    tree = _nested(read_file(path))
+    unknown = [key for key in tree if key not in _SECTIONS]
+    if unknown:
+        raise ValueError(f"{path}: unknown section {unknown[0]!r}{suggestion(unknown[0], _SECTIONS)}")
+    try:
+        if tree["program"].text not in _PROGRAMS:
+            expected = " or ".join(_PROGRAMS)
+            raise ValueError(f"{path}: program: expected {expected}, got {tree['program'].text!r}")
+        scales = {name: _scale(name, entry) for name, entry in tree["scales"].items()}
+        return Grid(table, tree["program"].text, tuple(_cells(table, tree)), scales)
+    except KeyError as error:
+        raise ValueError(f"{path}: {error.args[0]!r} is missing in one of its sections") from error
+
+
+def _cells(table: int, tree: dict[str, Any]) -> list[Cell]:
+    cells = []
+    for row_key, row in tree["rows"].items():
+        shared = "all_columns" in row and row["all_columns"].text == "true"
+        columns = {SHARED: {}} if shared else tree["columns"]
+        for column_key, column in columns.items():
+            cells.append(
+                Cell(
+                    table,
+                    row_key if shared else f"{column_key}_{row_key}",
+                    row["paper"].text,
+                    SHARED if shared else column["paper"].text,
+                    tuple(_list(column.get("metrics", tree["metrics"]))),
+                    tree["config"].text.format(row=row_key, column=column_key),
+                    (*_words(column), *_words(row)),
+                )
+            )
+    return cells
+
+
+def _scale(name: str, entry: dict[str, Any]) -> Scale:
+    seeds = tuple(int(seed) for seed in _list(entry["seeds"]))
+    return Scale(name, entry["dataset"].text, int(entry["train_images"].text), seeds, tuple(_words(entry)))
+
+
+def _words(section: dict[str, Any]) -> list[str]:
+    """Return what a section sets as `key=value` words."""
+
+    def walk(tree: dict[str, Any], prefix: str) -> list[str]:
+        words: list[str] = []
+        for name, value in tree.items():
+            deeper = isinstance(value, dict)
+            words += walk(value, f"{prefix}{name}.") if deeper else [f"{prefix}{name}={value.text}"]
+        return words
+
+    return walk(section.get("set", {}), "")
+
+
+def _nested(entries: dict[str, Entry]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, entry in entries.items():
+        *sections, leaf = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[leaf] = entry
+    return tree
+
+
+def _list(entry: Entry) -> list[Any]:
+    values = yaml.safe_load(entry.text)
+    if not isinstance(values, list):
+        raise ValueError(f"{entry.source}: expected a list such as [0, 1], got {entry.text!r}")
+    return values

@@ -1,0 +1,128 @@
+"""What is still to be done of a sweep, and what it costs: the plan that is printed before anything starts."""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.checkpoint import require_same
+from engine.config import CocoConfig, ImageNetConfig
+from engine.run_folder import RunFolder
+from tools.sweep_grid import Run
+
+# Training images per second of one GPU, with the source; an assumption about the machine at hand, which
+# --images-per-second replaces.
+_CLASSIFIERS = {  # 224 px, mixed precision, channels last, the network's own activations
+    "resnet18": 3481.78,
+    "resnet50": 1218.01,
+    "mobilenetv2_100": 2313.10,
+    "mobilenetv3_small_100": 8035.08,
+    "efficientnet_b0": 1751.72,
+}
+_DETECTORS = {  # 800 px, float32, ReLU: 16 images on 8 GPUs in so many seconds
+    "mask_rcnn": 16 / 8 / 0.261,
+    "retinanet": 16 / 8 / 0.201,
+}
+_SOURCES = {
+    "train_imagenet.py": "one RTX 3090 in mixed precision, channels last, with the networks' own "
+    "activations, as timm publishes in results/benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv",
+    "train_coco.py": "one V100 in float32 with ReLU, as detectron2 publishes in MODEL_ZOO.md (R50-FPN, 3x)",
+}
+FINISHED, BROKEN, NEW = "finished", "to be resumed", "new"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A run, how far it is, and the images it trains on in all; `gpu_hours` are an estimate."""
+
+    run: Run
+    state: str
+    images: int
+    gpu_hours: float
+
+
+def plan(runs: Sequence[Run], images_per_second: float | None = None) -> list[Item]:
+    """Return the plan of a sweep.
+
+    Args:
+        runs: all runs of the sweep.
+        images_per_second: of one GPU; None: published values, as `assumption` says.
+
+    Raises:
+        ValueError: a configuration is wrong, or a run folder belongs to another experiment.
+    """
+    items = []
+    for run in runs:
+        images = training_images(run)
+        rate = images_per_second or published_rate(run)
+        items.append(Item(run, state_of(run), images, images / rate / 3600))
+    return items
+
+
+def state_of(run: Run) -> str:
+    """Return FINISHED, BROKEN (it has begun) or NEW.
+
+    Raises:
+        CheckpointError: the folder belongs to another experiment.
+    """
+    folder = RunFolder(run.folder)
+    if folder.final_metrics(run.declared) is not None:
+        return FINISHED
+    if not folder.manifest.exists():
+        return NEW
+    # The trainer refuses such a folder itself; here the user learns it before hours of other runs.
+    require_same(json.loads(folder.manifest.read_text())["experiment"], run.declared, folder.path)
+    return BROKEN
+
+
+def training_images(run: Run) -> int:
+    """Return how many images all optimizer steps of a run take."""
+    config = run.config
+    if isinstance(config, ImageNetConfig):
+        steps = config.epochs * (run.scale.train_images // config.global_batch_size)
+    else:
+        steps = config.steps
+    return steps * config.global_batch_size
+
+
+def published_rate(run: Run) -> float:
+    """Return images per second: a published rate, scaled with the number of pixels to the run's size."""
+    config = run.config
+    if isinstance(config, CocoConfig):
+        pixels = config.data.shorter_side_px * config.data.longer_side_px / (800 * 1333)
+        return _DETECTORS[config.model.architecture] / pixels
+    return _CLASSIFIERS[config.model.name] / (config.data.image_size_px / 224) ** 2
+
+
+def assumption(program: str, images_per_second: float | None) -> str:
+    """Return, in a sentence, what the GPU-hours of a plan rest on."""
+    if images_per_second is not None:
+        return f"GPU-hours at {images_per_second:g} training images per second and GPU."
+    sentence = (
+        f"GPU-hours assume {_SOURCES[program]}, scaled with the number of pixels; other activations, "
+        "evaluation and starting are not in it. Give --images-per-second for another machine."
+    )
+    return textwrap.fill(sentence, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def plan_text(items: Sequence[Item], assumed: str) -> str:
+    """Return the plan as a table, with what is still to be done in the last line."""
+    width = max(len(item.run.name) for item in items)
+    lines = [f"{'run':{width}}  {'state':13}  {'images':>13}  {'GPU-hours':>9}"]
+    for item in items:
+        numbers = f"{item.images:13,}  {item.gpu_hours:9.3f}"
+        lines.append(f"{item.run.name:{width}}  {item.state:13}  {numbers}")
+    scale, todo = items[0].run.scale, unfinished(items)
+    lines += [
+        assumed,
+        f"Scale {scale.name}: {scale.dataset}, {scale.train_images:,} training images.",
+        f"Runs: {len(items)}; finished: {len(items) - len(todo)}; to do: {len(todo)}, "
+        f"{sum(item.images for item in todo):,} images, {sum(item.gpu_hours for item in todo):.2f} GPU-hours "
+        "(less what broken runs have done)",
+    ]
+    return "\n".join(lines)
+
+
+def unfinished(items: Sequence[Item]) -> list[Item]:
+    """Return what is still to be done."""
+    return [item for item in items if item.state != FINISHED]
