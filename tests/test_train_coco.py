@@ -168,7 +168,7 @@ def test_evaluation_of_a_checkpoint_by_one_and_two_processes(
 
 
 def test_a_loss_that_is_no_number_stops_all_processes(settings: list[str], tmp_path: Path) -> None:
-    misfortune = partial(sabotage.lose_a_number_in_step, micro_batch=6)
+    misfortune = partial(sabotage.lose_a_number_in_step, micro_batch=3)
     outcome = run(tmp_path / "logs", [*settings, f"output={tmp_path}"], processes=2, sabotage=misfortune)
     assert outcome.statuses == [1, 1], outcome.output
     error = outcome.outputs[0].splitlines()[-1]
