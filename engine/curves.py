@@ -78,7 +78,7 @@ def draw_curves(model: nn.Module, title: str) -> Figure | None:
     return figure
 
 
-def _end_of(name: str) -> str:
+def end_of(name: str) -> str:
     """Return a long name's end, where it differs from its neighbours'."""
     return name if len(name) <= LONGEST_NAME else "\N{HORIZONTAL ELLIPSIS}" + name[1 - LONGEST_NAME :]
 
@@ -101,5 +101,5 @@ def _draw_layer(panel: Axes, name: str, layer: PWLU) -> None:
         panel.plot(x[2:-2], y[2:-2], ".", color=color, markersize=2.5)
         panel.plot(x[[1, -2]], y[[1, -2]], "o", color=color, markersize=5, markerfacecolor="white")
     count = f"{layer.num_parameters} functions" if layer.num_parameters > 1 else "1 function"
-    panel.set_title(f"{_end_of(name or 'PWLU')}  ({count})", fontsize=9)
+    panel.set_title(f"{end_of(name or 'PWLU')}  ({count})", fontsize=9)
     panel.tick_params(labelsize=8)

@@ -61,7 +61,8 @@ class Detection(ImageTask):
     def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         """Score the detections in all validation images; None if any process was asked to stop.
 
-        The metrics are COCO's, in percent, without those of objects that the data do not have.
+        The metrics are COCO's, in percent, without those of objects that the data do not have; the main one
+        is then 0.
         """
         found = self._detect(model, should_stop)
         if found is None:

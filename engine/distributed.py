@@ -74,9 +74,9 @@ class World:
         """Return every process's value, by rank, on the main process; an empty list on the others."""
         if self.size == 1:
             return [value]
-        values: list[T | None] | None = [None] * self.size if self.is_main else None
+        values: list[Any] | None = [None] * self.size if self.is_main else None
         dist.gather_object(value, values, dst=0)
-        return values or []  # type: ignore[return-value]  # gather_object has put a T in each place
+        return values or []
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the main process's buffers, as DDP does before a training forward."""

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
-from engine.curves import COLUMNS, LONGEST_NAME, function_vertices
+from engine.curves import COLUMNS, end_of, function_vertices
 from pwlu import PWLU
 from tools.input_histograms import BINS, InputHistogram
 from tools.palette import OKABE_ITO
@@ -106,7 +106,7 @@ def panel_title(name: str, layer: PWLU, chosen: Sequence[int]) -> str:
     """Return a layer's name and how many of its functions are shown."""
     total = layer.num_parameters
     shown = f"{len(chosen)} of {total}" if len(chosen) < total else f"all {total}"
-    return f"{_end_of(name)}  ({'layer-wise' if total == 1 else shown})"
+    return f"{end_of(name or 'PWLU')}  ({'layer-wise' if total == 1 else shown})"
 
 
 def _axes(figure: Figure, cell: SubplotSpec, *, with_inputs: bool, first: bool) -> tuple[Axes, Axes | None]:
@@ -126,13 +126,7 @@ def _axes(figure: Figure, cell: SubplotSpec, *, with_inputs: bool, first: bool) 
 
 def _function_title(name: str, steps: Mapping[int, Mapping[str, PWLU]], index: int) -> str:
     layer_wise = next(iter(steps.values()))[name].num_parameters == 1
-    return _end_of(name) + ("  (layer-wise)" if layer_wise else f"  channel {index}")
-
-
-def _end_of(name: str) -> str:
-    """Return a long name's end, where it differs from its neighbours'."""
-    name = name or "PWLU"
-    return name if len(name) <= LONGEST_NAME else "\N{HORIZONTAL ELLIPSIS}" + name[1 - LONGEST_NAME :]
+    return end_of(name or "PWLU") + ("  (layer-wise)" if layer_wise else f"  channel {index}")
 
 
 def _colors(count: int) -> list[str]:

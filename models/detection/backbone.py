@@ -79,8 +79,9 @@ class P6P7(nn.Module):
         self.p6 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
         for conv in (self.p6, self.p7):
+            assert conv.bias is not None
             nn.init.kaiming_uniform_(conv.weight, a=1)  # as both libraries
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
+            nn.init.zeros_(conv.bias)
         self.act = nn.ReLU() if has_site else None
 
     def forward(self, c5: Tensor) -> list[Tensor]:

@@ -15,20 +15,23 @@ from .recipe import NUM_LEVELS, DetectorRecipe
 
 
 class Subnet(nn.Module):
-    """Convolutions and a prediction that all levels share.
+    """Convolutions and a prediction that all levels share; it starts near `first_output`.
 
     Shape:
         per level (N, pyramid_channels, H, W), output (N, sum of H W anchors, num_outputs), float32.
     """
 
-    def __init__(self, recipe: DetectorRecipe, num_anchors: int, num_outputs: int) -> None:
+    def __init__(
+        self, recipe: DetectorRecipe, num_anchors: int, num_outputs: int, *, first_output: float = 0.0
+    ) -> None:
         super().__init__()
         channels = recipe.pyramid_channels
         self.num_outputs = num_outputs
         self.blocks = nn.ModuleList(LevelBlock(channels, NUM_LEVELS) for _ in range(recipe.retinanet_convs))
         self.predict = nn.Conv2d(channels, num_anchors * num_outputs, 3, padding=1)
         nn.init.normal_(self.predict.weight, std=0.01)
-        nn.init.zeros_(self.predict.bias)  # type: ignore[arg-type]  # it has one
+        assert self.predict.bias is not None
+        nn.init.constant_(self.predict.bias, first_output)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Return the predictions for every anchor, level by level, row by row, column by column."""
@@ -55,13 +58,10 @@ class RetinaNetHead(nn.Module):
         super().__init__()
         self.alpha, self.gamma = recipe.focal_alpha, recipe.focal_gamma
         self.momentum = recipe.loss_normalizer_momentum
-        self.classification = Subnet(recipe, num_anchors, num_classes)
-        self.regression = Subnet(recipe, num_anchors, 4)
         prior = recipe.prior_probability
-        nn.init.constant_(
-            self.classification.predict.bias,  # type: ignore[arg-type]  # it has one
-            -math.log((1 - prior) / prior),
-        )
+        prior_logit = -math.log((1 - prior) / prior)
+        self.classification = Subnet(recipe, num_anchors, num_classes, first_output=prior_logit)
+        self.regression = Subnet(recipe, num_anchors, 4)
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
         self.register_buffer("loss_normalizer", torch.tensor(recipe.loss_normalizer_start))
 

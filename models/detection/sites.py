@@ -34,7 +34,7 @@ class Probe(nn.Module):
 
     def forward(self, images: Tensor) -> None:
         """Run the parts."""
-        self._run(self._modules, images)  # type: ignore[arg-type]  # no part is None
+        self._run(dict(self.named_children()), images)
 
 
 def replace_sites(

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 def mask(*rows: str) -> Mask:
-    return np.array([[pixel == "X" for pixel in row] for row in rows])
+    return np.array([[pixel == "#" for pixel in row] for row in rows])
 
 
 def decoded(segments: object, size: tuple[int, int]) -> np.ndarray:
@@ -33,24 +33,24 @@ def test_cocos_code_gives_back_the_mask_to_the_pixel() -> None:
 
 
 def test_a_polygon_has_the_corners_of_the_pixels_only() -> None:
-    assert segmentation(mask(".....", ".XXX.", ".XXX.")) == [[1, 1, 4, 1, 4, 3, 1, 3]]
-    assert segmentation(mask("X.", "XX")) == [[0, 0, 1, 0, 1, 1, 2, 1, 2, 2, 0, 2]]
+    assert segmentation(mask(".....", ".###.", ".###.")) == [[1, 1, 4, 1, 4, 3, 1, 3]]
+    assert segmentation(mask("#.", "##")) == [[0, 0, 1, 0, 1, 1, 2, 1, 2, 2, 0, 2]]
 
 
 def test_pixels_that_touch_at_a_corner_are_apart() -> None:
-    assert segmentation(mask("X.", ".X")) == [[0, 0, 1, 0, 1, 1, 0, 1], [1, 1, 2, 1, 2, 2, 1, 2]]
-    assert len(outlines(mask(".X", "X."))) == 2
+    assert segmentation(mask("#.", ".#")) == [[0, 0, 1, 0, 1, 1, 0, 1], [1, 1, 2, 1, 2, 2, 1, 2]]
+    assert len(outlines(mask(".#", "#."))) == 2
 
 
 def test_a_mask_with_a_hole_becomes_run_lengths() -> None:
-    ring = mask("XXX", "X.X", "XXX")
+    ring = mask("###", "#.#", "###")
     assert sorted(map(signed_area, outlines(ring))) == [-1, 9]
     assert segmentation(ring) == {"size": [3, 3], "counts": [0, 4, 1, 4]}
-    assert isinstance(segmentation(mask("XXX", "X..", "XXX")), list)
+    assert isinstance(segmentation(mask("###", "#..", "###")), list)
 
 
 @pytest.mark.parametrize(
-    ("rows", "counts"), [(("..", ".X"), [3, 1]), (("X.", ".."), [0, 1, 3]), (("..", ".."), [4])]
+    ("rows", "counts"), [(("..", ".#"), [3, 1]), (("#.", ".."), [0, 1, 3]), (("..", ".."), [4])]
 )
 def test_run_lengths_begin_with_what_is_not_the_object(rows: tuple[str, ...], counts: list[int]) -> None:
     assert run_lengths(mask(*rows)) == {"size": [2, 2], "counts": counts}

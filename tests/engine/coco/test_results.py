@@ -54,7 +54,7 @@ def test_entries_come_in_the_order_of_images_and_detections() -> None:
 
 def test_ids_that_are_numpy_numbers_become_plain_ones() -> None:
     image_ids, category_ids = np.array([7]), np.array(CATEGORY_IDS)
-    json.dumps(coco_results(image_ids, [found(2)], category_ids))  # type: ignore[arg-type]
+    json.dumps(coco_results(image_ids, [found(2)], category_ids))
 
 
 def test_no_detections_give_no_entries() -> None:
