@@ -34,6 +34,8 @@ class DataConfig:
     kind: str = "imagefolder"  # imagefolder | webdataset | digits
     root: str = "data/imagenet"  # holds train/ and val/, or train-*.tar and val-*.tar; unused by digits
     workers: int = 8  # loading processes per training process; 0 loads in the training process
+    max_train_images: int = 0  # of more, so many are taken, evenly spread over the split; 0 takes all
+    max_val_images: int = 0  # the same of the images to evaluate on
     image_size_px: int = 224  # side of the square the network sees
     augmentation: str = "standard"  # standard (random resized crop + flip) | autoaugment | none
     eval_crop_ratio: float = 0.875  # evaluation resizes the shorter side to image_size_px / ratio, then crops
@@ -114,6 +116,8 @@ IMAGENET = Schema(
         **SHARED_BOUNDS,
         "epochs": POSITIVE,
         "data.image_size_px": POSITIVE,
+        "data.max_train_images": NOT_NEGATIVE,
+        "data.max_val_images": NOT_NEGATIVE,
         "data.eval_crop_ratio": UP_TO_ONE,
         "optimizer.label_smoothing": BELOW_ONE,
         "schedule.warmup_epochs": NOT_NEGATIVE,

@@ -9,6 +9,7 @@ from engine.data.digits import open_digits
 from engine.data.imagefolder import open_image_folder
 from engine.data.loader import BatchLoader, ImageBatch, TrainSamples, ValSamples, collate_images
 from engine.data.sampler import train_batches, val_batches
+from engine.data.selection import at_most
 from engine.data.source import DataError, ImageSource
 from engine.data.transforms import Transform
 from engine.data.webdataset import open_shards
@@ -105,14 +106,18 @@ def build_data(
     eval_crop_ratio: float,
     broken_images: str,
     seed: int,
+    max_train_images: int = 0,
+    max_val_images: int = 0,
 ) -> ImageData:
     """Open a data set: kind imagefolder, webdataset or digits (which ignores `root`).
 
     augmentation: standard, autoaugment or none (training sees what evaluation sees); broken_images: error or
-    skip. Raises DataError where the files do not fit, ValueError for an unknown word.
+    skip. Of more images than the maxima say, so many are taken, evenly spread; 0 takes all. Raises DataError
+    where the files do not fit, ValueError for an unknown word.
     """
     check_choice("broken_images", broken_images, ("error", "skip"))
     train, val, class_names = _open(kind, Path(root))
+    train, val = at_most(train, max_train_images), at_most(val, max_val_images)
     evaluation = transforms.eval_transform(image_size_px, eval_crop_ratio)
     standard = transforms.digit_transform if kind == "digits" else transforms.photo_transform
     training = {
