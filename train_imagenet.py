@@ -64,7 +64,9 @@ def train(config: ImageNetConfig, world: World, stop: StopRequest) -> int:
     task, model, report = build(config, world)
     steps_per_epoch = task.data.steps_per_epoch(config.global_batch_size)
     total_steps = config.epochs * steps_per_epoch
-    options, schedule, runtime = map(asdict, (config.optimizer, config.schedule, config.runtime))
+    options, schedule, runtime = (
+        asdict(section) for section in (config.optimizer, config.schedule, config.runtime)
+    )
     intervals = {key: value for key, value in runtime.items() if key.endswith("_every_steps")}
     peak_lr, clip_grad_norm = options.pop("peak_lr"), options.pop("clip_grad_norm")
     options.pop("label_smoothing")  # the task has it
@@ -138,7 +140,7 @@ def build(config: ImageNetConfig, world: World) -> tuple[Classification, nn.Modu
         config.model.name, make, num_classes=data.num_classes, input_size=(3, size, size)
     )
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
-    model.to(world.device, memory_format=layout)
+    model.to(world.device).to(memory_format=layout)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
     if config.runtime.compile:
         model.compile()  # in place: names of parameters and checkpoints stay the same

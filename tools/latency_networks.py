@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -87,12 +88,15 @@ def compiled(network: nn.Module, images: Tensor) -> Call:
 
 
 def compile_alone(network: nn.Module, backend: str = "inductor") -> Callable[[Tensor], Tensor]:
-    """Return the compiled network; an error rather than a part of it left to Python.
+    """Return the compiled network; an error rather than a part of it left to Python."""
 
-    Without `isolate_recompiles` all rivals would share one cache, since they share the code of timm's
-    forward: every call would search it, and beyond its limit networks would run uncompiled.
-    """
-    return torch.compile(network, backend=backend, fullgraph=True, isolate_recompiles=True)
+    def forward(images: Tensor) -> Tensor:
+        return network(images)
+
+    # torch keeps what it has compiled with a function's code object. Rivals that share one, such as timm's
+    # forward, would be searched at every call and, beyond a limit, run uncompiled: so each gets its own.
+    alone = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
+    return torch.compile(alone, backend=backend, fullgraph=True)
 
 
 def cuda_graph(network: nn.Module, images: Tensor) -> Call:

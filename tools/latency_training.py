@@ -43,7 +43,7 @@ def training_steps(
     make = activation_factory(activation)
     size = tuple(batch[0].shape[1:])
     network, _ = build_classifier(name, make, num_classes=NUM_CLASSES, input_size=size)
-    network.to(world.device, memory_format=memory_format)
+    network.to(world.device).to(memory_format=memory_format)
     state = new_state(
         network,
         precision,
