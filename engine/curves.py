@@ -1,5 +1,7 @@
 """Pictures of learned PWLUs as in the paper's Figure 7: five functions per layer, boundaries marked."""
 
+import itertools
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -7,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot: no display is needed, and a cluster has none
 from torch import nn
 
+from engine.learned_functions import LayerFunctions
+from engine.palette import LINE_COLORS
 from pwlu import PWLU
 
 MAX_LAYERS = 8
@@ -21,31 +25,20 @@ def pwlu_layers(model: nn.Module) -> dict[str, PWLU]:
 
 
 def spread(count: int, at_most: int) -> list[int]:
-    """Return up to `at_most` indices evenly spread over range(count), the first and the last among them."""
+    """Return up to `at_most` indices evenly spread over range(count), the first and the last among them.
+
+    A single one is the one in the middle.
+    """
     if count <= at_most:
         return list(range(count))
+    if at_most == 1:
+        return [round((count - 1) / 2)]
     return [round(number * (count - 1) / (at_most - 1)) for number in range(at_most)]
 
 
 def function_vertices(layer: PWLU, index: int, margin: float = 0.15) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return x and y of the corners of one of a layer's functions, with a piece of both tails.
-
-    The corners say all there is to a piecewise linear function: the left tail's end, the num_intervals + 1
-    demarcation points (Eq. 3), the right tail's end. Tails are `margin` times as long as the region is wide.
-    """
-    left, right, left_slope, right_slope = (
-        parameter[index].item()
-        for parameter in (layer.left, layer.right, layer.left_slope, layer.right_slope)
-    )
-    points = layer.points[index].detach().cpu().float()
-    knots = torch.linspace(left, right, len(points))
-    tail = margin * abs(right - left)
-    x = torch.cat([torch.tensor([left - tail]), knots, torch.tensor([right + tail])])
-    ends = (
-        points[:1] - tail * left_slope,
-        points[-1:] + tail * right_slope,
-    )
-    return x, torch.cat([ends[0], points, ends[1]])
+    """Return x and y of the corners of one of a layer's functions (see `LearnedFunction.corners`)."""
+    return LayerFunctions.of(layer, [index]).functions[index].corners(margin)
 
 
 def draw_curves(model: nn.Module, title: str) -> Figure | None:
@@ -90,16 +83,40 @@ def render(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw_layer(panel: Axes, name: str, layer: PWLU) -> None:
-    """Draw some of a layer's functions; circles mark the boundaries, small dots the points between."""
+def prepare_panel(panel: Axes) -> None:
+    """Draw the lines through zero and make the numbers at the axes small."""
     panel.axhline(0, color="0.85", linewidth=0.8, zorder=0)
     panel.axvline(0, color="0.85", linewidth=0.8, zorder=0)
-    for index in spread(layer.num_parameters, FUNCTIONS_PER_LAYER):
-        x, y = function_vertices(layer, index)
-        (line,) = panel.plot(x, y, linewidth=1.4)
-        color = line.get_color()
+    panel.tick_params(labelsize=8)
+
+
+def draw_function(
+    panel: Axes,
+    corners: tuple[torch.Tensor, torch.Tensor],
+    color: str,
+    *,
+    width: float = 1.4,
+    circle: float = 5,
+    alpha: float = 1,
+    dots: bool = True,
+    label: str | None = None,
+) -> None:
+    """Draw a function's corners as a line; circles mark the boundaries, small dots the points between.
+
+    `width` and `circle`, its diameter, are in points of 1/72 inch; `alpha` is the line's opacity.
+    """
+    x, y = corners
+    panel.plot(x, y, color=color, linewidth=width, alpha=alpha, label=label)
+    panel.plot(x[[1, -2]], y[[1, -2]], "o", color=color, markersize=circle, markerfacecolor="white")
+    if dots:
         panel.plot(x[2:-2], y[2:-2], ".", color=color, markersize=2.5)
-        panel.plot(x[[1, -2]], y[[1, -2]], "o", color=color, markersize=5, markerfacecolor="white")
+
+
+def _draw_layer(panel: Axes, name: str, layer: PWLU) -> None:
+    """Draw some of a layer's functions."""
+    prepare_panel(panel)
+    chosen = spread(layer.num_parameters, FUNCTIONS_PER_LAYER)
+    for index, color in zip(chosen, itertools.cycle(LINE_COLORS), strict=False):
+        draw_function(panel, function_vertices(layer, index), color)
     count = f"{layer.num_parameters} functions" if layer.num_parameters > 1 else "1 function"
     panel.set_title(f"{end_of(name or 'PWLU')}  ({count})", fontsize=9)
-    panel.tick_params(labelsize=8)

@@ -40,7 +40,8 @@ class JsonLines:
     Args:
         path: the file.
         resume_step: step of the checkpoint the run goes on from (0 at the start). Records of what will happen
-            again are dropped: of later steps, and of an evaluation at this step, which comes after it.
+            again are dropped: of later steps, and of an evaluation at this step, which comes after it; at the
+            start all.
     """
 
     def __init__(self, path: Path, resume_step: int) -> None:
@@ -55,8 +56,11 @@ class JsonLines:
             name: value if math.isfinite(value) else None  # JSON has no NaN
             for name, value in record.values.items()
         }
-        entry = {"kind": record.kind, "step": record.step, "epoch": record.epoch, **values}
-        self._file.write(json.dumps(entry) + "\n")
+        self.append({"kind": record.kind, "step": record.step, "epoch": record.epoch, **values})
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Append any entry with a kind and a step; what JSON does not know must not be in it."""
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -130,6 +134,6 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 def _is_kept(line: str, resume_step: int) -> bool:
     entry = _parse(line)
-    if entry is None:
+    if entry is None or resume_step == 0:
         return False
     return entry["step"] < resume_step or (entry["step"] == resume_step and entry["kind"] != "eval")

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from engine.curves import draw_curves, render
+from engine.curves import draw_curves, pwlu_layers, render
+from engine.functions_log import FunctionsLog
 from engine.loop import Plan
 from engine.progress import Console
 from engine.record import EvaluationFiles, JsonLines, Record, TensorBoard, write_picture
@@ -24,29 +25,37 @@ class Reporting:
     ) -> None:
         self._folder, self._model, self._steps_per_epoch = folder, model, plan.steps_per_epoch
         self.listeners: list[Callable[[Record], None]] = []
-        self._writers: tuple[JsonLines, TensorBoard] | None = None
+        self._to_close: list[JsonLines | TensorBoard | FunctionsLog] = []
+        self._plotters: tuple[FunctionsLog, TensorBoard] | None = None  # for a model with PWLU
         if active:
             json_lines = JsonLines(folder.metrics, resume_step)
             tensorboard = TensorBoard(folder.tensorboard, resume_step)
-            self._writers = (json_lines, tensorboard)
+            self._to_close += [json_lines, tensorboard]
+            if pwlu_layers(model):
+                self._plotters = (FunctionsLog(folder.functions, resume_step), tensorboard)
+                self._to_close.append(self._plotters[0])
             console = Console(
                 steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps, resume_step=resume_step
             )
             self.listeners = [json_lines, tensorboard, console, EvaluationFiles(folder.path)]
 
     def plot(self, step: int) -> None:
-        """Draw the curves as they are after `step` steps, for TensorBoard and as the run's picture."""
-        if self._writers is None:
+        """Draw the curves as they are after `step` steps, for TensorBoard and as the run's picture.
+
+        The numbers, of all layers, go to the run's log of its functions.
+        """
+        if self._plotters is None:
             return
-        figure = draw_curves(
-            self._model, f"PWLU after {round(step / self._steps_per_epoch, 2):g} epochs, step {step}"
-        )
+        log, tensorboard = self._plotters
+        epoch = step / self._steps_per_epoch
+        log.write(step, round(epoch, 4), pwlu_layers(self._model))
+        figure = draw_curves(self._model, f"PWLU after {round(epoch, 2):g} epochs, step {step}")
         if figure is not None:
             picture = render(figure)
-            self._writers[1].add_picture("pwlu/curves", picture, step)
+            tensorboard.add_picture("pwlu/curves", picture, step)
             write_picture(self._folder.curves, picture)
 
     def close(self) -> None:
         """Write what is still in memory."""
-        for writer in self._writers or ():
+        for writer in self._to_close:
             writer.close()

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from engine.checkpoint import load_weights, read_checkpoint, require_same
+from engine.claim import claimed
 from engine.distributed import World
 from engine.ema import Ema
 from engine.loop import Loop, Plan, Task, evaluate_all
@@ -56,42 +57,44 @@ def run_training(
     manifest: versions of what only this kind of run uses.
 
     Raises:
-        CheckpointError: the folder belongs to another experiment, or its checkpoints are no good.
+        CheckpointError: the folder is in use, or of another experiment, or its checkpoints are no good.
         TrainingDiverged: the loss became NaN or infinite.
     """
-    resumed = _resume(folder, identity, state, world)
-    start = describe_start(
-        step=state.step, world_size=world.size, device=world.device, components=components or {}
-    )
-    world.on_main(lambda: folder.add_start(start))
-    reporting = Reporting(folder, state.model, plan, resume_step=state.step, active=world.is_main)
-    loop = Loop(
-        plan=plan,
-        task=task,
-        state=state,
-        take_step=TrainStep(
-            state,
-            world,
-            compute_losses=task.losses,
-            accumulation=task.accumulation,
-            clip_grad_norm=clip_grad_norm,
-            seed=seed,
-        ),
-        learning_rate=learning_rate,
-        world=world,
-        stop=stop,
-        checkpoints=folder.checkpoints,
-        identity=asdict(identity),
-        listeners=reporting.listeners,
-        plot=reporting.plot,
-    )
-    if world.is_main:
-        say(announcement)
-        say(f"resuming at step {state.step}" if resumed else "starting at step 0")
-    with contextlib.closing(reporting):
-        finished = loop.run(resumed)
-    world.on_main(lambda: _conclude(folder, finished, loop, stop))
-    return finished
+    with contextlib.ExitStack() as held:
+        world.on_main(lambda: held.enter_context(claimed(folder.path, _warn)))
+        resumed = _resume(folder, identity, state, world)
+        start = describe_start(
+            step=state.step, world_size=world.size, device=world.device, components=components or {}
+        )
+        world.on_main(lambda: folder.add_start(start))
+        reporting = Reporting(folder, state.model, plan, resume_step=state.step, active=world.is_main)
+        loop = Loop(
+            plan=plan,
+            task=task,
+            state=state,
+            take_step=TrainStep(
+                state,
+                world,
+                compute_losses=task.losses,
+                accumulation=task.accumulation,
+                clip_grad_norm=clip_grad_norm,
+                seed=seed,
+            ),
+            learning_rate=learning_rate,
+            world=world,
+            stop=stop,
+            checkpoints=folder.checkpoints,
+            identity=asdict(identity),
+            listeners=reporting.listeners,
+            plot=reporting.plot,
+        )
+        if world.is_main:
+            say(announcement)
+            say(f"resuming at step {state.step}" if resumed else "starting at step 0")
+        with contextlib.closing(reporting):
+            finished = loop.run(resumed)
+        world.on_main(lambda: _conclude(folder, finished, loop, stop))
+        return finished
 
 
 def evaluate_checkpoint(
@@ -136,10 +139,14 @@ def _resume(folder: RunFolder, identity: Identity, state: TrainingState, world: 
 
     The main process alone reads it, so that no other machine needs to see the folder.
     """
-    checkpoint = world.on_main(lambda: folder.open(identity, warn=lambda text: say(f"WARNING: {text}")))
+    checkpoint = world.on_main(lambda: folder.open(identity, _warn))
     if checkpoint is not None:
         state.load_state_dict(checkpoint)
     return checkpoint is not None
+
+
+def _warn(text: str) -> None:
+    say(f"WARNING: {text}")
 
 
 def _conclude(folder: RunFolder, finished: bool, loop: Loop, stop: StopRequest) -> None:

@@ -41,6 +41,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
+        self.functions = self.path / "curves.jsonl"
         self._finished = self.path / "FINISHED"
         self._requeue = self.path / "REQUEUE"
 

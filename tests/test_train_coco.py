@@ -129,7 +129,8 @@ def test_killed_again_and_again_the_same_command_reaches_the_same_weights(
     assert_same_bits(weights(tmp_path), weights(whole[0]))
     assert_same_bits(weights(tmp_path, "best.pt"), weights(whole[0], "best.pt"))
     assert records(tmp_path) == records(whole[0])
-    assert (tmp_path / "detections.json").read_text() == (whole[0] / "detections.json").read_text()
+    for name in ("detections.json", "curves.jsonl"):
+        assert (tmp_path / name).read_text() == (whole[0] / name).read_text()
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(

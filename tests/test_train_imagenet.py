@@ -42,6 +42,10 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in entry.items() if name not in DRIFTING} for entry in entries]
 
 
+def functions(folder: Path) -> list[dict[str, Any]]:
+    return read_records(folder / "curves.jsonl")
+
+
 def test_a_run_tells_its_story(whole: tuple[Path, Outcome]) -> None:
     folder, outcome = whole
     lines = outcome.outputs[0].splitlines()
@@ -74,8 +78,9 @@ def test_a_run_leaves_everything_in_its_folder(whole: tuple[Path, Outcome], sett
     assert [event.step for event in events.Images("pwlu/curves")] == [0, 4, 12]
     with Image.open(folder / "curves.png") as picture:
         assert picture.width > 1000
+    assert [entry["step"] for entry in functions(folder)] == [0, 4, 12]
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(
-        ["FINISHED", "config.yaml", "curves.png", "manifest.json", "metrics.jsonl"]
+        [".lock", "FINISHED", "config.yaml", "curves.jsonl", "curves.png", "manifest.json", "metrics.jsonl"]
     )
     final = json.loads((folder / "FINISHED").read_text())
     last_record = records(folder)[-1]
@@ -103,6 +108,7 @@ def test_killed_again_and_again_the_same_command_reaches_the_same_weights(
     assert_same_bits(weights(tmp_path), weights(folder))
     assert_same_bits(weights(tmp_path, "best.pt"), weights(folder, "best.pt"))
     assert records(tmp_path) == records(folder)
+    assert functions(tmp_path) == functions(folder)
     starts = json.loads((tmp_path / "manifest.json").read_text())["starts"]
     assert [start["step"] for start in starts] == sorted(start["step"] for start in starts)
     assert len(starts) == 5
@@ -282,6 +288,7 @@ def test_switches(
         assert "realignment" not in printed
     else:
         assert [entry["phase"] for entry in entries] == [1] * 4 + [2] * 8
+    assert (tmp_path / "curves.jsonl").exists() == ("activation.name=prelu" not in switches)
     saved = torch.load(tmp_path / "checkpoints" / "last.pt")
     assert (saved["ema"] is None) == ("optimizer.ema_decay=0" in switches)
     assert bool(saved["scaler"]) == ("runtime.amp=fp16" in switches)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tools.palette import OKABE_ITO
+from engine.palette import LINE_COLORS
 
 BINS = [number / 25 for number in range(26)]
 MOST_OVERLAID = 3  # more outlines in one panel cannot be told apart
@@ -23,7 +23,7 @@ def draw_ious(entries: Sequence[dict[str, Any]]) -> Figure:
     panels = list(figure.subplots(rows, 1, squeeze=False, sharex=True, sharey=True).flat)
     for number, entry in enumerate(entries):
         panel = panels[0 if rows == 1 else number]
-        _draw(panel, entry, OKABE_ITO[number % len(OKABE_ITO)])
+        _draw(panel, entry, LINE_COLORS[number % len(LINE_COLORS)])
     low, high = panels[0].get_ylim()  # of all panels
     panels[0].set_ylim(low, high * (1.05 + 0.08 * len(entries) if rows == 1 else 1.3))  # room for the legend
     for panel in panels:

@@ -7,8 +7,9 @@
     python -m tools.plot_pwlu runs/r18_pwlu --output results/curves --evolution
 
 Writes OUTPUT/<run>.png and beside it OUTPUT/<run>.json, which holds what is drawn and where it comes from.
-The inputs are collected by sending validation images through a classifier once. `--evolution` draws the same
-functions in all checkpoints that a run keeps, which is all that it keeps of their past: previous, last, best.
+The inputs are collected by sending validation images through a classifier once. `--evolution` draws how the
+functions changed, from the run's log of them (curves.jsonl), in which training writes five functions of every
+layer whenever it draws its curves; it goes to OUTPUT/<run>_evolution.png and .json.
 """
 
 import argparse
@@ -18,66 +19,47 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from engine.config_files import suggestion
-from engine.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, function_vertices, render, spread
+from engine.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, function_vertices, render
 from engine.files import write_text_atomically
+from engine.functions_log import LoggedFunctions, read_functions
 from engine.manifest import describe_code
 from engine.progress import say
 from engine.record import write_picture
-from pwlu import PWLU
 from tools.input_histograms import InputHistogram, input_histograms
+from tools.pwlu_choice import choose_functions, choose_logged, choose_steps
 from tools.pwlu_page import draw_evolution, draw_page, panel_range
 from tools.site_inputs import open_network
-from tools.trained import Trained, add_image_options, open_all, open_trained, pwlu_layers_of
+from tools.trained import Trained, add_image_options, open_all, pwlu_layers_of
 
-Functions = dict[str, list[int]]
-ALL_LAYERS = ["all"]
+Corners = tuple[Tensor, Tensor]
 
 
-def choose_functions(
-    layers: Mapping[str, PWLU], names: Sequence[str] | None, at_most: int | None
-) -> Functions:
-    """Return which functions of which layers to draw.
-
-    Args:
-        names: of the layers; ["all"], or None for eight spread over the network's depth.
-        at_most: functions per layer, spread over its channels; None for all.
+def logged_functions(trained: Trained) -> list[LoggedFunctions]:
+    """Return what the run of a checkpoint has logged of its functions, by ascending step.
 
     Raises:
-        ValueError: there is no layer of a name.
+        ValueError: the run has no PWLU, no log, or one of less than two steps; or averaged weights are meant.
     """
-    known = list(layers)
-    if names is None:
-        names = [known[number] for number in spread(len(known), MAX_LAYERS)]
-    elif names == ALL_LAYERS:
-        names = known
-    for name in names:
-        if name not in layers:
-            raise ValueError(
-                f"--layers: no PWLU is called {name!r}; there are {', '.join(known)}{suggestion(name, known)}"
-            )
-    counts = {name: layers[name].num_parameters for name in names}
-    return {name: spread(count, at_most or count) for name, count in counts.items()}
-
-
-def kept_checkpoints(trained: Trained) -> dict[int, Trained]:
-    """Return the checkpoints that a run keeps by step, ascending; of one step the last.
-
-    Raises:
-        ValueError: they are all of one step.
-    """
-    found = [
-        open_trained(path, label=trained.label, averaged=trained.averaged)
-        for path in sorted(trained.path.parent.glob("*.pt"))
-    ]
-    by_step = {other.step: other for other in sorted(found, key=lambda other: other.step)}
-    if len(by_step) < 2:
+    path = trained.folder.functions
+    if trained.averaged:
         raise ValueError(
-            f"--evolution: {trained.path.parent} keeps checkpoints of step {trained.step} only, and a run "
-            "records its functions nowhere else as numbers; its TensorBoard has pictures of them"
+            f"--evolution: {path} holds functions of each step's own weights; leave --averaged out"
         )
-    return by_step
+    if not path.exists():
+        pwlu_layers_of(trained)  # to say so if there is none
+        raise ValueError(
+            f"--evolution: {path} is missing, the log of the run's functions: an older program trained "
+            "it, or the checkpoint has left its folder; an older run's TensorBoard has pictures of its curves"
+        )
+    logged = read_functions(path)
+    if len(logged) < 2:
+        raise ValueError(
+            f"--evolution: {path} has functions after {len(logged)} step(s), expected 2 or more; try again "
+            "when the run has drawn its curves once more (runtime.plot_every_epochs, or plot_every_steps)"
+        )
+    return logged
 
 
 def page(
@@ -105,7 +87,10 @@ def page(
         histograms = input_histograms(network, functions, ranges)
         inputs = network.describe()
     figure = draw_page(layers, functions, histograms, f"{trained.label}, step {trained.step}")
-    drawn = _drawn(layers, functions)
+    drawn = {
+        name: _drawn({index: function_vertices(layers[name], index) for index in chosen})
+        for name, chosen in functions.items()
+    }
     for name, histogram in histograms.items():
         drawn[name]["inputs"] = histogram.describe()
     return figure, {**trained.describe(), "inputs": inputs, "layers": drawn}
@@ -114,18 +99,31 @@ def page(
 def evolution(
     trained: Trained, *, names: Sequence[str] | None = None, at_most: int | None = FUNCTIONS_PER_LAYER
 ) -> tuple[Figure, dict[str, Any]]:
-    """Return the page of how a run's functions changed between its checkpoints, and its record."""
-    kept = kept_checkpoints(trained)
-    steps = {step: pwlu_layers_of(other) for step, other in kept.items()}
-    functions = choose_functions(steps[max(steps)], names, at_most)
-    say(
-        f"{trained.label}: checkpoints of steps {', '.join(map(str, steps))}; the run's records do not hold "
-        "its functions, so there is nothing to draw between them"
-    )
+    """Return the page of how a run's functions changed, from its log, and the page's record.
+
+    `names` and errors as in `choose_logged` and `logged_functions`; `at_most` functions per layer, None for
+    all, if they were logged.
+    """
+    logged = logged_functions(trained)
+    functions = choose_logged(logged[0].layers, names, at_most)
+    realigned = trained.content["phases"]["phase1_steps"]
+    steps = choose_steps(logged, realigned)
+    shown = f"{len(steps)} of {len(logged)}" if len(steps) < len(logged) else f"all {len(logged)}"
+    title = f"{trained.label}: learned functions after {shown} logged steps"
+    figure = draw_evolution({_step_label(step, realigned): step.layers for step in steps}, functions, title)
     entries = [
-        {**kept[step].describe(), "layers": _drawn(layers, functions)} for step, layers in steps.items()
+        {
+            "step": step.step,
+            "epoch": step.epoch,
+            "layers": {
+                name: _drawn({index: step.layers[name].functions[index].corners() for index in chosen})
+                for name, chosen in functions.items()
+            },
+        }
+        for step in steps
     ]
-    return draw_evolution(steps, functions, trained.label), {"steps": entries}
+    logged_steps = [step.step for step in logged]
+    return figure, {"of": trained.describe(), "logged_steps": logged_steps, "steps": entries}
 
 
 def write_page(folder: Path, name: str, figure: Figure, record: Mapping[str, Any]) -> None:
@@ -148,8 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     seen = {"split": arguments.split, "images": arguments.images, "overrides": arguments.set}
     try:
-        if arguments.functions < 2:
-            raise ValueError(f"--functions is {arguments.functions}, expected 2 or more")
+        if arguments.functions < 1:
+            raise ValueError(f"--functions is {arguments.functions}, expected 1 or more")
         for trained in open_all(arguments.runs, arguments.labels, arguments.averaged):
             if arguments.evolution:
                 write_page(arguments.output, f"{trained.label}_evolution", *evolution(trained, **which))
@@ -185,25 +183,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--all-channels", action="store_true", help="all functions of each layer")
     parser.add_argument("--no-inputs", action="store_true", help="leave the input histograms out")
     parser.add_argument(
-        "--evolution", action="store_true", help="draw how functions changed between the run's checkpoints"
+        "--evolution", action="store_true", help="draw how the functions changed, from the run's log of them"
     )
     add_image_options(parser)
     return parser
 
 
-def _drawn(layers: Mapping[str, PWLU], functions: Functions) -> dict[str, dict[str, Any]]:
-    """Return the corners of the functions that a figure shows, a list per function."""
-    corners = {
-        name: [function_vertices(layers[name], index) for index in chosen]
-        for name, chosen in functions.items()
-    }
+def _step_label(step: LoggedFunctions, realigned: int) -> str:
+    """Return the legend's words for a step; the one that ends phase I is marked."""
+    ending = ", realigned" if 0 < realigned == step.step else ""
+    return f"{step.step} ({round(step.epoch, 2):g}{ending})"
+
+
+def _drawn(corners: Mapping[int, Corners]) -> dict[str, Any]:
+    """Return what a figure shows of a layer, by channel, as plain values: a list per function."""
     return {
-        name: {
-            "channels": functions[name],
-            "x": [x.tolist() for x, _ in found],
-            "y": [y.tolist() for _, y in found],
-        }
-        for name, found in corners.items()
+        "channels": list(corners),
+        "x": [x.tolist() for x, _ in corners.values()],
+        "y": [y.tolist() for _, y in corners.values()],
     }
 
 

@@ -1,5 +1,6 @@
 """A page of learned PWLUs as in the paper's Figure 7, with their inputs, and a page of how they changed."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,16 +10,18 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
-from engine.curves import COLUMNS, end_of, function_vertices
+from engine.curves import COLUMNS, draw_function, end_of, function_vertices, prepare_panel
+from engine.learned_functions import LayerFunctions
+from engine.palette import LINE_COLORS
 from pwlu import PWLU
 from tools.input_histograms import BINS, InputHistogram
-from tools.palette import OKABE_ITO
 
 PANEL_INCHES = (3.3, 2.5)
 HISTOGRAM_INCHES = 0.8
 NARROWEST_INCHES = 5.2  # a page that the title fits on
-FEW = len(OKABE_ITO) - 1  # functions that get a colour of their own; the yellow is too faint for a line
+FEW = len(LINE_COLORS)  # functions that get a colour of their own
 LIGHTEST = 0.85  # of the colour map; its last part is too faint on white
+_draw_thin = functools.partial(draw_function, width=0.5, circle=2, alpha=0.6, dots=False)  # one of many
 
 
 def panel_range(layer: PWLU, functions: Sequence[int]) -> tuple[float, float]:
@@ -49,7 +52,10 @@ def draw_page(
         cell, first = grid[divmod(number, columns)], number % columns == 0
         colors = _colors(len(chosen))
         panel, below = _axes(figure, cell, with_inputs=bool(histograms), first=first)
-        _draw_functions(panel, layers[name], chosen, colors)
+        prepare_panel(panel)
+        draw = _draw_thin if len(chosen) > FEW else draw_function
+        for index, color in zip(chosen, colors, strict=True):
+            draw(panel, function_vertices(layers[name], index), color)
         panel.set_xlim(panel_range(layers[name], chosen))
         panel.set_title(panel_title(name, layers[name], chosen), fontsize=9)
         if below is not None:
@@ -62,30 +68,27 @@ def draw_page(
 
 
 def draw_evolution(
-    steps: Mapping[int, Mapping[str, PWLU]], functions: Mapping[str, Sequence[int]], title: str
+    steps: Mapping[str, Mapping[str, LayerFunctions]], functions: Mapping[str, Sequence[int]], title: str
 ) -> Figure:
     """Return a row per layer and a panel per chosen function: the function after each of the given steps.
 
     Where every layer shows a single function, several layers share a row.
-    `steps` holds the layers by step, in its order; dashed is ReLU, with which every PWLU begins.
+    `steps` holds the layers by the legend's name of each step: the optimizer step and (in brackets) the
+    epoch. Dashed is ReLU, with which every PWLU begins.
     """
     rows = _rows(functions)
     columns = max(len(row) for row in rows)
     size = (max(2.6 * columns + 0.4, NARROWEST_INCHES), 2.2 * len(rows) + 1)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     panels = figure.subplots(len(rows), columns, squeeze=False)
-    shades = [to_hex(color) for color in colormaps["viridis"](np.linspace(0, LIGHTEST, len(steps)))]
     for line, row in zip(panels, rows, strict=True):
         for panel in line[len(row) :]:
             panel.set_axis_off()
         for panel, (name, index) in zip(line, row, strict=False):
-            for (step, layers), shade in zip(steps.items(), shades, strict=True):
-                _draw_functions(panel, layers[name], [index], [shade], label=f"step {step}")
-            low, high = panel.get_xlim()
-            panel.plot([low, 0, high], [0, 0, max(high, 0)], "--", color="0.5", linewidth=1, label="ReLU")
-            panel.set_title(_function_title(name, steps, index), fontsize=8)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=8, fontsize=9, frameon=False)
+            _draw_history(panel, {step: layers[name] for step, layers in steps.items()}, index)
+            total = next(iter(steps.values()))[name].total
+            panel.set_title(_function_title(name, index, total), fontsize=8)
+    _add_legend(figure, panels[0, 0])
     figure.suptitle(f"{title}\n(circles: boundaries $B_L$ and $B_R$)", fontsize=10)
     for panel in panels[-1]:  # a label of the whole figure would lie under the legend
         panel.set_xlabel("input $x$", fontsize=9)
@@ -124,31 +127,50 @@ def _axes(figure: Figure, cell: SubplotSpec, *, with_inputs: bool, first: bool) 
     return panel, below
 
 
-def _function_title(name: str, steps: Mapping[int, Mapping[str, PWLU]], index: int) -> str:
-    layer_wise = next(iter(steps.values()))[name].num_parameters == 1
-    return end_of(name or "PWLU") + ("  (layer-wise)" if layer_wise else f"  channel {index}")
+def _function_title(name: str, index: int, total: int) -> str:
+    return end_of(name or "PWLU") + ("  (layer-wise)" if total == 1 else f"  channel {index}")
 
 
 def _colors(count: int) -> list[str]:
-    if count <= FEW:
-        return list(OKABE_ITO[:count])
+    return list(LINE_COLORS[:count]) if count <= FEW else _shades(count)
+
+
+def _shades(count: int) -> list[str]:
+    """Return colours from dark to light."""
     return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, LIGHTEST, count))]
 
 
-def _draw_functions(
-    panel: Axes, layer: PWLU, chosen: Sequence[int], colors: Sequence[str], label: str | None = None
-) -> None:
-    """Draw functions as lines, the boundaries as circles and, where there are few, the points as dots."""
-    few = len(chosen) <= FEW
-    panel.axhline(0, color="0.85", linewidth=0.8, zorder=0)
-    panel.axvline(0, color="0.85", linewidth=0.8, zorder=0)
-    for index, color in zip(chosen, colors, strict=True):
-        x, y = function_vertices(layer, index)
-        panel.plot(x, y, color=color, linewidth=1.4 if few else 0.5, alpha=1 if few else 0.6, label=label)
-        panel.plot(x[[1, -2]], y[[1, -2]], "o", color=color, markersize=5 if few else 2, mfc="white")
-        if few:
-            panel.plot(x[2:-2], y[2:-2], ".", color=color, markersize=2.5)
-    panel.tick_params(labelsize=8)
+def _draw_history(panel: Axes, steps: Mapping[str, LayerFunctions], index: int) -> None:
+    """Draw one of a layer's functions after each of some steps, and ReLU.
+
+    Earlier ones are lighter and broader, so that they are seen where later ones lie upon them.
+    """
+    prepare_panel(panel)
+    shades, ages = reversed(_shades(len(steps))), np.linspace(1, 0, len(steps))
+    for (step, layer), shade, age in zip(steps.items(), shades, ages, strict=True):
+        corners = layer.functions[index].corners()
+        draw_function(
+            panel, corners, shade, width=1.2 + 2.4 * age, circle=4 + 3 * age, dots=False, label=step
+        )
+    low, high = panel.get_xlim()
+    panel.plot([low, 0, high], [0, 0, max(high, 0)], "--", color="black", linewidth=0.7, label="ReLU")
+
+
+def _add_legend(figure: Figure, panel: Axes) -> None:
+    """Write under the figure what the lines of a panel are, in as few rows as there is room for."""
+    handles, labels = panel.get_legend_handles_labels()
+    inches = [0.5 + 0.07 * len(label) for label in labels]  # of an entry in this size
+    width = figure.get_figwidth()
+    figure.legend(
+        handles,
+        labels,
+        title="optimizer step (epoch)",
+        loc="outside lower center",
+        ncols=len(labels) if sum(inches) < width else int(width / max(inches)),
+        fontsize=9,
+        title_fontsize=9,
+        frameon=False,
+    )
 
 
 def _draw_inputs(panel: Axes, histogram: InputHistogram, colors: Sequence[str]) -> None:

@@ -14,9 +14,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from engine.curves import render
+from engine.palette import OKABE_ITO
 
-# Okabe and Ito's colours, told apart by colour-blind people too; the label says the rest.
-COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 _MASK_OPACITY = 0.45
 _DPI = 100
 _GAP_PX, _LINE_PX, _PADDING_PX = 8, 20, 2
@@ -239,7 +238,7 @@ def _overlap(one: Box, other: Box) -> float:
 
 
 def _color(label: int) -> str:
-    return COLORS[label % len(COLORS)]
+    return OKABE_ITO[label % len(OKABE_ITO)]  # colours return after seven classes; the label says the rest
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@ import torch
 from torch import nn
 
 from engine.curves import draw_curves, function_vertices, render, spread
+from engine.palette import LINE_COLORS
 from pwlu import PWLU, pwlu_reference
 
 
@@ -35,6 +36,11 @@ def test_spread_takes_first_last_and_evenly_between() -> None:
     assert spread(5, 5) == [0, 1, 2, 3, 4]
 
 
+def test_spread_takes_the_middle_if_it_takes_one() -> None:
+    assert [spread(count, 1) for count in (0, 1, 3, 4, 64)] == [[], [0], [1], [2], [32]]
+    assert spread(64, 1)[0] == spread(64, 3)[1] == spread(64, 5)[2]
+
+
 def test_figure_shows_layers_functions_and_boundaries() -> None:
     model = nn.Sequential(*[learned(channels) for channels in (1, 8, 3, 4, 5, 6, 7, 8, 9, 10)])
     figure = draw_curves(model, "after 3 epochs")
@@ -48,6 +54,7 @@ def test_figure_shows_layers_functions_and_boundaries() -> None:
     for circle, index in zip(circles, spread(10, 5), strict=True):
         expected = [layer.left[index].item(), layer.right[index].item()]
         torch.testing.assert_close(torch.tensor(circle.get_xdata()), torch.tensor(expected))
+    assert [circle.get_color() for circle in circles] == list(LINE_COLORS[:5])
 
 
 def test_picture_is_drawn() -> None:

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from engine.distributed import World
+from engine.functions_log import read_functions
 from engine.loop import Plan, Task, TrainingDiverged
 from engine.preemption import StopRequest
 from engine.record import read_records
 from engine.run import run_training
 from engine.run_folder import Identity, RunFolder
 from engine.schedule import one_cycle_cosine
+from pwlu import PWLU
 from tests.engine import tiny
 from tests.training_runs import assert_same_bits, weights
 
@@ -26,7 +28,7 @@ PLAN = Plan(
     log_every_steps=2,
     checkpoint_every_steps=2,
     eval_every_steps=2 * tiny.STEPS_PER_EPOCH,
-    plot_every_steps=10 * tiny.STEPS_PER_EPOCH,
+    plot_every_steps=4,  # at the realignment too
 )
 
 
@@ -64,6 +66,11 @@ def records(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def functions(folder: Path) -> str:
+    """Return the log of the learned functions, a line for each time that they are drawn."""
+    return (folder / "curves.jsonl").read_text()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_pictures() -> Any:
     """Drawing takes longer than all the rest together."""
@@ -95,6 +102,18 @@ def test_the_records_tell_the_run(whole: Path) -> None:
     assert records(whole)[0]["epoch"] == round(2 / 3, 4)
     assert {"top1", "loss", "ema_top1", "ema_loss"} <= records(whole)[-1].keys()
     assert (whole / "FINISHED").exists() and not (whole / "REQUEUE").exists()
+
+
+def test_the_functions_are_logged_whenever_they_are_drawn(whole: Path) -> None:
+    """At the beginning, right after the realignment (once, though step 4 is drawn anyway), and at the end."""
+    logged = read_functions(whole / "curves.jsonl")
+    assert [(entry.step, entry.epoch) for entry in logged] == [(0, 0), (4, 1.3333), (8, 2.6667), (9, 3)]
+    before, after = (entry.layers["2"].functions for entry in logged[:2])
+    assert [list(before), logged[0].layers["2"].total] == [[0, 1, 2, 3], 4]
+    assert {function.left for function in before.values()} == {PWLU(1).left.item()}
+    assert before[0].left != after[0].left != after[1].left
+    end = torch.load(whole / "checkpoints" / "last.pt")["model"]
+    assert logged[-1].layers["2"].functions[3].points == pytest.approx(end["2.points"][3].tolist(), rel=1e-6)
 
 
 class Died(BaseException):
@@ -138,6 +157,7 @@ def test_death_at_any_moment(stride: int, whole: Path, tmp_path: Path) -> None:
     assert_same_bits(weights(tmp_path), weights(whole))
     assert_same_bits(weights(tmp_path, "best.pt"), weights(whole, "best.pt"))
     assert records(tmp_path) == records(whole)
+    assert functions(tmp_path) == functions(whole)
     assert (tmp_path / "FINISHED").read_text() == (whole / "FINISHED").read_text()
 
 
@@ -164,6 +184,7 @@ def test_stop_by_a_signal_at_any_moment(calls: int, whole: Path, tmp_path: Path)
     assert not (tmp_path / "REQUEUE").exists()
     assert_same_bits(weights(tmp_path), weights(whole))
     assert records(tmp_path) == records(whole)
+    assert functions(tmp_path) == functions(whole)
 
 
 def test_stopping_costs_no_step(tmp_path: Path) -> None:
@@ -214,3 +235,4 @@ def test_a_damaged_last_checkpoint_costs_only_its_steps(whole: Path, tmp_path: P
     )
     assert_same_bits(weights(tmp_path), weights(whole))
     assert records(tmp_path) == records(whole)
+    assert functions(tmp_path) == functions(whole)

@@ -40,7 +40,7 @@ def test_resuming_drops_what_happens_again(tmp_path: Path) -> None:
 
 def test_beginning_again_drops_everything(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    write(path, 0, [Record("train", 1, 0.0)])
+    write(path, 0, [Record("train", 0, 0.0), Record("train", 1, 0.0)])
     write(path, 0, [])
     assert path.read_text() == ""
 

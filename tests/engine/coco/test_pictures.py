@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from engine.coco import pictures
-from engine.coco.pictures import COLORS, draw_detections, truths_of
+from engine.coco.pictures import draw_detections, truths_of
 from engine.curves import render
+from engine.palette import OKABE_ITO
 
 NAMES = ["cat", "dog", "baseball glove"]
 Box = tuple[float, float, float, float]
@@ -30,7 +31,7 @@ NOTHING = objects()
 
 
 def color(label: int) -> np.ndarray:
-    return np.array([int(COLORS[label][place : place + 2], 16) for place in (1, 3, 5)])
+    return np.array([int(OKABE_ITO[label][place : place + 2], 16) for place in (1, 3, 5)])
 
 
 def count_near(picture: np.ndarray, wanted: np.ndarray, tolerance: int = 12) -> int:
