@@ -1,4 +1,8 @@
-"""Imports go one way: pwlu <- models, pwlu <- engine; only programs know both, and nothing imports these."""
+"""Imports go one way: pwlu <- models, pwlu <- engine; only programs and tools know both.
+
+Tools may import the programs: a trained network and its images are built in one place, a program's `build`.
+Nothing imports tools, and the programs import neither each other nor tools.
+"""
 
 import ast
 from pathlib import Path
@@ -12,7 +16,7 @@ MAY_IMPORT = {
     "pwlu": {"pwlu"},
     "models": {"models", "pwlu"},
     "engine": {"engine", "pwlu"},
-    "tools": {"tools", "engine", "models", "pwlu"},
+    "tools": {"tools", "engine", "models", "pwlu", *PROGRAMS},
     **{program: {"engine", "models", "pwlu"} for program in PROGRAMS},
 }
 

@@ -1,13 +1,18 @@
 """How well the boundaries of trained PWLUs cover their inputs: the IOU of the paper's Eq. 7, as in Figure 6.
 
     python -m tools.boundary_iou runs/digits_r18_pwlu --output results/iou.json
+    python -m tools.boundary_iou runs/mask_rcnn_r50_pwlu --output results/iou.json --images 500
     python -m tools.boundary_iou runs/mbv3_fix_init_10 runs/mbv3_pwlu --labels fix-init-10 stat-realign \\
         --output results/iou.json --images 5000 --set data.root=/datasets/imagenet
 
-Sends the validation images three times through each network, in evaluation mode, and takes the 5th and the
-95th percentile of every function's input: exactly, not by a sketch, in bounded memory (32 KiB per function;
-see tools/quantiles.py). Writes a record with every function's numbers and, beside it, a picture of the
-distributions.
+Sends the validation images three times through each network, a classifier or a detector, in evaluation
+mode, and takes the 5th and the 95th percentile of every function's input: exactly, not by a sketch, in
+bounded memory (32 KiB per function; see tools/quantiles.py). Writes a record with every function's numbers
+and, beside it, a picture of the distributions.
+
+A detector's PWLU counts what it gets on all levels of the pyramid and in all regions. One that gets nothing,
+as in a mask head where nothing was detected, has no IOU: it is left out of the distribution, and named in a
+printed sentence and in the record.
 """
 
 import argparse
@@ -35,7 +40,8 @@ MEANING = (
     "iou: length of the intersection over length of the union of [left, right], a function's boundaries, and "
     "[p05, p95], percentiles of its input (Eq. 7); 0 where right < left or both have no length. A percentile "
     "is the element at round(fraction * (elements - 1)) of the sorted inputs, without error; elements are "
-    "counted per function"
+    "counted per function, over all calls of its layer. layers_without_input: those that no image brought "
+    "anything to; they have no percentiles and are in no distribution"
 )
 
 
@@ -52,23 +58,31 @@ def boundary_iou(left: Tensor, right: Tensor, low: Tensor, high: Tensor) -> Tens
 
 
 def input_percentiles(network: Network, fractions: Sequence[float] = FRACTIONS) -> dict[str, ExactQuantiles]:
-    """Return the quantiles of the inputs of each of a network's PWLUs, in three passes over its images.
+    """Return the quantiles of the inputs of a network's PWLUs by name, in three passes over its images.
+
+    PWLUs that get no input are left out; `Network.watch` names them.
 
     Raises:
-        ValueError: an input is NaN or infinite, a layer is never used, or an image cannot be read.
+        ValueError: an input is NaN or infinite, the passes differ, or an image cannot be read.
     """
     quantiles = {
         name: ExactQuantiles(layer.num_parameters, fractions) for name, layer in network.layers.items()
     }
     for number in range(1, PASSES + 1):
-        network.watch(
+        reached = network.watch(
             lambda name, rows: quantiles[name].update(rows), list(quantiles), f"pass {number} of {PASSES}"
         )
+        if number == 1:
+            for name in quantiles.keys() - set(reached):
+                del quantiles[name]
         for name, found in quantiles.items():
             try:
                 found.end_pass()
             except ValueError as error:
-                raise ValueError(f"{network.label}: inputs of {name}: {error}") from error
+                raise ValueError(
+                    f"{network.label}: inputs of {name}: {error}; the passes have to be the same, so take a "
+                    "device whose arithmetic is: --set runtime.device=cpu"
+                ) from error
     return quantiles
 
 
@@ -104,11 +118,12 @@ def examine(
     """Return the entry of the record for one checkpoint; arguments and errors as `open_network`."""
     network = open_network(trained, split=split, images=images, overrides=overrides)
     quantiles = input_percentiles(network)
-    layers = {name: describe_layer(layer, quantiles[name]) for name, layer in network.layers.items()}
+    layers = {name: describe_layer(network.layers[name], found) for name, found in quantiles.items()}
     return {
         **trained.describe(),
         "inputs": network.describe(),
         "summary": summarize(layers),
+        "layers_without_input": [name for name in network.layers if name not in layers],
         "layers": layers,
     }
 

@@ -40,12 +40,15 @@ class InputHistogram:
         self.counts += found.view_as(self.counts).cpu()
 
     def shares(self) -> Tensor:
-        """Return each function's share of inputs per bin, float64 (functions, BINS); the rest is outside."""
-        return self.counts[:, 1:-1].double() / self.counts.sum(1, keepdim=True)
+        """Return each function's share of inputs per bin, float64 (functions, BINS); the rest is outside.
+
+        Without any input all are 0.
+        """
+        return self.counts[:, 1:-1].double() / self.counts.sum(1, keepdim=True).clamp(min=1)
 
     def outside(self) -> float:
         """Return the share of all the functions' inputs below `low` or from `high` on."""
-        return (self.counts[:, [0, -1]].sum().double() / self.counts.sum()).item()
+        return (self.counts[:, [0, -1]].sum().double() / self.counts.sum().clamp(min=1)).item()
 
     def describe(self) -> dict[str, Any]:
         """Return the range and the counts as plain values."""
@@ -58,6 +61,8 @@ def input_histograms(
     ranges: Mapping[str, tuple[float, float]],
 ) -> dict[str, InputHistogram]:
     """Return, by layer, the histograms of chosen functions over the layer's range, in one pass of the images.
+
+    Where nothing flows into a layer (a detector's mask head, if nothing is detected) all counts are 0.
 
     Raises:
         ValueError: an input is NaN, or an image cannot be read.

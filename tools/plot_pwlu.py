@@ -3,13 +3,14 @@
     python -m tools.plot_pwlu runs/digits_r18_pwlu --output results/curves
     python -m tools.plot_pwlu runs/mbv3_pwlu runs/r18_pwlu --output results/curves --images 5000
     python -m tools.plot_pwlu runs/r18_pwlu --output results/curves --layers layer1.0.act1 --all-channels
-    python -m tools.plot_pwlu runs/mask_rcnn_r50_pwlu --output results/curves --no-inputs
+    python -m tools.plot_pwlu runs/mask_rcnn_r50_pwlu --output results/curves --images 500
     python -m tools.plot_pwlu runs/r18_pwlu --output results/curves --evolution
 
 Writes OUTPUT/<run>.png and beside it OUTPUT/<run>.json, which holds what is drawn and where it comes from.
-The inputs are collected by sending validation images through a classifier once. `--evolution` draws how the
-functions changed, from the run's log of them (curves.jsonl), in which training writes five functions of every
-layer whenever it draws its curves; it goes to OUTPUT/<run>_evolution.png and .json.
+The inputs are collected by sending validation images through the network once; a detector's PWLU counts what
+it gets on all levels of the pyramid and in all regions. `--evolution` draws how the functions changed, from
+the run's log of them (curves.jsonl), in which training writes five functions of every layer whenever it draws
+its curves; it goes to OUTPUT/<run>_evolution.png and .json.
 """
 
 import argparse

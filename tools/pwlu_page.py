@@ -175,6 +175,10 @@ def _add_legend(figure: Figure, panel: Axes) -> None:
 
 def _draw_inputs(panel: Axes, histogram: InputHistogram, colors: Sequence[str]) -> None:
     """Draw the inputs' distribution; what lies outside of the panel is said in words."""
+    if not histogram.counts.any():
+        panel.text(0.5, 0.5, "no input", transform=panel.transAxes, ha="center", va="center", fontsize=8)
+        panel.set_yticks([])
+        return
     edges = np.linspace(histogram.low, histogram.high, BINS + 1)
     shares = 100 * histogram.shares().numpy()
     if len(shares) <= FEW:

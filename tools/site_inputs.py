@@ -1,10 +1,15 @@
-"""What flows into the PWLUs of a trained classifier: its images once more through the network."""
+"""What flows into the PWLUs of a trained network: its images once more through it, as its evaluation does.
+
+A classifier sees batches, a detector one image at a time. All calls of a layer count: a layer of a detector's
+proposal head, or of RetinaNet's heads, is called on every level of the pyramid, one of the box and mask heads
+on as many regions as were proposed or found.
+"""
 
 import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,13 +18,11 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.amp import Precision
 from engine.checkpoint import load_weights, require_same
-from engine.config import IMAGENET, ImageNetConfig, load_config, network_values
-from engine.curves import pwlu_layers, spread
-from engine.data import ImageData, build_data
-from engine.data.loader import BatchLoader, ImageBatch, ValSamples, collate_images
+from engine.config import load_config, network_values
+from engine.curves import pwlu_layers
 from engine.progress import say
-from models import activation_factory, build_classifier
 from pwlu import PWLU
+from tools.evaluation_images import CLASSIFIER, DETECTOR, EvaluationImages
 from tools.trained import Trained, pwlu_layers_of
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -28,48 +31,61 @@ Observer = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True)
 class Network:
-    """A trained classifier in evaluation mode and the images to show it."""
+    """A trained classifier or detector in evaluation mode and the images to show it."""
 
     label: str
     model: nn.Module
     layers: dict[str, PWLU]
-    loader: BatchLoader[ImageBatch]
-    images: int
+    images: EvaluationImages
     precision: Precision
     data: dict[str, Any]  # split, and how many images there are of each
 
     def describe(self) -> dict[str, Any]:
         """Return, for a record, which images were seen and in what arithmetic, as plain values."""
-        broken = len(set(self.loader.skipped))
         return {
             **self.data,
-            "images": self.images - broken,
-            "broken_images_left_out": broken,
+            "images": self.images.count - self.images.broken,
+            "broken_images_left_out": self.images.broken,
             "device": self.precision.device.type,
             "arithmetic": "float32" if self.precision.mode == "off" else self.precision.mode,
         }
 
     @torch.no_grad()
-    def watch(self, observe: Observer, names: Sequence[str], title: str) -> None:
-        """Send all images through the network once, printing progress.
+    def watch(self, observe: Observer, names: Sequence[str], title: str) -> list[str]:
+        """Send all images through the network once, printing progress; return which layers had any input.
 
         `observe` gets the inputs of the PWLUs `names`, float32 (functions, elements): a row per function,
-        that is per channel, or one row of all channels for a layer-wise PWLU.
+        that is per channel, or one row of all channels for a layer-wise PWLU; elements > 0. Layers without
+        any input, such as those of a mask head where nothing was detected, are named in a printed sentence.
 
         Raises:
-            ValueError: an image that cannot be read; what `observe` raises, with the layer's name.
+            ValueError: an image that cannot be read, or none that can; what `observe` raises, with the
+                layer's name.
         """
-        device, shown, began, spoken = self.precision.device, 0, time.monotonic(), 0.0
+        shown, began, spoken = 0, time.monotonic(), 0.0
+        reached: set[str] = set()
         deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        with _observed(self.label, self.layers, names, observe), deterministic:
-            for images, _ in self.loader:
+        with _observed(self.label, self.layers, names, observe, reached), deterministic:
+            for call in self.images.calls(self.precision.device):
                 with self.precision.autocast():
-                    self.model(images.to(device, non_blocking=True))
-                shown += len(images)
+                    self.model(*call.arguments, **call.options)
+                shown += call.images
                 seconds = time.monotonic() - began
-                if shown == self.images or seconds - spoken > SECONDS_BETWEEN_LINES:
-                    say(f"{self.label}: {title}: {shown}/{self.images} images, {seconds:.0f} s")
+                if shown == self.images.count or seconds - spoken > SECONDS_BETWEEN_LINES:
+                    say(f"{self.label}: {title}: {shown}/{self.images.count} images, {seconds:.0f} s")
                     spoken = seconds
+        if not shown:
+            raise ValueError(f"{self.label}: none of the {self.images.count} images can be decoded")
+        self._name_the_others(names, reached)
+        return [name for name in names if name in reached]
+
+    def _name_the_others(self, names: Sequence[str], reached: set[str]) -> None:
+        missed = [name for name in names if name not in reached]
+        if missed:
+            say(
+                f"{self.label}: {len(missed)} of {len(names)} PWLUs had no input from these images (a mask "
+                f"head has some only where something was detected): {', '.join(missed)}"
+            )
 
 
 def open_network(
@@ -77,90 +93,57 @@ def open_network(
 ) -> Network:
     """Build a run's network from its `config.yaml`, load the weights and open its images.
 
+    Network and images come from `build` of the program that trained it.
+
     Args:
         split: "val", or "train" for the training images as evaluation sees them, without augmentation.
         images: at most so many, evenly spread over the split; None for all.
         overrides: `key=value` words laid over the configuration, for what may differ on this machine.
 
     Raises:
-        ValueError: a detector, no configuration, other data than in training, or no PWLU in the network.
+        ValueError: no configuration, another network or other data than in training, or no PWLU in it.
     """
     if images is not None and images < 2:
         raise ValueError(f"--images is {images}, expected 2 or more")
-    if "model.architecture" in trained.content["experiment"]:
-        raise ValueError(
-            f"{trained.path}: a detector; the inputs of PWLUs can be collected in classifiers only "
-            "(tools.plot_pwlu draws a detector's functions with --no-inputs)"
-        )
     pwlu_layers_of(trained)  # to say first if there is none
-    config = load_config(trained.folder.config, overrides, IMAGENET)
+    program = DETECTOR if trained.is_detector else CLASSIFIER
+    config = load_config(trained.folder.config, overrides, program.schema)
     network, saved = network_values(config), trained.content["experiment"]
     require_same({key: saved.get(key) for key in network}, network, trained.path)
-    data = _open_data(config)
-    facts = trained.content["data"]
-    require_same(facts, {key: getattr(data, key) for key in facts}, trained.path)
-    precision = Precision(config.runtime.amp, distributed.start(config.runtime.device).device)
-    model = _build(config, data.num_classes)
+    task, model, _ = program.build(config, distributed.start(config.runtime.device))
+    shown, facts = program.images(task, split, images), trained.content["data"]
+    require_same({key: facts.get(key) for key in shown.facts}, shown.facts, trained.path)
     load_weights(model, trained.weights)
-    model.to(precision.device).eval()
-    loader, count = _loader(data, split, images, config)
     return Network(
         trained.label,
-        model,
+        model.eval(),
         pwlu_layers(model),
-        loader,
-        count,
-        precision,
+        shown,
+        task.precision,
         {"split": split, **facts},
     )
 
 
 def rows_of(x: Tensor, layer: PWLU) -> Tensor:
-    """Return a PWLU's input (N, C, *) as float32 (functions, elements)."""
-    if layer.num_parameters == 1:
-        return x.float().reshape(1, -1)
-    return x.float().movedim(layer.channel_dim, 0).reshape(layer.num_parameters, -1)
-
-
-def _open_data(config: ImageNetConfig) -> ImageData:
-    options = asdict(config.data)
-    del options["workers"]  # the loader's
-    return build_data(**options, seed=config.seed)
-
-
-def _build(config: ImageNetConfig, num_classes: int) -> nn.Module:
-    size = config.data.image_size_px
-    make = activation_factory(**asdict(config.activation))
-    model, _ = build_classifier(config.model.name, make, num_classes=num_classes, input_size=(3, size, size))
-    return model
-
-
-def _loader(
-    data: ImageData, split: str, images: int | None, config: ImageNetConfig
-) -> tuple[BatchLoader[ImageBatch], int]:
-    """Return batches of the chosen images, and how many images these are."""
-    source = {"val": data.val, "train": data.train}[split]
-    chosen = spread(len(source), images or len(source))
-    size = config.runtime.device_batch_size
-    batches = [chosen[first : first + size] for first in range(0, len(chosen), size)]
-    samples = ValSamples(source, data.eval_transform)
-    loader = BatchLoader(
-        samples,
-        batches,
-        collate=collate_images,
-        workers=config.data.workers,
-        skip_broken=data.skip_broken,
-    )
-    return loader, len(chosen)
+    """Return a PWLU's input (N, C, *) as float32 (functions, elements); N may be 0."""
+    functions = layer.num_parameters
+    rows = x.float() if functions == 1 else x.float().movedim(layer.channel_dim, 0)
+    return rows.reshape(functions, x.numel() // functions)
 
 
 @contextlib.contextmanager
-def _observed(label: str, layers: dict[str, PWLU], names: Sequence[str], observe: Observer) -> Iterator[None]:
-    """Inside the block `observe` sees what goes into the layers."""
+def _observed(
+    label: str, layers: dict[str, PWLU], names: Sequence[str], observe: Observer, reached: set[str]
+) -> Iterator[None]:
+    """Inside the block `observe` sees what goes into the layers; `reached` is given their names."""
 
     def see(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        rows = rows_of(inputs[0], layers[name])
+        if not rows.numel():  # no region
+            return
+        reached.add(name)
         try:
-            observe(name, rows_of(inputs[0], layers[name]))
+            observe(name, rows)
         except ValueError as error:
             raise ValueError(f"{label}: inputs of {name}: {error}") from error
 

@@ -39,6 +39,11 @@ class Trained:
         return self.content["step"]
 
     @property
+    def is_detector(self) -> bool:
+        """Whether train_coco.py trained it: it alone has detectors."""
+        return "model.architecture" in self.content["experiment"]
+
+    @property
     def weights(self) -> dict[str, torch.Tensor]:
         """The network's tensors. Raises ValueError for averaged weights that there are not."""
         if not self.averaged:
