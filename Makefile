@@ -14,6 +14,12 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
 # The other release of torch that `make test-wheel` takes: any from 2.10 on.
 TORCH ?= 2.13.0
+# What make table-N and figure-N do: scale smoke, small or full (configs/sweeps), and more words for tools.sweep.
+SCALE ?= smoke
+SWEEP ?=
+# How Table 4 is measured. On a GPU: make table-4 LATENCY=--training-step LATENCY_RECORD=results/latency_gpu.json
+LATENCY ?= --device cpu --iterations 30 --warm-up 3
+LATENCY_RECORD ?= results/latency_cpu.json
 # The demo has two processes; they share the cores.
 DEMO_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 3 ? cores / 2 : 1)))
 
@@ -35,7 +41,7 @@ SHELL_SOURCES := $(wildcard scripts/*.sh scripts/*.sbatch) .ci/run
 .PHONY: help demo demo-coco test test-wheel wheel lint format install clean FORCE
 
 help: ## say what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z1-9%-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | sed 's/%/N/' | expand -t 16
 
 demo: install ## train ResNet-18 with PWLU on handwritten digits through both phases (under 5 minutes)
 	OMP_NUM_THREADS=$(DEMO_THREADS) $(BIN)/torchrun --standalone --nproc-per-node=2 \
@@ -51,6 +57,32 @@ demo-coco: install ## train Mask R-CNN with PWLU on handwritten digits on canvas
 	    "boxes and masks" "runs/$(DEMO_COCO)/detections.png" "learned curves" "runs/$(DEMO_COCO)/curves.png" \
 	    "TensorBoard" "$(BIN)/tensorboard --logdir runs/$(DEMO_COCO)/tensorboard" \
 	    "once more" "rm -r runs/$(DEMO_COCO) && make demo-coco"
+
+table-%: install FORCE ## make Table N of the paper: 2, 3, 5, 6 or 7 (SCALE=smoke, small or full; SWEEP="data.root=...")
+	$(BIN)/python -m tools.sweep --table $* --scale $(SCALE) $(SWEEP)
+	$(BIN)/python -m tools.collect --table $* --scale $(SCALE)
+	$(BIN)/python -m tools.table_figures --table $* --scale $(SCALE)
+	$(BIN)/python -m tools.report
+
+table-4: install ## measure Table 4, the times of inference (LATENCY="...", LATENCY_RECORD=...)
+	$(BIN)/python -m tools.latency --output $(LATENCY_RECORD) $(LATENCY)
+	$(BIN)/python -m tools.latency_figure $(LATENCY_RECORD)
+	$(BIN)/python -m tools.report
+
+figure-1 figure-5: figure-%: table-2
+	$(BIN)/python -m tools.improvements --figures $* --scale $(SCALE)
+	$(BIN)/python -m tools.report
+
+RUNS = runs/sweeps/$(SCALE)
+figure-6: table-6 ## make Figure 6, how boundaries cover their inputs, of runs of Table 6; figure-1, 5 and 7 alike
+	$(BIN)/python -m tools.boundary_iou $(RUNS)/table6/channel-wise_{fix-init-10,stat-realign}_seed0 \
+	    --labels fix-init-10 stat-realign --output results/figures/$(SCALE)_figure6.json
+	$(BIN)/python -m tools.report
+
+figure-7: install
+	$(BIN)/python -m tools.sweep --table 2 --cells '*_pwlu' --scale $(SCALE) $(SWEEP)
+	$(BIN)/python -m tools.plot_pwlu $(RUNS)/table2/*_pwlu_seed0 --output results/figures/$(SCALE)_figure7
+	$(BIN)/python -m tools.report
 
 test: install $(STAMPS)/dev ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,26 +1,24 @@
 """Make results/README.md: the paper's tables beside our numbers, from the CSV files in results/.
 
+Also the pages of Table 4 from results/latency*.json; the pictures in results/figures are shown.
+
     python -m tools.report
-    python -m tools.report --check     # exit status 1 if the file is not what the CSVs give
+    python -m tools.report --check     # exit status 1 if a file is not what the records give
 
 Each table shows runs of one scale. A cell without a run shows a dash.
 """
 
 import argparse
-import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from engine.config import config_hash
 from engine.files import write_text_atomically
-from tools.collect import RESULTS, Measurement, csv_path
-from tools.compare import SHOWN, mean_and_spread
-from tools.paper import SHARED, Place, read_paper
-from tools.sweep_grid import SCALES, TABLES, Grid, load_grid
+from tools.collect import RESULTS, csv_path
+from tools.report_pages import figure_lines, latency_lines, latency_pages
+from tools.report_tables import MISSING, read_measurements, table_lines
+from tools.sweep_grid import SCALES, TABLES, load_grid
 
-MISSING = "—"
 _MEANING = {
     "full": "The paper's recipe; what differs, and what the paper leaves open: configs/README.md.",
     "small": "A shortened recipe on few images (configs/sweeps): rows compare with each other, not with the "
@@ -38,53 +36,6 @@ the evaluation after the last step; *difference* is ours minus the paper's; — 
 column has each run's folder, the hash of its configuration, the commit (`+changes`: with files that differed
 from it) and the day.
 """
-
-
-def read_measurements(path: Path, grid: Grid, scale: str) -> list[Measurement]:
-    """Return the lines of a file that tools.collect wrote.
-
-    Raises:
-        ValueError: a line of another table or scale, of an unknown cell, or of a run whose settings are no
-            longer those of the grid.
-    """
-    with open(path, encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    known = {place for cell in grid.cells for place in cell.places}
-    measurements = []
-    for number, line in enumerate(lines, start=2):
-        try:
-            numbers = {"table": int(line["table"]), "seed": int(line["seed"]), "value": float(line["value"])}
-            values: dict[str, Any] = line | numbers
-            found = Measurement(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}, line {number}: not a line of tools.collect: {error}") from error
-        if found.scale != scale or _place(found) not in known:
-            raise ValueError(f"{path}, line {number}: {found.run} is no run of this table at scale {scale}")
-        measurements.append(found)
-    _require_current(path, grid, scale, measurements)
-    return measurements
-
-
-def table_lines(grid: Grid, scale: str, measurements: Sequence[Measurement]) -> list[str]:
-    """Return a table in Markdown, with what it rests on."""
-    paper, dataset = read_paper(), grid.scales[scale].dataset
-    by_place: dict[Place, list[Measurement]] = {}
-    for measurement in measurements:
-        by_place.setdefault(_place(measurement), []).append(measurement)
-    lines = [
-        f"### Table {grid.table}, scale {scale}: {dataset}",
-        "",
-        *_as_in_the_paper(grid, by_place),
-        "",
-        "| row | column | metric | paper | ours | n | difference | runs |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |",
-    ]
-    places = [place for cell in grid.cells for place in cell.places]
-    for place in places:
-        cells = [*_numbers(paper[place].value, by_place.get(place, [])), _runs(by_place.get(place, []))]
-        lines.append(f"| {place.row} | {place.column} | {SHOWN[place.metric]} | {' | '.join(cells)} |")
-    filled = sum(place in by_place for place in places)
-    return [*lines, "", f"{filled} of {len(places)} numbers.", *_origins(measurements), ""]
 
 
 def report(results: Path) -> str:
@@ -105,69 +56,15 @@ def report(results: Path) -> str:
                 absent.append(f"- Table {table}, scale {scale}: {MISSING}")
         if sections:
             lines += [f"## Scale {scale}", "", _MEANING[scale], "", *sections]
+    lines += latency_lines(latency_pages(results)) + figure_lines(results)
     if absent:
         lines += ["## Not run", "", *absent, ""]
     return "\n".join(lines)
 
 
-def _as_in_the_paper(grid: Grid, by_place: Mapping[Place, Sequence[Measurement]]) -> list[str]:
-    """Return our numbers in the rows and columns of the paper's table."""
-    ours = {
-        (place.row, place.column, place.metric): _numbers(0.0, by_place.get(place, []))[1]
-        for cell in grid.cells
-        for place in cell.places
-    }
-    rows = dict.fromkeys(cell.row for cell in grid.cells)
-    columns = dict.fromkeys((place.column, place.metric) for cell in grid.cells for place in cell.places)
-    columns.pop((SHARED, "top1"), None)
-    titles = [f"{column}, {SHOWN[metric]}" for column, metric in columns]
-    lines = [f"| ours | {' | '.join(titles)} |", f"| --- |{' ---: |' * len(titles)}"]
-    for row in rows:
-        found = [ours.get((row, *column)) or ours[(row, SHARED, column[1])] for column in columns]
-        lines.append(f"| {row} | {' | '.join(found)} |")
-    return lines
-
-
-def _numbers(paper: float, found: Sequence[Measurement]) -> list[str]:
-    """Return the paper's number, ours, n and the difference."""
-    if not found:
-        return [f"{paper:.2f}", MISSING, "0", MISSING]
-    values = [measurement.value for measurement in found]
-    difference = sum(values) / len(values) - paper
-    return [f"{paper:.2f}", mean_and_spread(values), str(len(values)), f"{difference:+.2f}"]
-
-
-def _runs(found: Sequence[Measurement]) -> str:
-    """Return where the numbers of a cell came from."""
-    runs = [f"{one.run} `{one.config_hash[:8]}` {one.commit} {one.date}" for one in found]
-    return "<br>".join(runs) or MISSING
-
-
-def _origins(measurements: Sequence[Measurement]) -> list[str]:
-    """Return the machines and versions, each with the number of its runs."""
-    runs = {measurement.run: (measurement.hardware, measurement.versions) for measurement in measurements}
-    lines = []
-    for hardware, versions in sorted(set(runs.values())):
-        count = list(runs.values()).count((hardware, versions))
-        lines.append(f"{count} {'run' if count == 1 else 'runs'} on {hardware}: {versions}.")
-    return lines
-
-
-def _place(measurement: Measurement) -> Place:
-    return Place(measurement.table, measurement.row, measurement.column, measurement.metric)
-
-
-def _require_current(path: Path, grid: Grid, scale: str, measurements: Sequence[Measurement]) -> None:
-    """Raise ValueError for a run whose configuration has another hash than the grid's of the same name."""
-    seeds = sorted({measurement.seed for measurement in measurements})
-    runs = {run.name: run for run in grid.runs(scale, Path(), seeds)}
-    for name, hashed in {(measurement.run, measurement.config_hash) for measurement in measurements}:
-        if name not in runs or config_hash(runs[name].config) != hashed:
-            raise ValueError(
-                f"{path}: {name} was not run with the configuration that the repository declares now; run "
-                f"the sweep again in a new folder, then python -m tools.collect --table {grid.table} "
-                f"--scale {scale}"
-            )
+def pages(results: Path) -> dict[Path, str]:
+    """Return all that is generated, by file. Errors as in `report` and `latency_pages`."""
+    return {results / "README.md": report(results), **latency_pages(results)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -180,18 +77,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the CSVs ({RESULTS})")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the file is stale")
     arguments = parser.parse_args(argv)
-    path = arguments.results / "README.md"
     try:
-        text = report(arguments.results)
+        found = pages(arguments.results)
     except ValueError as error:
         parser.error(str(error))
     if not arguments.check:
-        write_text_atomically(path, text)
-        print(f"wrote {path}")
-    elif not path.exists() or path.read_text(encoding="utf-8") != text:
-        sys.exit(f"{path} is not what the CSV files beside it give: run python -m tools.report")
-    else:
-        print(f"{path} is current")
+        for path, text in found.items():
+            write_text_atomically(path, text)
+        print(f"wrote {', '.join(map(str, found))}")
+        return
+    stale = [path for path, text in found.items() if not path.exists() or path.read_text("utf-8") != text]
+    if stale:
+        sys.exit(f"{stale[0]} is not what the records beside it give: run python -m tools.report")
+    print(f"{', '.join(map(str, found))}: current")
 
 
 if __name__ == "__main__":

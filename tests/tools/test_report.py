@@ -1,7 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
+from tests.tools.latency_records import latency_record
 from tests.tools.sweep_records import write_run
 from tools import collect, report
 from tools.sweep_grid import load_grid
@@ -39,7 +41,7 @@ def test_the_papers_number_ours_and_the_difference(results: Path) -> None:
 
 def test_scales_never_share_a_table(results: Path) -> None:
     text = report.report(results)
-    smoke = text.split("### Table 6, scale smoke: handwritten digits, 24 px")[1].split("##")[0]
+    smoke = text.split("### Table 6, scale smoke: 128 handwritten digits, 24 px")[1].split("##")[0]
     assert "| 67.74 | 10.00 | 1 | -57.74 |" in smoke and "70.50" not in smoke
     assert "**The numbers mean nothing**" in text
     (results / "full_table6.csv").write_text((results / "small_table6.csv").read_text())
@@ -54,15 +56,15 @@ def test_what_was_not_run_is_named(results: Path) -> None:
 
 def test_a_stale_file_fails_the_check(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--results", str(results)]
-    with pytest.raises(SystemExit, match="README.md is not what the CSV files beside it give: run python -m"):
+    with pytest.raises(SystemExit, match="README.md is not what the records beside it give: run python -m"):
         report.main([*arguments, "--check"])
     assert not (results / "README.md").exists()
     report.main(arguments)
     report.main([*arguments, "--check"])
-    assert "is current" in capsys.readouterr().out
+    assert "README.md: current" in capsys.readouterr().out
     path = results / "small_table6.csv"
     path.write_text(path.read_text().replace(",70.0,", ",70.5,"))
-    with pytest.raises(SystemExit, match="is not what the CSV files beside it give"):
+    with pytest.raises(SystemExit, match="is not what the records beside it give"):
         report.main([*arguments, "--check"])
 
 
@@ -90,4 +92,37 @@ def test_the_repositorys_own_file_is_current(
 ) -> None:
     monkeypatch.chdir(ROOT)
     report.main(["--check"])
-    assert "is current" in capsys.readouterr().out
+    assert "README.md: current" in capsys.readouterr().out
+
+
+def test_table_4_has_a_page_of_its_own_that_goes_stale_too(results: Path) -> None:
+    (results / "latency_gpu.json").write_text(json.dumps(latency_record()))
+    report.main(["--results", str(results)])
+    page = results / "latency_gpu.md"
+    assert page.read_text().startswith("<!--") and "| relu | 20.00" in page.read_text()
+    text = (results / "README.md").read_text()
+    assert "](latency_gpu.md)" in text and "![latency_gpu]" not in text
+    page.write_text(page.read_text().replace("20.00", "19.00"))
+    with pytest.raises(SystemExit, match="latency_gpu.md is not what the records"):
+        report.main(["--results", str(results), "--check"])
+    (results / "latency_gpu.png").touch()
+    assert "![latency_gpu](latency_gpu.png)" in report.report(results)
+
+
+def test_pictures_are_shown_with_their_scale(results: Path) -> None:
+    for name in ("smoke_figure1.png", "small_table5.png", "demo_figure7/r18_pwlu_seed0.png", "other.png"):
+        path = results / "figures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    text = report.report(results)
+    assert "### Figure 1, scale smoke, improvements over ReLU by activation function\n\n![smoke" in text
+    assert "### Table 5, scale small\n\n![small_table5](figures/small_table5.png)" in text
+    assert "### Figure 7, scale demo, learned functions: r18_pwlu_seed0" in text
+    assert "](figures/demo_figure7/r18_pwlu_seed0.png)" in text and "### other\n" in text
+
+
+def test_a_record_of_something_else_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (results / "latency_x.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        report.main(["--results", str(results)])
+    assert "latency_x.json: not a record of tools.latency" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tools.collect import collect
-from tools.report import table_lines
+from tools.report_tables import table_lines
 from tools.sweep_grid import TABLES, load_grid
 
 

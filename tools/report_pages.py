@@ -1,0 +1,72 @@
+"""What results/README.md has beside the tables of runs: the pages of Table 4, and the figures."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.latency_figure import read_latency
+from tools.latency_table import latency_table, table_4
+from tools.paper import PAPER
+
+_PICTURE = re.compile(r"(?P<scale>[a-z]+)_(?P<kind>table|figure)(?P<number>\d)(?P<rest>.*)")
+_SHOWS = {
+    "Figure 1": ", improvements over ReLU by activation function",
+    "Figure 5": ", improvements over ReLU by network",
+    "Figure 6": ", how boundaries cover their inputs (Eq. 7)",
+    "Figure 7": ", learned functions",
+}
+
+
+def latency_pages(results: Path) -> dict[Path, str]:
+    """Return the page that each record of tools.latency in a folder makes, by where it belongs.
+
+    Raises:
+        ValueError: a file that is no record of tools.latency.
+    """
+    paper = table_4(PAPER)
+    records = sorted(results.glob("latency*.json"))
+    return {path.with_suffix(".md"): latency_table(read_latency(path), paper) for path in records}
+
+
+def latency_lines(pages: dict[Path, str]) -> list[str]:
+    """Return a section that links to pages of Table 4, none if there are none."""
+    if not pages:
+        return []
+    lines = ["## Table 4, the time of inference", ""]
+    for path, text in pages.items():
+        lines += [f"[{_heading(text)}]({path.name})", ""]
+        if path.with_suffix(".png").exists():
+            lines += [f"![{path.stem}]({path.stem}.png)", ""]
+    return lines
+
+
+def figure_lines(results: Path) -> list[str]:
+    """Return a section that shows the pictures in results/figures, none if there are none."""
+    pictures = sorted((results / "figures").rglob("*.png"))
+    if not pictures:
+        return []
+    lines = [
+        "## Figures",
+        "",
+        "The .json beside each picture has its numbers and the runs that they are of.",
+        "",
+    ]
+    for picture in pictures:
+        place = picture.relative_to(results)
+        lines += [f"### {_title(place.parts[1:])}", "", f"![{place.stem}]({place.as_posix()})", ""]
+    return lines
+
+
+def _heading(page: str) -> str:
+    return next(line.removeprefix("# ") for line in page.splitlines() if line.startswith("# "))
+
+
+def _title(parts: Sequence[str]) -> str:
+    """Return what a picture is from the words of its path: `smoke_figure7/r18_pwlu_seed0.png`."""
+    name = " ".join(parts).removesuffix(".png")
+    found = _PICTURE.fullmatch(name)
+    if not found:
+        return name
+    what = f"{found['kind'].capitalize()} {found['number']}"
+    rest = f": {found['rest'].strip(' _')}" if found["rest"] else ""
+    return f"{what}, scale {found['scale']}{_SHOWS.get(what, '')}{rest}"
