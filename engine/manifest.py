@@ -40,9 +40,12 @@ def describe_start(
 
 
 def describe_code(folder: Path) -> dict[str, Any]:
-    """Return the commit of a folder's repository and whether files differ from it; both None without git."""
+    """Return the commit of a folder's repository and whether files differ from it; both None without git.
+
+    Files in the repository's results/ do not count: programs write them, none of their code is there.
+    """
     commit = _git(folder, "rev-parse", "HEAD")
-    status = _git(folder, "status", "--porcelain")
+    status = _git(folder, "status", "--porcelain", "--", ":(top)", ":(top,exclude)results")
     return {"commit": commit or None, "uncommitted_changes": None if commit is None else bool(status)}
 
 

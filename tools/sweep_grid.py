@@ -153,7 +153,10 @@ def load_grid(table: int, folder: Path = FOLDER) -> Grid:
     """
     if table not in TABLES:
         known = ", ".join(map(str, TABLES))
-        raise ValueError(f"table {table} is not made of training runs; expected one of {known}")
+        raise ValueError(
+            f"table {table}: expected one of {known}, which are made of training runs (Table 4 is measured: "
+            "python -m tools.latency)"
+        )
     path = folder / f"table{table}.yaml"
     tree = _nested(read_file(path))
     unknown = [key for key in tree if key not in _SECTIONS]

@@ -41,7 +41,7 @@ BASELINE = "ReLU"
 HIGHLIGHTED = "PWLU"
 START = "PWLU-"  # of the rows of Tables 5 and 6 that are no baseline
 INTERVALS = "N = "  # of the rows of Table 7
-LABEL_WIDTH = 28  # characters that fit beside a panel
+LABEL_WIDTH = 30  # characters that fit beside a panel
 Points = dict[str, Number | None]  # the numbers of a panel by row
 
 

@@ -22,7 +22,12 @@ def test_code_is_named_by_commit_and_whether_it_was_changed(tmp_path: Path) -> N
     git(tmp_path, "commit", "--quiet", "--message", "first")
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert describe_code(tmp_path) == {"commit": commit, "uncommitted_changes": False}
+    for folder in ("results", "engine"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "results" / "table.csv").write_text("written by a program")
+    assert describe_code(tmp_path / "engine") == {"commit": commit, "uncommitted_changes": False}
     (tmp_path / "a.py").write_text("2")
+    assert describe_code(tmp_path / "engine") == {"commit": commit, "uncommitted_changes": True}
     assert describe_code(tmp_path) == {"commit": commit, "uncommitted_changes": True}
 
 

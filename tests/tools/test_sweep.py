@@ -85,7 +85,7 @@ def test_some_cells(tmp_path: Path, calls: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--table", 4], "table 4 is not made of training runs"),
+        (["--table", 4], "(Table 4 is measured: python -m tools.latency)"),
         (["--table", 5, "--cells", "r18*"], "--cells 'r18*' fits none of table 5's: baseline, layer-wise_"),
         (["--table", 5, "epoch=3"], "unknown key 'epoch'"),
         (["--table", 5, "optimizer.momentum=0.5"], "makes baseline_seed0 another experiment"),

@@ -107,6 +107,6 @@ def test_a_broken_grid_is_explained(tmp_path: Path, content: str, sentence: str)
 
 def test_a_table_that_is_no_sweep_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="table 4 is not made of training runs; expected one of 2, 3, 5, 6, 7"
+        ValueError, match="table 4: expected one of 2, 3, 5, 6, 7, which are made of training runs"
     ):
         load_grid(4)
