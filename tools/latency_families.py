@@ -14,6 +14,7 @@ from engine.distributed import World
 from engine.progress import say
 from tools import latency_training
 from tools.latency_clock import Call, clock_of, interleaved_times, summarize
+from tools.latency_memory import peak_mib, settled_bytes
 from tools.latency_networks import MODES, NUM_CLASSES, inference_networks, is_out_of_memory, prepare
 
 Key = tuple[str, str]  # the row's name and the mode
@@ -33,15 +34,8 @@ def measure_family(
     """
     title = f"{model}, {kind.replace('_', ' ')}"
     say(title)
-    build = inference_calls if kind == "inference" else training_calls
     try:
-        times = interleaved_times(
-            build(model, arguments, modes, world),
-            iterations=arguments.iterations,
-            warm_up=arguments.warm_up,
-            clock=clock_of(world.device),
-            progress=rounds_left(title, arguments.warm_up + arguments.iterations),
-        )
+        times, peaks = _measure_together(kind, model, arguments, modes, world, title)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -53,14 +47,31 @@ def measure_family(
         release(world.device)
     return [
         {"model": model, "activation": row, "mode": mode, **summarize(seconds, times["relu", mode])}
+        | ({"peak_memory_mib": peaks[row, mode]} if (row, mode) in peaks else {})
         for (row, mode), seconds in times.items()
     ]
 
 
+def _measure_together(
+    kind: str, model: str, arguments: argparse.Namespace, modes: Sequence[str], world: World, title: str
+) -> tuple[dict[Key, list[float]], dict[Key, float]]:
+    """Return the times in seconds and the peaks of memory; the networks are gone once this has returned."""
+    build = inference_calls if kind == "inference" else training_calls
+    calls, peaks = build(model, arguments, modes, world)
+    times = interleaved_times(
+        calls,
+        iterations=arguments.iterations,
+        warm_up=arguments.warm_up,
+        clock=clock_of(world.device),
+        progress=rounds_left(title, arguments.warm_up + arguments.iterations),
+    )
+    return times, peaks
+
+
 def inference_calls(
     model: str, arguments: argparse.Namespace, modes: Sequence[str], world: World
-) -> dict[Key, Call]:
-    """Return the calls of all networks of a model on one batch of random images."""
+) -> tuple[dict[Key, Call], dict[Key, float]]:
+    """Return the calls of all networks of a model on one batch of random images, and no peaks of memory."""
     dtype, layout = DTYPES[arguments.dtype], memory_format(arguments)
     images = random_images(arguments.batch_size, arguments, world).to(dtype)
     calls: dict[Key, Call] = {}
@@ -68,17 +79,23 @@ def inference_calls(
         network.to(world.device, dtype).to(memory_format=layout)
         for mode in modes:
             calls[row, mode] = prepare(mode, row, partial(MODES[mode], network, images))
-    return calls
+    return calls, {}
 
 
 def training_calls(
     model: str, arguments: argparse.Namespace, modes: Sequence[str], world: World
-) -> dict[Key, Call]:
-    """Return the training steps of all networks of a model on one batch of random images and labels."""
+) -> tuple[dict[Key, Call], dict[Key, float]]:
+    """Return the training steps of all networks of a model on one batch of random images and labels.
+
+    With them the GPU memory in MiB that each takes at its worst moment (nothing on a CPU): its network,
+    gradients, optimizer and activations, without the other networks and the batch.
+    """
     images = random_images(arguments.training_batch_size, arguments, world)
     labels = torch.randint(NUM_CLASSES, (len(images),), device=world.device)
     calls: dict[Key, Call] = {}
+    peaks: dict[Key, float] = {}
     for activation in dict.fromkeys(arguments.activations):
+        others = settled_bytes(world.device)
         steps = latency_training.training_steps(
             model,
             activation,
@@ -89,7 +106,9 @@ def training_calls(
             memory_format=memory_format(arguments),
         )
         calls |= {(activation, mode): call for mode, call in steps.items()}
-    return calls
+        if others is not None:
+            peaks |= {(activation, mode): peak_mib(call, others) for mode, call in steps.items()}
+    return calls, peaks
 
 
 def memory_format(arguments: argparse.Namespace) -> torch.memory_format:

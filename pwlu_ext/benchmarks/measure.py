@@ -1,6 +1,7 @@
 """Interleaved timing and the record that goes with every number."""
 
 import json
+import os
 import platform
 import subprocess
 import time
@@ -43,23 +44,44 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit this file is at, with "+changes" if the tree differs from it elsewhere than in results/."""
+    """The commit this file is at, with "+changes" if the tree differs from it elsewhere than in results/.
+
+    Where there is no repository (a copy on another machine), what the environment variable PWLU_COMMIT says.
+    """
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True).stdout.strip()
+        try:
+            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+        except OSError:  # no git
+            return ""
+        return done.stdout.strip()
 
-    return (git("rev-parse", "HEAD") or "unknown") + (
+    return (git("rev-parse", "HEAD") or os.environ.get("PWLU_COMMIT", "unknown")) + (
         "+changes" if git("status", "--porcelain", "--", ":(top)", ":(top,exclude)results") else ""
     )
 
 
-def environment() -> dict[str, Any]:
+def gpu(device: torch.device) -> dict[str, Any]:
+    """What a GPU is, as far as the times of kernels depend on it."""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "l2_mib": round(properties.L2_cache_size / 2**20, 1),
+        "cuda": torch.version.cuda,
+    }
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
     """Where and with what a measurement was made."""
     return {
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": processor(),
+        **(gpu(torch.device(device)) if device != "cpu" else {}),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -68,13 +90,17 @@ def environment() -> dict[str, Any]:
 
 
 def write_record(
-    path: Path | None, name: str, arguments: dict[str, Any], sections: dict[str, list[dict[str, Any]]]
+    path: Path | None,
+    name: str,
+    arguments: dict[str, Any],
+    sections: dict[str, list[dict[str, Any]]],
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """One measurement with its provenance; written as JSON to `path` unless that is None."""
     record = {
         "benchmark": name,
         "arguments": arguments,
-        "environment": environment(),
+        "environment": environment(device),
         "sections": sections,
     }
     if path is not None:

@@ -24,24 +24,31 @@ class Case:
     functions: str = "channel-wise"
     num_intervals: int = 16
 
-    def inputs(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def inputs(self, shape: tuple[int, ...], device: str = "cpu", seed: int = 0) -> tuple[Tensor, Tensor]:
         """x and d loss / d y, normally distributed."""
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         layout, dtype = FORMATS[self.memory_format], DTYPES[self.dtype]
-        x, grad = (torch.randn(shape).to(dtype).contiguous(memory_format=layout) for _ in range(2))
+        x, grad = (
+            torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout) for _ in range(2)
+        )
         return x, grad
 
-    def parameters(self, shape: tuple[int, ...]) -> list[Tensor]:
-        """Those of a fresh PWLU on [-3, 3], in the order of `pwlu.pwlu`."""
-        layer = pwlu.PWLU(1 if self.functions == "layer-wise" else shape[1], self.num_intervals)
+    def layer(self, shape: tuple[int, ...], device: str = "cpu") -> pwlu.PWLU:
+        """A fresh PWLU on [-3, 3]."""
+        functions = 1 if self.functions == "layer-wise" else shape[1]
+        return pwlu.PWLU(functions, self.num_intervals, device=device)
+
+    def parameters(self, shape: tuple[int, ...], device: str = "cpu") -> list[Tensor]:
+        """Those of the layer, in the order of `pwlu.pwlu`."""
+        layer = self.layer(shape, device)
         tensors = (layer.left, layer.right, layer.points, layer.left_slope, layer.right_slope)
         return [tensor.detach() for tensor in tensors]
 
 
-def operator_calls(case: Case, shape: tuple[int, ...]) -> Calls:
+def operator_calls(case: Case, shape: tuple[int, ...], device: str = "cpu", seed: int = 0) -> Calls:
     """PWLU and the elementwise operations of torch. `pwlu backward` gives all six gradients."""
-    x, grad = case.inputs(shape)
-    parameters = case.parameters(shape)
+    x, grad = case.inputs(shape, device, seed)
+    parameters = case.parameters(shape, device)
     y = torch.empty_like(x)
     aten, ops = torch.ops.aten, torch.ops.pwlu
     return {
@@ -53,6 +60,19 @@ def operator_calls(case: Case, shape: tuple[int, ...]) -> Calls:
         "silu backward": lambda: aten.silu_backward(grad, x),
         "pwlu backward": lambda: ops.backward(grad, x, *parameters, 1),
     }
+
+
+def inference_calls(
+    case: Case, shape: tuple[int, ...], device: str = "cpu", seed: int = 0, backend: str | None = None
+) -> Calls:
+    """The folded form of section 4.3, as `pwlu.fold` makes it; compiled too if a backend is named."""
+    x, _ = case.inputs(shape, device, seed)
+    layer = pwlu.fold(case.layer(shape, device))
+    calls: Calls = {"folded": torch.no_grad()(lambda: layer(x))}
+    if backend is not None:
+        compiled = torch.compile(layer, dynamic=False, backend=backend)
+        calls["folded compiled"] = torch.no_grad()(lambda: compiled(x))
+    return calls
 
 
 def slow_calls(case: Case, shape: tuple[int, ...]) -> Calls:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engine.amp import Precision
 from engine.distributed import World
-from tools import latency, latency_families, latency_training
+from tools import latency, latency_families, latency_memory, latency_training
 from tools.latency_clock import cuda_clock, interleaved_times, summarize
 from tools.latency_networks import (
     ABSORBED,
@@ -153,7 +153,38 @@ def test_training_step_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     record = json.loads(output.read_text())
     assert record["inference"] == []
     assert [row["activation"] for row in record["training_step"]] == ["relu", "pwlu"]
+    assert not any("peak_memory_mib" in row for row in record["training_step"])  # a CPU's is not counted
     assert "Table 4" not in output.with_suffix(".md").read_text()
+
+
+def test_memory_of_one_rival_is_without_that_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's counters, played: tensors lie there before, and a call takes more for a moment."""
+    mib = 2**20
+    state = {"now": 100 * mib, "peak": 900 * mib}
+
+    def call() -> None:
+        state["peak"] = max(state["peak"], state["now"] + 30 * mib)
+
+    fakes = {
+        "synchronize": lambda *_: None,
+        "reset_peak_memory_stats": lambda: state.update(peak=state["now"]),
+        "max_memory_allocated": lambda: state["peak"],
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    assert latency_memory.peak_mib(call, others_bytes=60 * mib) == 70.0
+    assert latency_memory.settled_bytes(torch.device("cpu")) is None
+
+
+def test_training_steps_have_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, which is played here."""
+    monkeypatch.setattr(latency_families, "settled_bytes", lambda device: 5)
+    monkeypatch.setattr(latency_families, "peak_mib", lambda call, others: 100.0 + others)
+    output = tmp_path / "step.json"
+    run_main(monkeypatch, output, "--activations relu --modes eager --training-step also")
+    record = json.loads(output.read_text())
+    assert [row["peak_memory_mib"] for row in record["training_step"]] == [105.0]
+    assert not any("peak_memory_mib" in row for row in record["inference"])
 
 
 def test_modes_that_a_gpu_can_do() -> None:
