@@ -1,6 +1,7 @@
 """Make results/README.md: the paper's tables beside our numbers, from the CSV files in results/.
 
-Also the pages of Table 4 from results/latency*.json; the pictures in results/figures are shown.
+Also the pages of Table 4 from results/latency*.json, and of GPUs from results/gpu/*.json; the pictures in
+results/figures are shown.
 
     python -m tools.report
     python -m tools.report --check     # exit status 1 if a file is not what the records give
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from engine.files import write_text_atomically
 from tools.collect import RESULTS, csv_path
-from tools.report_pages import figure_lines, latency_lines, latency_pages
+from tools.report_pages import figure_lines, gpu_lines, gpu_pages, latency_lines, latency_pages
 from tools.report_tables import MISSING, read_measurements, table_lines
 from tools.sweep_grid import SCALES, TABLES, load_grid
 
@@ -56,15 +57,15 @@ def report(results: Path) -> str:
                 absent.append(f"- Table {table}, scale {scale}: {MISSING}")
         if sections:
             lines += [f"## Scale {scale}", "", _MEANING[scale], "", *sections]
-    lines += latency_lines(latency_pages(results)) + figure_lines(results)
+    lines += latency_lines(latency_pages(results)) + gpu_lines(gpu_pages(results)) + figure_lines(results)
     if absent:
         lines += ["## Not run", "", *absent, ""]
     return "\n".join(lines)
 
 
 def pages(results: Path) -> dict[Path, str]:
-    """Return all that is generated, by file. Errors as in `report` and `latency_pages`."""
-    return {results / "README.md": report(results), **latency_pages(results)}
+    """Return all that is generated, by file. Errors as in `report`, `latency_pages`, `gpu_pages`."""
+    return {results / "README.md": report(results), **latency_pages(results), **gpu_pages(results)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

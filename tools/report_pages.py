@@ -1,14 +1,20 @@
-"""What results/README.md has beside the tables of runs: the pages of Table 4, and the figures."""
+"""What results/README.md has beside the tables of runs: the pages of Table 4 and of GPUs, and the figures."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tools.gpu_page import gpu_page
 from tools.latency_figure import read_latency
 from tools.latency_table import latency_table, table_4
 from tools.paper import PAPER
 
 _PICTURE = re.compile(r"(?P<scale>[a-z]+)_(?P<kind>table|figure)(?P<number>\d)(?P<rest>.*)")
+_INTRODUCTION = (
+    "The .json beside a picture has its numbers and the runs they are of. Scale demo is that of `make demo`: "
+    "ResNet-18, 8 epochs on handwritten digits."
+)
 _SHOWS = {
     "Figure 1": ", improvements over ReLU by activation function",
     "Figure 5": ", improvements over ReLU by network",
@@ -40,17 +46,33 @@ def latency_lines(pages: dict[Path, str]) -> list[str]:
     return lines
 
 
+def gpu_pages(results: Path) -> dict[Path, str]:
+    """Return the page that each record of tools.gpu_check in results/gpu makes, by where it belongs.
+
+    Raises:
+        ValueError: a file that is no record of tools.gpu_check.
+    """
+    pages = {}
+    for path in sorted((results / "gpu").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("benchmark") != "gpu_check":
+            raise ValueError(f"{path}: not a record of tools.gpu_check")
+        pages[path.with_suffix(".md")] = gpu_page(record)
+    return pages
+
+
+def gpu_lines(pages: dict[Path, str]) -> list[str]:
+    """Return a section that links to what was measured on GPUs, none if nothing was."""
+    links = [f"- [{_heading(text)}](gpu/{path.name})" for path, text in pages.items()]
+    return ["## On GPUs", "", *links, ""] if links else []
+
+
 def figure_lines(results: Path) -> list[str]:
     """Return a section that shows the pictures in results/figures, none if there are none."""
     pictures = sorted((results / "figures").rglob("*.png"))
     if not pictures:
         return []
-    lines = [
-        "## Figures",
-        "",
-        "The .json beside each picture has its numbers and the runs that they are of.",
-        "",
-    ]
+    lines = ["## Figures", "", _INTRODUCTION, ""]
     for picture in pictures:
         place = picture.relative_to(results)
         lines += [f"### {_title(place.parts[1:])}", "", f"![{place.stem}]({place.as_posix()})", ""]

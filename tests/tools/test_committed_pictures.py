@@ -1,0 +1,40 @@
+"""The pictures in results/figures show the numbers that are in results/ now."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools import improvements, table_figures
+from tools.over_relu import TABLE
+from tools.table_numbers import read_table
+
+ROOT = Path(__file__).parents[2]
+RECORDS = sorted((ROOT / "results" / "figures").glob("*.json"))
+NUMBERED = re.compile(r"(full|small|smoke)_(table\d|figure1|figure5)")
+
+
+def shown_now(name: str) -> dict[str, Any]:
+    found = NUMBERED.fullmatch(name)
+    assert found
+    scale, what = found.groups()
+    if what.startswith("table"):
+        return table_figures.record_of(read_table(int(what[-1]), scale, ROOT / "results"))
+    return improvements.record_of(int(what[-1]), read_table(TABLE, scale, ROOT / "results"))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECORDS if NUMBERED.fullmatch(path.stem)], ids=lambda p: p.stem
+)
+def test_a_picture_of_numbers_is_current(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    record = json.loads(path.read_text())
+    assert record.pop("code")["commit"]
+    assert record == json.loads(json.dumps(shown_now(path.stem)))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_a_record_lies_beside_its_picture(path: Path) -> None:
+    assert path.with_suffix(".png").exists()
