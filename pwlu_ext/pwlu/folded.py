@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from .arguments import broadcast_shape, check_arguments, column_entries
+from .library import cuda_is_loaded
 from .ops import is_transformed
 from .precision import at_least_single
 
@@ -56,13 +57,21 @@ def folded(
 ) -> Tensor:
     """Compute :func:`folded_reference` by the compiled operator where that serves.
 
-    That is on a CPU, when x needs no gradient. Exported programs hold the plain operations, which need no
-    library of ours; on a GPU torch.compile makes one kernel of them.
+    That is when x needs no gradient. Exported programs hold the plain operations, which need no library of
+    ours; on a GPU torch.compile makes one kernel of them, together with what is around them, and where our
+    CUDA kernels were not built they are what runs.
     """
     needs_gradient = torch.is_grad_enabled() and x.requires_grad
-    if not x.is_cpu or needs_gradient or is_transformed() or torch.compiler.is_exporting():
+    if not _has_kernel(x) or needs_gradient or is_transformed() or torch.compiler.is_exporting():
         return folded_reference(x, left, interval, slopes, offsets, channel_dim=channel_dim)
     return torch.ops.pwlu.folded.default(x, left, interval, slopes, offsets, channel_dim)
+
+
+def _has_kernel(x: Tensor) -> bool:
+    """Whether the operator is there for x, and better than what torch.compile makes of the plain form."""
+    if x.is_cuda:
+        return cuda_is_loaded() and not torch.compiler.is_compiling()
+    return x.is_cpu
 
 
 torch.fx.wrap("folded")  # symbolic_trace takes the call as it is: what decides inside it is not known yet

@@ -59,6 +59,11 @@ _BUILT = _load_cpu()
 _CUDA_STATUS = _load_cuda(_BUILT)
 
 
+def cuda_is_loaded() -> bool:
+    """Whether the operators have their CUDA kernels."""
+    return _CUDA_STATUS == "loaded"
+
+
 def check_device(device: torch.device) -> None:
     """Raise RuntimeError, with the build command, if there are no operators for tensors on `device`."""
     if device.type == "cuda" and _CUDA_STATUS != "loaded":

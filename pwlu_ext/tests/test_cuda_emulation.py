@@ -1,4 +1,4 @@
-"""The CUDA kernels themselves, compiled as C++ and run on the CPU (see cuda_emulation/emulation_test.cpp)."""
+"""The CUDA kernels themselves, compiled as C++ and run on the CPU (see cuda_emulation/)."""
 
 import os
 import shutil
@@ -12,14 +12,15 @@ SOURCES = Path(__file__).parent / "cuda_emulation"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the emulation needs ucontext, which is POSIX")
-def test_kernels_equal_the_specification_in_emulation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["emulation_test", "folded_test"])
+def test_kernels_equal_the_specification_in_emulation(name: str, tmp_path: Path) -> None:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         pytest.skip("no C++ compiler (neither CXX nor c++)")
-    program = tmp_path / "emulation_test"
+    program = tmp_path / name
     # longjmp between stacks is what the emulation is made of, and what _FORTIFY_SOURCE takes for an error.
     flags = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fno-strict-aliasing", "-ffp-contract=off", "-w"]
-    source = SOURCES / "emulation_test.cpp"
+    source = SOURCES / f"{name}.cpp"
     command = [compiler, *flags, "-DPWLU_EMULATION", f"-I{SOURCES}", source, "-o", program]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr

@@ -54,11 +54,11 @@ def layouts(x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("num_intervals", [1, 6, 7, 14, 15, 30, 31, 40])
-def test_equals_the_plain_form(dtype: torch.dtype, num_intervals: int) -> None:
+def test_equals_the_plain_form(dtype: torch.dtype, num_intervals: int, device: str) -> None:
     for shape, channel_dim in SHAPES:
         for groups in {1, shape[channel_dim]}:
-            arguments = tables(groups, num_intervals, dtype)
-            for x in layouts(inputs(shape, dtype)):
+            arguments = [table.to(device) for table in tables(groups, num_intervals, dtype)]
+            for x in layouts(inputs(shape, dtype).to(device)):
                 y = OPERATOR(x, *arguments, channel_dim)
                 expected = folded_reference(x, *arguments, channel_dim=channel_dim)
                 torch.testing.assert_close(

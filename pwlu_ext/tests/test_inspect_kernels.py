@@ -110,7 +110,7 @@ def assert_no_spills_and_wide_accesses(rows: list[dict]) -> None:
 def test_record_and_its_page(load: Load) -> None:
     record = json.loads(RECORD.read_text())
     rows = record["sections"]["kernels"]
-    assert len(rows) == 42
+    assert len(rows) == 66
     assert_no_spills_and_wide_accesses(rows)
     assert RECORD.with_suffix(".md").read_text() == load("inspect_kernels").kernels_table(record)
 

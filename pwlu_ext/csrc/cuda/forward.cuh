@@ -156,14 +156,13 @@ __global__ void __launch_bounds__(kThreads, sizeof(X) == 8 ? 3 : 4)
 
 // The lines of a tile, [bin][e][lane] for column e of a lane's V: every lane has a copy in banks of its own,
 // so that no look-up waits for another. The warps share the copies, having the same columns, and the work.
-template <int V, typename T>
-__device__ __forceinline__ void fill_lines(Line<T>* lines, const Table<T>& table, const Columns& columns,
-                                           int64_t group) {
+template <int V, typename T, typename LineOf>
+__device__ __forceinline__ void fill_lines(Line<T>* lines, int num_intervals, const Columns& columns,
+                                           int64_t group, const LineOf& line) {
 #pragma unroll 1
-  for (int item = threadIdx.x / kWarp; item < (table.num_intervals + 2) * V;
-       item += columns.threads / kWarp) {
+  for (int item = threadIdx.x / kWarp; item < (num_intervals + 2) * V; item += columns.threads / kWarp) {
     const int64_t channel = channel_of(columns, group, item % V, V);
-    lines[item * kWarp + threadIdx.x % kWarp] = line_of(table, channel, item / V);
+    lines[item * kWarp + threadIdx.x % kWarp] = line(channel, item / V);
   }
 }
 
@@ -179,7 +178,8 @@ __global__ void __launch_bounds__(kThreads, 3)
 #pragma unroll
   for (int e = 0; e < V; ++e)
     scales[e] = scale_of(table.curve(channel_of(columns, cursor.group, e, V)));
-  fill_lines<V>(lines, table, columns, cursor.group);
+  fill_lines<V>(lines, table.num_intervals, columns, cursor.group,
+                [&](int64_t channel, int bin) { return line_of(table, channel, bin); });
   const T intervals = T(table.num_intervals);
   __syncthreads();
 

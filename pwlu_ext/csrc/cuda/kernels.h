@@ -46,6 +46,26 @@ struct ForwardCall {
   Split columns = {2048, 8192};  // fewer blocks: each fills a table for all the columns of its tile
 };
 
+// Device pointers to contiguous float or double arrays: (G,), and (G, num_intervals + 2) for slopes and
+// offsets.
+struct FoldedTables {
+  const void* left;
+  const void* interval;
+  const void* slopes;
+  const void* offsets;
+};
+
+struct FoldedCall {
+  Element element;
+  Layout layout;  // at least one element
+  int num_intervals;
+  FoldedTables tables;
+  const void* x;
+  void* y;
+  Split runs = {4096, 8192};
+  Split columns = {2048, 8192};
+};
+
 struct BackwardCall {
   Element element;
   Layout layout;  // at least one element
@@ -62,6 +82,7 @@ struct BackwardCall {
 // Launches on `stream` (a cudaStream_t) of the current device. Returns nullptr, or CUDA's message if a launch
 // failed.
 const char* run_forward(const ForwardCall& call, void* stream);
+const char* run_folded(const FoldedCall& call, void* stream);
 
 // `workspace`: workspace_bytes(call) bytes of device memory, aligned to 16; it need not be initialised.
 size_t workspace_bytes(const BackwardCall& call);

@@ -1,4 +1,4 @@
-// The CUDA kernels of pwlu::forward and pwlu::backward.
+// The CUDA kernels of pwlu::forward, pwlu::folded and pwlu::backward.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
@@ -66,6 +66,22 @@ Tensor forward(const Tensor& x, const Tensor& left, const Tensor& right, const T
   return y;
 }
 
+Tensor folded(const Tensor& x, const Tensor& left, const Tensor& interval, const Tensor& slopes,
+              const Tensor& offsets, int64_t channel_dim) {
+  const FoldedProblem p = make_folded_problem(x, left, interval, slopes, offsets, channel_dim);
+  check_on_gpu("x", x, x);
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor y = torch::stable::empty_like(p.x);
+  if (p.x.numel() == 0)
+    return y;
+  const FoldedCall call = {
+      element_of(p.x), p.layout,
+      p.num_intervals, {p.left.data_ptr(), p.interval.data_ptr(), p.slopes.data_ptr(), p.offsets.data_ptr()},
+      p.x.data_ptr(),  y.data_ptr()};
+  check_launch(run_folded(call, current_stream(p.x)));
+  return y;
+}
+
 Tensor zeros_like(const Tensor& tensor) {
   Tensor zeros = torch::stable::empty_like(tensor);
   return torch::stable::zero_(zeros);
@@ -113,5 +129,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
 
 STABLE_TORCH_LIBRARY_IMPL(pwlu, CUDA, library) {
   library.impl("forward", TORCH_BOX(&pwlu::cuda::forward));
+  library.impl("folded", TORCH_BOX(&pwlu::cuda::folded));
   library.impl("backward", TORCH_BOX(&pwlu::cuda::backward));
 }

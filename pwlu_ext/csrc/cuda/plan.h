@@ -156,12 +156,15 @@ inline Columns plan_columns(const Layout& layout, int vector, int bytes, int thr
 }
 
 // A line of the forward pass is two numbers; a channel has one for each interval and tail.
-inline int64_t line_bytes(const ForwardCall& call) {
+template <typename Call>
+int64_t line_bytes(const Call& call) {
   return int64_t(call.num_intervals + 2) * 2 * scalar_bytes(call.element);
 }
 
-// Elements per access of the forward pass, or 0 if a table does not fit into shared memory.
-inline int forward_vector(const ForwardCall& call) {
+// Elements per access of the forward pass or its folded form, or 0 if a table does not fit into shared
+// memory.
+template <typename Call>
+int line_vector(const Call& call) {
   const uintptr_t addresses = address(call.x) | address(call.y);
   const bool runs = uses_runs(call.layout);
   return choose_vector(call.element, call.layout, addresses, {16, 4, 1}, [&](int vector) {

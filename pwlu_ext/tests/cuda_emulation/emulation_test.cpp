@@ -3,7 +3,7 @@
 //
 // Also checked: nothing is written outside the outputs and all of them is; and the order in which the threads
 // of a block run between two barriers does not change a bit (it would if there were a race).
-#include "problem.h"
+#include "report.h"
 
 // The sources themselves: what is tested is what nvcc compiles.
 #include "../../csrc/cuda/backward.cu"
@@ -11,47 +11,6 @@
 
 namespace pwlu::cuda::test {
 namespace {
-
-int failures = 0;
-
-template <typename... Arguments>
-void fail(const Shape& s, const char* type, const char* format, Arguments... arguments) {
-  ++failures;
-  if (failures > 40)
-    return;
-  printf("%s outer %lld channels %lld inner %lld intervals %d misalignment %d%s: ", type,
-         (long long)s.layout.outer, (long long)s.layout.channels, (long long)s.layout.inner, s.num_intervals,
-         s.misalignment, s.unusual ? " unusual" : "");
-  printf(format, arguments...);
-  printf("\n");
-}
-
-template <typename X>
-struct Kind;
-template <>
-struct Kind<float> {
-  static constexpr Element kElement = Element::kFloat;
-  static constexpr const char* kName = "float32";
-  static constexpr double kRounding = 0x1p-24;
-};
-template <>
-struct Kind<double> {
-  static constexpr Element kElement = Element::kDouble;
-  static constexpr const char* kName = "float64";
-  static constexpr double kRounding = 0x1p-53;
-};
-template <>
-struct Kind<Half> {
-  static constexpr Element kElement = Element::kHalf;
-  static constexpr const char* kName = "float16";
-  static constexpr double kRounding = 0x1p-11;
-};
-template <>
-struct Kind<BFloat16> {
-  static constexpr Element kElement = Element::kBFloat16;
-  static constexpr const char* kName = "bfloat16";
-  static constexpr double kRounding = 0x1p-8;
-};
 
 template <typename X>
 const char* run(const Problem<X>& p, Answer<X>* answer) {
@@ -73,15 +32,6 @@ const char* run(const Problem<X>& p, Answer<X>* answer) {
   Guarded<double> workspace((workspace_bytes(call) + 7) / 8, 0);
   error = run_backward(call, workspace.data(), nullptr);
   return error || workspace.guards_hold() ? error : "wrote outside the workspace";
-}
-
-// Equal to within `tolerance`; both NaN; or both beyond what float can tell from infinity.
-bool close(double got, double expected, double tolerance) {
-  if (std::isnan(expected))
-    return std::isnan(got);
-  if (std::abs(expected) > 1e30)
-    return std::abs(got) > 1e30 && std::signbit(got) == std::signbit(expected);
-  return std::abs(got - expected) <= tolerance;
 }
 
 template <typename X>
