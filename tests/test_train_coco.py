@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
 import re
 import subprocess
 import sys
-import tarfile
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +22,7 @@ from engine.config import COCO, ConfigError, config_to_dict, load_config
 from engine.record import read_records
 from tests import sabotage
 from tests.engine.coco.coco_files import annotation_path, write_coco
+from tests.photographs import needs_photographs, unpack
 from tests.training_runs import (
     COCO_SETTINGS,
     KILLED,
@@ -262,12 +261,11 @@ def test_impossible_settings_are_explained(settings: list[str]) -> None:
             train_coco.main([*settings, override])
 
 
-@pytest.mark.skipif("PWLU_DATA" not in os.environ, reason="PWLU_DATA names no folder of photographs")
+@needs_photographs
 def test_photographs_through_both_phases(tmp_path: Path) -> None:
     """The paper's Mask R-CNN on COCO photographs, with its configuration and only its sizes cut down."""
-    with tarfile.open(Path(os.environ["PWLU_DATA"]) / "coco_gpu.tar") as archive:
-        archive.extractall(tmp_path / "images", filter="data")
-    (root,) = {path.parent for path in (tmp_path / "images").rglob("annotations")}
+    images = unpack("coco_gpu.tar", tmp_path / "images")
+    (root,) = {path.parent for path in images.rglob("annotations")}
     command = ["-m", "tools.coco_subset", "--root", str(root), "--split", "val2017", "--images", "4"]
     subprocess.run([sys.executable, *command, "--name", "few"], cwd=REPOSITORY, check=True)
     arguments = ["--config", str(REPOSITORY / "configs" / "mask_rcnn_r50_pwlu.yaml"), f"data.root={root}"]

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from engine.launch import EXIT_STOPPED
 from engine.record import read_records
 from pwlu import PWLU
 from tests import sabotage
+from tests.photographs import needs_photographs, unpack
 from tests.training_runs import KILLED, REPOSITORY, Outcome, assert_same_bits, run, weights
 
 DRIFTING = ("images_per_second",)
@@ -309,12 +309,11 @@ def test_the_compile_switch_compiles_the_network(
     assert len(compiled) == 1 and "conv1.0.weight" in compiled[0].state_dict()
 
 
-@pytest.mark.skipif("PWLU_DATA" not in os.environ, reason="PWLU_DATA names no folder of photographs")
+@needs_photographs
 def test_photographs_through_both_phases(tmp_path: Path) -> None:
     """ResNet-18 on ImageNet photographs, with the paper's configuration and only its size cut down."""
-    with tarfile.open(Path(os.environ["PWLU_DATA"]) / "cls_224_tiny.tar") as archive:
-        archive.extractall(tmp_path / "images", filter="data")
-    (root,) = {path.parent for path in (tmp_path / "images").rglob("train")}
+    images = unpack("cls_224_tiny.tar", tmp_path / "images")
+    (root,) = {path.parent for path in images.rglob("train")}
     arguments = ["--config", str(REPOSITORY / "configs" / "r18_pwlu.yaml"), f"data.root={root}"]
     arguments += [
         "data.image_size_px=48",

@@ -15,7 +15,6 @@ as in a mask head where nothing was detected, has no IOU: it is left out of the 
 printed sentence and in the record.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from engine.manifest import describe_code
 from engine.progress import say
 from engine.record import write_picture
 from pwlu import PWLU
+from tools.command_line import tool_parser
 from tools.iou_picture import draw_ious
 from tools.quantiles import PASSES, ExactQuantiles
 from tools.site_inputs import Network, open_network
@@ -140,9 +140,7 @@ def write(output: Path, entries: Sequence[dict[str, Any]]) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser("boundary_iou", __doc__)
     parser.add_argument(
         "runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files"
     )

@@ -7,7 +7,6 @@ To see whether a detector can learn a handful of images by heart, train and eval
 is ROOT/annotations/instances_NAME.json and links in ROOT/NAME/ to the pictures; nothing else changes.
 """
 
-import argparse
 import json
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from engine.coco.annotation_file import read_annotation_file
 from engine.files import write_text_atomically
+from tools.command_line import tool_parser
 
 
 def first_with_objects(content: dict[str, Any], count: int) -> dict[str, Any]:
@@ -62,9 +62,7 @@ def _holds_links_only(folder: Path) -> bool:
 
 def main() -> None:
     """Write the subset that the command line names."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser("coco_subset", __doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder with annotations/ and the splits")
     parser.add_argument("--split", default="train2017", help="where the images come from (train2017)")
     parser.add_argument("--images", type=int, default=6, help="how many (6)")

@@ -7,7 +7,6 @@ Every seed that has a run counts. A value is that of the evaluation after the la
 or images are not those that configs/sweeps declares is refused.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -20,6 +19,7 @@ from typing import Any
 from engine.config import config_hash
 from engine.files import write_text_atomically
 from engine.run_folder import RunFolder
+from tools.command_line import tool_parser
 from tools.compare import read_run
 from tools.sweep import OUTPUT
 from tools.sweep_grid import SCALES, TABLES, Grid, Run, load_grid, scale_folder
@@ -156,11 +156,7 @@ def collect_table(table: int, scale: str, output: Path, results: Path) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Collect what the command line names."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.collect",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("collect", __doc__)
     parser.add_argument("--table", type=int, choices=TABLES, help="all that have runs, unless given")
     parser.add_argument("--scale", choices=SCALES, help="all that have runs, unless given")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")

@@ -7,12 +7,13 @@ Writes a record of every run (settings, final metrics, commit, hardware, version
 Markdown.
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tools.command_line import tool_parser
 
 FREE_SETTINGS = ("activation.name", "seed")
 # What a table shows of the metrics, as far as a run has them, all in percent.
@@ -126,9 +127,7 @@ def detector(settings: dict[str, Any], data: dict[str, Any]) -> str:
 
 def main() -> None:
     """Read the runs, write the record and the table, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser("compare", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     parser.add_argument("--title", required=True)
     parser.add_argument(

@@ -12,12 +12,12 @@ error bar is the root of the sum of both variances over seeds, as for independen
 one seed, it has none. Without a run, of the activation function or of ReLU, it is missing.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.collect import RESULTS
+from tools.command_line import tool_parser
 from tools.figure_parts import FIGURES, write_figure
 from tools.improvement_figures import DRAW
 from tools.over_relu import TABLE, sides
@@ -48,11 +48,7 @@ def record_of(figure: int, numbers: TableNumbers) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw what the command line names."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.improvements",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("improvements", __doc__)
     parser.add_argument("--scale", choices=SCALES, default="full", help="of our runs (full)")
     parser.add_argument("--output", type=Path, default=FIGURES, help=f"folder of the pictures ({FIGURES})")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the CSVs ({RESULTS})")

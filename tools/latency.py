@@ -22,6 +22,7 @@ from engine.files import write_text_atomically
 from engine.manifest import describe_start
 from models import activation_factory
 from models.timm_names import check_timm_name
+from tools.command_line import tool_parser
 from tools.latency_families import DTYPES, measure_family
 from tools.latency_networks import MODES
 from tools.latency_table import latency_table, table_4
@@ -48,9 +49,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    result = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = tool_parser("latency", __doc__)
     add = result.add_argument
     add("--output", type=Path, required=True, metavar="FILE.json", help="record; the table ends in .md")
     add("--models", nargs="+", default=["resnet18", "mobilenetv3_small_100"], help="timm's names")

@@ -7,7 +7,6 @@ same mode and round; its bar goes from the 10th to the 90th percentile of the ac
 by their median and multiplied by that ratio. Diamonds are the paper's Table 4, measured on a V100.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from engine.curves import render
 from engine.progress import say
 from engine.record import write_picture
+from tools.command_line import tool_parser
 from tools.figure_parts import GREY, color, finish, legend_above, marker, new_figure
 from tools.latency_table import Paper, Row, count, machine, paper_time, table_4
 from tools.paper import PAPER
@@ -133,11 +133,7 @@ def _caption(record: Row) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw the record that the command line names."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.latency_figure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("latency_figure", __doc__)
     parser.add_argument("record", type=Path, help="what tools.latency wrote, .json")
     arguments = parser.parse_args(argv)
     try:

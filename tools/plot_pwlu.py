@@ -28,6 +28,7 @@ from engine.functions_log import LoggedFunctions, read_functions
 from engine.manifest import describe_code
 from engine.progress import say
 from engine.record import write_picture
+from tools.command_line import tool_parser
 from tools.input_histograms import InputHistogram, input_histograms
 from tools.pwlu_choice import choose_functions, choose_logged, choose_steps
 from tools.pwlu_page import draw_evolution, draw_page, panel_range
@@ -160,9 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser("plot_pwlu", __doc__)
     parser.add_argument(
         "runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files"
     )

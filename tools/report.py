@@ -9,13 +9,13 @@ results/figures are shown.
 Each table shows runs of one scale. A cell without a run shows a dash.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.files import write_text_atomically
 from tools.collect import RESULTS, csv_path
+from tools.command_line import tool_parser
 from tools.report_pages import figure_lines, gpu_lines, gpu_pages, latency_lines, latency_pages
 from tools.report_tables import MISSING, read_measurements, table_lines
 from tools.sweep_grid import SCALES, TABLES, load_grid
@@ -70,11 +70,7 @@ def pages(results: Path) -> dict[Path, str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the file, or check that it is current."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("report", __doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the CSVs ({RESULTS})")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the file is stale")
     arguments = parser.parse_args(argv)

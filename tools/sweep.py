@@ -22,6 +22,7 @@ import torch
 
 from engine.distributed import available_cores
 from engine.launch import EXIT_FAILED, EXIT_STOPPED
+from tools.command_line import tool_parser
 from tools.sweep_grid import SCALES, TABLES, load_grid, scale_folder
 from tools.sweep_local import Job, LocalLauncher
 from tools.sweep_plan import Item, assumption, plan, plan_text, unfinished
@@ -148,11 +149,7 @@ def _count(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("sweep", __doc__)
     _add_what(parser)
     _add_how(parser)
     arguments = parser.parse_intermixed_args(argv)

@@ -8,7 +8,6 @@ from. Our numbers are those of results/<scale>_table<N>.csv, from tools.collect:
 standard deviation as error bar where there are several. Table 4: python -m tools.latency_figure.
 """
 
-import argparse
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tools.collect import RESULTS
+from tools.command_line import tool_parser
 from tools.compare import SHOWN
 from tools.figure_parts import (
     FIGURES,
@@ -187,11 +187,7 @@ def _draw_starts(panel: Axes, places: Sequence[Place], side: Numbers) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw what the command line names."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.table_figures",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("table_figures", __doc__)
     parser.add_argument("--table", type=int, choices=TABLES, required=True)
     parser.add_argument("--scale", choices=SCALES, default="full", help="of our runs (full)")
     parser.add_argument("--output", type=Path, default=FIGURES, help=f"folder of the picture ({FIGURES})")

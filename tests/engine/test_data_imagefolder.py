@@ -1,7 +1,5 @@
 import io
-import os
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ from PIL import Image
 
 from engine.data import BrokenImageError, DataError, ImageData, build_data
 from tests.engine.image_files import CLASSES, encoded, picture, write_folder
+from tests.photographs import needs_photographs, unpack
 
 
 @pytest.fixture
@@ -175,11 +174,9 @@ def test_more_images_per_step_than_there_are_is_an_error(folder: Path) -> None:
         )
 
 
-@pytest.mark.skipif("PWLU_DATA" not in os.environ, reason="PWLU_DATA names no folder of photographs")
+@needs_photographs
 def test_real_photographs(tmp_path: Path) -> None:
-    with tarfile.open(Path(os.environ["PWLU_DATA"]) / "cls_224_tiny.tar") as tar:
-        tar.extractall(tmp_path, filter="data")
-    data = photos(tmp_path)
+    data = photos(unpack("cls_224_tiny.tar", tmp_path))
     assert (data.num_classes, data.num_train, data.num_val) == (10, 320, 100)
     batches = list(data.val_loader(batch_size=32, rank=0, world_size=1, workers=0))
     assert sum(len(labels) for _, labels in batches) == 100

@@ -82,7 +82,7 @@ def test_every_metric_of_a_detector_is_a_line(tmp_path: Path) -> None:
     [
         ({"epochs": 2}, {"top1": 1.0}, "belongs to another experiment: epochs was 2, is now 1"),
         ({"activation__name": "pwlu"}, {"top1": 1.0}, "activation.name was 'pwlu', is now 'relu'"),
-        ({"num_train": 99}, {"top1": 1.0}, "trained on 99 images, but scale smoke is handwritten digits"),
+        ({"num_train": 99}, {"top1": 1.0}, "trained on 99 images, but scale smoke is 128 handwritten digits"),
         ({}, {"top1": None}, "the last evaluation has no value for top1"),
     ],
 )

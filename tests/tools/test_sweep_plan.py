@@ -15,13 +15,13 @@ def runs(tmp_path: Path) -> list[Run]:
 def test_states_and_what_is_left(runs: list[Run]) -> None:
     write_run(runs[0], {"top1": 50.0})
     write_run(runs[1], {}, finished=False)
-    items = plan(runs, images_per_second=100)
+    items = plan(runs, images_per_second=1)
     assert [item.state for item in items] == [FINISHED, BROKEN] + [NEW] * 7
     assert [item.run for item in unfinished(items)] == runs[1:]
-    text = plan_text(items, assumption("train_imagenet.py", 100))
-    assert f"{'baseline_seed0':31}  finished                 960      0.003" in text
-    assert "Runs: 9; finished: 1; to do: 8, 7,680 images, 0.02 GPU-hours" in text
-    assert "GPU-hours at 100 training images per second" in text
+    text = plan_text(items, assumption("train_imagenet.py", 1))
+    assert f"{'baseline_seed0':31}  finished                 128      0.036" in text
+    assert "Runs: 9; finished: 1; to do: 8, 1,024 images, 0.28 GPU-hours" in text
+    assert "GPU-hours at 1 training images per second" in text
 
 
 @pytest.mark.parametrize("finished", [True, False])

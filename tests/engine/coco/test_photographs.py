@@ -1,25 +1,19 @@
 """Real COCO photographs: part of the official annotations, with pycocotools' masks beside ours."""
 
-import os
-import tarfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
 from engine.coco.data import CocoData, build_coco_data
 from engine.coco.masks import rasterize
+from tests.photographs import needs_photographs, unpack
+
+pytestmark = needs_photographs
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
-    folder = os.environ.get("PWLU_DATA")
-    if not folder:
-        pytest.skip("PWLU_DATA names no folder of photographs")
-    root = tmp_path_factory.mktemp("coco")
-    with tarfile.open(Path(folder) / "coco_gpu.tar") as archive:
-        archive.extractall(root, filter="data")
+    root = unpack("coco_gpu.tar", tmp_path_factory.mktemp("coco"))
     return build_coco_data(
         kind="coco",
         root=root,
