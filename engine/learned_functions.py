@@ -11,7 +11,7 @@ from torch import Tensor
 from pwlu import PWLU
 
 DIGITS = 7  # significant ones in JSON; float32 has hardly more
-_PARAMETERS = ("left", "right", "points", "left_slope", "right_slope")
+PARAMETERS = ("left", "right", "points", "left_slope", "right_slope")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LayerFunctions:
     @classmethod
     def of(cls, layer: PWLU, channels: Sequence[int]) -> "LayerFunctions":
         """Read the functions of some channels of a layer, on any device."""
-        chosen = [getattr(layer, name).detach()[list(channels)].float().tolist() for name in _PARAMETERS]
+        chosen = [getattr(layer, name).detach()[list(channels)].float().tolist() for name in PARAMETERS]
         functions = (LearnedFunction(*values) for values in zip(*chosen, strict=True))
         return cls(layer.num_parameters, dict(zip(channels, functions, strict=True)))
 
@@ -56,14 +56,14 @@ class LayerFunctions:
         """Return plain values: the layer's number of functions, the channels, a list per parameter."""
         lists = {
             name: [_rounded(getattr(function, name)) for function in self.functions.values()]
-            for name in _PARAMETERS
+            for name in PARAMETERS
         }
         return {"functions": self.total, "channels": list(self.functions), **lists}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "LayerFunctions":
         """Return what `to_json` described. Raises KeyError, TypeError or ValueError for anything else."""
-        lists = [[_restored(value) for value in values[name]] for name in _PARAMETERS]
+        lists = [[_restored(value) for value in values[name]] for name in PARAMETERS]
         functions = (LearnedFunction(*parameters) for parameters in zip(*lists, strict=True))
         return cls(int(values["functions"]), dict(zip(values["channels"], functions, strict=True)))
 

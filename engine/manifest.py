@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -42,11 +43,15 @@ def describe_start(
 def describe_code(folder: Path) -> dict[str, Any]:
     """Return the commit of a folder's repository and whether files differ from it; both None without git.
 
-    Files in the repository's results/ do not count: programs write them, none of their code is there.
+    What programs write into the repository's results/ does not count, but paper.csv does, which they read.
+    In a copy that is no repository, the environment variable PWLU_COMMIT names the commit.
     """
     commit = _git(folder, "rev-parse", "HEAD")
-    status = _git(folder, "status", "--porcelain", "--", ":(top)", ":(top,exclude)results")
-    return {"commit": commit or None, "uncommitted_changes": None if commit is None else bool(status)}
+    if commit is None:
+        return {"commit": os.environ.get("PWLU_COMMIT"), "uncommitted_changes": None}
+    watched = ([":(top)", ":(top,exclude)results"], [":(top)results/paper.csv"])
+    status = [_git(folder, "status", "--porcelain", "--", *paths) for paths in watched]
+    return {"commit": commit, "uncommitted_changes": any(status)}
 
 
 def describe_package(name: str) -> dict[str, Any]:

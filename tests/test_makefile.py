@@ -1,9 +1,12 @@
 """What `make table-N` and `make figure-N` would do."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tools.sweep_grid import load_grid
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +25,7 @@ def test_a_table_is_swept_collected_and_reported(table: int) -> None:
         for words in (
             f"tools.sweep --table {table} --scale small data.root=/x",
             f"tools.collect --table {table} --scale small",
+            f"tools.table_figures --table {table} --scale small",
             "tools.report",
         )
     ]
@@ -30,6 +34,7 @@ def test_a_table_is_swept_collected_and_reported(table: int) -> None:
 
 def test_table_4_is_measured() -> None:
     assert "tools.latency --output results/latency_cpu.json" in commands("table-4")
+    assert "tools.latency_figure results/latency_cpu.json" in commands("table-4")
     assert "tools.sweep" not in commands("table-4")
 
 
@@ -45,3 +50,16 @@ def test_table_4_is_measured() -> None:
 def test_a_figure_is_made_of_the_runs_of_its_table(figure: int, table: int, tool: str) -> None:
     text = commands(f"figure-{figure}")
     assert text.index(f"tools.sweep --table {table} ") < text.index(f"tools.{tool} ")
+
+
+def test_figure_6_shows_two_cells_of_table_6() -> None:
+    runs = {str(run.folder) for run in load_grid(6).runs("smoke", Path("runs/sweeps"), seeds=[0])}
+    pattern = r"(runs/sweeps/smoke/table6/channel-wise_)\{(.+?),(.+?)\}(_seed0)"
+    found = re.search(pattern, commands("figure-6"))
+    assert found and {f"{found[1]}{cell}{found[4]}" for cell in found.groups()[1:3]} <= runs
+
+
+def test_figure_7_shows_the_pwlu_cells_of_table_2() -> None:
+    assert "runs/sweeps/smoke/table2/*_pwlu_seed0" in commands("figure-7")
+    names = [cell.name for cell in load_grid(2).cells if cell.name.endswith("_pwlu")]
+    assert len(names) == 5

@@ -131,7 +131,6 @@ def examine(
 def write(output: Path, entries: Sequence[dict[str, Any]]) -> Path:
     """Write the record of what `examine` found, and the picture beside it; return the picture's path."""
     record = {"meaning": MEANING, "code": describe_code(Path(__file__).parent), "checkpoints": entries}
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(output, json.dumps(record) + "\n")
     picture = output.with_suffix(".png")
     write_picture(picture, render(draw_ious(entries)))
@@ -153,12 +152,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if arguments.output.suffix != ".json":
             raise ValueError(f"--output is {arguments.output}, expected a name that ends in .json")
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         opened = open_all(arguments.runs, arguments.labels, arguments.averaged)
         entries = [
             examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
             for trained in opened
         ]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     picture = write(arguments.output, entries)
     for entry in entries:

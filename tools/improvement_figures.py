@@ -87,6 +87,7 @@ def _describe(panel: Axes, title: str, names: list[str]) -> None:
     finish(panel)
     panel.axhline(0, color=GREY, linewidth=0.8)
     panel.set_xticks(range(len(names)), names)
+    panel.set_xlim(-0.6, len(names) - 0.4)  # also where some are missing
     panel.set_title(title, fontsize=9)
 
 

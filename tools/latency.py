@@ -91,6 +91,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     kinds = KINDS[arguments.training_step]
     arguments.modes, left_out = choose_modes(arguments.modes, kinds, world.device)
     Precision(arguments.training_amp, world.device)  # refuses what the device cannot do
+    torch.backends.cudnn.benchmark = True  # as train_imagenet.py: every batch has the same shape
     environment = describe_start(step=0, world_size=1, device=world.device, components={})
     rows: dict[str, list[dict[str, Any]]] = {"inference": [], "training_step": []}
     for model in dict.fromkeys(arguments.models):

@@ -7,7 +7,6 @@ same mode and round; its bar goes from the 10th to the 90th percentile of the ac
 by their median and multiplied by that ratio. Diamonds are the paper's Table 4, measured on a V100.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tools.command_line import tool_parser
 from tools.figure_parts import GREY, color, finish, legend_above, marker, new_figure
 from tools.latency_table import Paper, Row, count, machine, paper_time, table_4
 from tools.paper import PAPER
+from tools.records import read_record
 
 KINDS = {"inference": "inference", "training_step": "training step"}
 PAPER_LABEL = "paper, V100"
@@ -32,16 +32,11 @@ def read_latency(path: Path) -> dict[str, Any]:
     """Read a record of tools.latency.
 
     Raises:
-        ValueError: it is missing, or another kind of file.
+        ValueError: it is missing, another kind of file, or nothing was measured.
     """
-    if not path.exists():
-        raise ValueError(f"{path} is missing; measure with python -m tools.latency --output {path}")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(record, dict) or record.get("benchmark") != "latency":
-        raise ValueError(f"{path}: not a record of tools.latency, expected one with benchmark: latency")
+    record = read_record(path, "latency", ("arguments", "environment", "left_out", *KINDS))
+    if not any(record[kind] for kind in KINDS):
+        raise ValueError(f"{path}: no measurement in it; run python -m tools.latency again")
     return record
 
 

@@ -148,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     seen = {"split": arguments.split, "images": arguments.images, "overrides": arguments.set}
     try:
+        if arguments.evolution and (arguments.images or arguments.set or arguments.split != "val"):
+            raise ValueError("--evolution draws no inputs: leave --images, --split and --set out")
         if arguments.functions < 1:
             raise ValueError(f"--functions is {arguments.functions}, expected 1 or more")
         for trained in open_all(arguments.runs, arguments.labels, arguments.averaged):

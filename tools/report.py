@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the file is stale")
     arguments = parser.parse_args(argv)
     try:
+        if not arguments.results.is_dir():
+            raise ValueError(f"--results: {arguments.results} is no folder; expected that of the CSV files")
         found = pages(arguments.results)
     except ValueError as error:
         parser.error(str(error))

@@ -1,6 +1,5 @@
 """What results/README.md has beside the tables of runs: the pages of Table 4 and of GPUs, and the figures."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +8,14 @@ from tools.gpu_page import gpu_page
 from tools.latency_figure import read_latency
 from tools.latency_table import latency_table, table_4
 from tools.paper import PAPER
+from tools.records import read_record
 
+_GPU_KEYS = ("dry_run", "commit", "time_utc", "python", "cpu_cores", "gpu", "steps")
 _PICTURE = re.compile(r"(?P<scale>[a-z]+)_(?P<kind>table|figure)(?P<number>\d)(?P<rest>.*)")
 _INTRODUCTION = (
     "The .json beside a picture has its numbers and the runs they are of. Scale demo is that of `make demo`: "
-    "ResNet-18, 8 epochs on handwritten digits."
+    "ResNet-18, 8 epochs on handwritten digits (and, in Figure 6, the same with fixed boundaries: the README "
+    "has the commands)."
 )
 _SHOWS = {
     "Figure 1": ", improvements over ReLU by activation function",
@@ -52,13 +54,8 @@ def gpu_pages(results: Path) -> dict[Path, str]:
     Raises:
         ValueError: a file that is no record of tools.gpu_check.
     """
-    pages = {}
-    for path in sorted((results / "gpu").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("benchmark") != "gpu_check":
-            raise ValueError(f"{path}: not a record of tools.gpu_check")
-        pages[path.with_suffix(".md")] = gpu_page(record)
-    return pages
+    records = sorted((results / "gpu").glob("*.json"))
+    return {path.with_suffix(".md"): gpu_page(read_record(path, "gpu_check", _GPU_KEYS)) for path in records}
 
 
 def gpu_lines(pages: dict[Path, str]) -> list[str]:

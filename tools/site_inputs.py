@@ -8,8 +8,9 @@ on as many regions as were proposed or found.
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from engine import distributed
 from engine.amp import Precision
-from engine.checkpoint import load_weights, require_same
+from engine.checkpoint import load_weights
 from engine.config import load_config, network_values
 from engine.curves import pwlu_layers
 from engine.progress import say
@@ -109,10 +110,10 @@ def open_network(
     program = DETECTOR if trained.is_detector else CLASSIFIER
     config = load_config(trained.folder.config, overrides, program.schema)
     network, saved = network_values(config), trained.content["experiment"]
-    require_same({key: saved.get(key) for key in network}, network, trained.path)
+    _refuse_another(trained.path, saved, network)
     task, model, _ = program.build(config, distributed.start(config.runtime.device))
     shown, facts = program.images(task, split, images), trained.content["data"]
-    require_same({key: facts.get(key) for key in shown.facts}, shown.facts, trained.path)
+    _refuse_another(trained.path, facts, shown.facts)
     load_weights(model, trained.weights)
     return Network(
         trained.label,
@@ -122,6 +123,20 @@ def open_network(
         task.precision,
         {"split": split, **facts},
     )
+
+
+def _refuse_another(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ValueError for a network or images that are not those of the run."""
+    differing = [
+        f"{key} was {saved.get(key)!r}, is now {value!r}"
+        for key, value in now.items()
+        if value != saved.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f"{path}: this is not what the run was trained with: {', '.join(differing)}; leave out the --set "
+            "that changes it, or name the run's own images by --set data.root=..."
+        )
 
 
 def rows_of(x: Tensor, layer: PWLU) -> Tensor:

@@ -173,6 +173,7 @@ def _draw_starts(panel: Axes, places: Sequence[Place], side: Numbers) -> None:
         xs = [position + 0.24 * (index - 0.5) for position in range(len(points))]
         draw_points(panel, xs, list(points.values()), index, label=mode)
         panel.set_xticks(range(len(points)), [row.removeprefix(START) for row in points])
+        panel.set_xlim(-0.6, len(points) - 0.4)  # also where some are missing
     baseline = side.get(shared)
     if baseline:
         panel.axhline(baseline.mean, color=GREY, linestyle="--", linewidth=1, label=shared.row)

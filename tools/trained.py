@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from engine.checkpoint import read_checkpoint
+from engine.learned_functions import PARAMETERS
 from engine.run_folder import RunFolder
 from pwlu import PWLU
-
-_PARAMETERS = ("left", "right", "points", "left_slope", "right_slope")
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def pwlu_layers_of(trained: Trained) -> dict[str, PWLU]:
     layers = {}
     for prefix in prefixes:
         own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        if all(name in own for name in _PARAMETERS):
+        if all(name in own for name in PARAMETERS):
             functions, knots = own["points"].shape
             layer = PWLU(functions, num_intervals=knots - 1)
             layer.load_state_dict(own)

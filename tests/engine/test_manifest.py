@@ -47,3 +47,20 @@ def test_a_start_says_what_it_ran_on_but_not_where() -> None:
     assert start["pwlu"]["version"] == start["packages"]["pwlu-cuda"]
     assert start["hardware"]["device"] == "cpu" and start["hardware"]["cpu"]
     assert socket.gethostname() not in json.dumps(start["hardware"])
+
+
+def test_the_papers_numbers_are_code_and_a_copy_can_be_told_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("PWLU_COMMIT", "0123")
+    assert describe_code(tmp_path) == {"commit": "0123", "uncommitted_changes": None}
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "results").mkdir()
+    paper = tmp_path / "results" / "paper.csv"
+    paper.write_text("1")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "first")
+    assert describe_code(tmp_path)["uncommitted_changes"] is False
+    paper.write_text("2")
+    assert describe_code(tmp_path)["uncommitted_changes"] is True

@@ -104,6 +104,9 @@ def test_nothing_but_relu_draws_no_improvement() -> None:
     numbers = numbers_by_hand(2, {place("ReLU", "ResNet-18"): Number(60.0)})
     _, ours = draw_figure_5(numbers).get_axes()
     assert texts(ours) == ["missing"] * 30 and not ours.patches
+    for axes in (ours, draw_figure_1(numbers).get_axes()[1]):
+        low, high = axes.get_xlim()
+        assert all(low < text.get_position()[0] < high for text in axes.texts)
 
 
 def test_command_writes_pictures_and_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

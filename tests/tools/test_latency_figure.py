@@ -72,9 +72,11 @@ def test_command_writes_the_picture_beside_the_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "cpu.json is missing; measure with python -m tools.latency --output"),
+        (None, "cpu.json is missing; make it by python -m tools.latency --output"),
         ("{", "cpu.json: not JSON"),
         ('{"benchmark": "operator"}', "cpu.json: not a record of tools.latency"),
+        ("[]", "cpu.json: not a record of tools.latency"),
+        ('{"benchmark": "latency"}', "cpu.json: a record of tools.latency without 'arguments'"),
     ],
 )
 def test_other_files_are_refused(

@@ -80,6 +80,16 @@ def test_two_ways_to_start_beside_a_baseline() -> None:
         assert [line.get_ydata()[0] for line in dashed] == [height]
 
 
+def test_what_is_missing_is_marked_inside_the_panel() -> None:
+    numbers = numbers_by_hand(5, ours_of(5))
+    for mode in ("layer-wise", "channel-wise"):
+        del numbers.ours[Place(5, "PWLU-stat-realign", mode, "top1")]
+    _, ours = draw_table(numbers).get_axes()
+    low, high = ours.get_xlim()
+    marks = [text.get_position()[0] for text in ours.texts]
+    assert len(marks) == 2 and all(low < mark < high for mark in marks)
+
+
 def test_missing_baseline_is_said() -> None:
     numbers = numbers_by_hand(6, ours_of(6))
     del numbers.ours[Place(6, "MobileNet-V3 baseline", SHARED, "top1")]
