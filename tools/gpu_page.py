@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 Row = dict[str, Any]
+BAR = r"\|"  # in a cell, a bare one would end it
 
 
 def gpu_page(record: Row) -> str:
@@ -118,4 +119,4 @@ def deeper(page: str) -> Iterator[str]:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a Markdown table."""
     for cells in (head, ["---"] * len(head), *rows):
-        yield f"| {' | '.join(cells)} |"
+        yield f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"

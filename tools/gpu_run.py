@@ -1,20 +1,28 @@
 """Runs one step of tools.gpu_check within its time, whatever it does."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tools.gpu_results import refusal
 from tools.gpu_steps import NO_GPU, ROOT, Step
 
+_COMMIT = """
+import json
+from pathlib import Path
+from engine.manifest import describe_code
+code = describe_code(Path.cwd())
+print(json.dumps((code["commit"] or "") + ("+changes" if code["uncommitted_changes"] else "")))
+"""
 TAIL = 4000  # characters of what a step printed that the record keeps where it did not pass
 
 
@@ -77,6 +85,30 @@ def environment(folder: Path, commit: str, more: Mapping[str, str]) -> dict[str,
     return {**os.environ, **ours, **named, **more}
 
 
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Make SIGTERM a SystemExit meanwhile, so that the step that runs is ended and its folder removed."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def commit_here(folder: Path) -> str | None:
+    """Return the commit of this repository, with "+changes" if files differ from it; None if it is none.
+
+    In a process of its own, which has the pwlu that was built: engine.manifest imports it.
+    """
+    command = [sys.executable, "-c", _COMMIT]
+    code, output = run(command, folder / "commit.log", environment(folder, "", {}), 60)
+    return str(json.loads(output.splitlines()[-1])) or None if code == 0 else None
+
+
 def run(
     command: list[str], log: Path, environment: Mapping[str, str], limit_s: float
 ) -> tuple[int | None, str]:
@@ -92,8 +124,9 @@ def run(
             code: int | None = process.wait(limit_s)
         except subprocess.TimeoutExpired:
             code = None
-        _end_group(process.pid)  # also what it has left running: it would disturb the next measurement
-        process.wait()
+        finally:  # also where the check itself is ended: a session of its own gets no Ctrl-C
+            _end_group(process.pid)  # and what it has left running would disturb the next measurement
+            process.wait()
     return code, log.read_text(errors="replace")
 
 
@@ -110,7 +143,7 @@ def judged(step: Step, code: int | None, output: str, folder: Path, dry_run: boo
         return Outcome("not run", reason=f"{step.program} cannot work here: {refused}", **facts)
     try:
         result, problem = step.read(folder, output, dry_run)
-    except (ValueError, KeyError, IndexError, OSError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
         result, problem = {}, f"what it left cannot be read: {error!r}"
     tail = output[-TAIL:].replace(str(folder), "FOLDER")
     if code is None:

@@ -24,10 +24,8 @@ class Finding:
 
     @property
     def met(self) -> bool:
-        """Whether the number is what it should be, with two digits."""
-        if self.at_least:
-            return round(self.value, 2) >= self.limit
-        return round(self.value, 2) <= self.limit
+        """Whether the number, unrounded, is what it should be."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
 def findings(sections: dict[str, list[Row]]) -> list[Finding]:

@@ -1,5 +1,6 @@
 """Interleaved timing and the record that goes with every number."""
 
+import argparse
 import json
 import os
 import platform
@@ -60,6 +61,20 @@ def commit() -> str:
     return (git("rev-parse", "HEAD") or os.environ.get("PWLU_COMMIT", "unknown")) + (
         "+changes" if git("status", "--porcelain", "--", ":(top)", ":(top,exclude)results") else ""
     )
+
+
+def short(commit: str) -> str:
+    """Twelve digits of what `commit` gave, and its "+changes" if it has that: `0123456789ab+changes`."""
+    digits, plus, changes = commit.partition("+")
+    return f"{digits[:12]}{plus}{changes}"
+
+
+def record_path(text: str) -> Path:
+    """A file of the command line for a record; its table, beside it, has the suffix .md."""
+    path = Path(text)
+    if path.suffix != ".json":
+        raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in .json")
+    return path
 
 
 def gpu(device: torch.device) -> dict[str, Any]:

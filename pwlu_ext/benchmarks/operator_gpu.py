@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import product
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from gpu_clock import median_times, peak_mib, rotated, same_bits
 from gpu_table import gpu_table
 from gpu_targets import described as described_findings
 from gpu_targets import findings
-from measure import write_record
+from measure import record_path, write_record
 from rivals import DTYPES, FORMATS, Calls, Case, inference_calls, operator_calls
 
 # Functions, and the height and width of their images: those of ResNet-50 at 224 px.
@@ -127,7 +126,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--mebibytes", type=float, help="bytes of a tensor, at least (256; cpu: 0.05)")
     result.add_argument("--rounds", type=int, help="rounds that count, at least 2 (100; cpu: 3)")
     result.add_argument("--warm-up", type=int, help="rounds before them (10; cpu: 1)")
-    result.add_argument("--output", type=Path, help="JSON record to write; its table is written beside it")
+    result.add_argument(
+        "--output", type=record_path, help="JSON record to write; its table is written beside it"
+    )
     return result
 
 

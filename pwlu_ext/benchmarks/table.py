@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from measure import short
+
 Row = dict[str, Any]
 
 
@@ -39,8 +41,8 @@ def operator_table(record: dict[str, Any]) -> str:
         "# The operator on a CPU",
         "",
         f"{environment['processor']}, {arguments['threads']} threads, {environment['pwlu']['cpu_isa']}, "
-        f"torch {environment['torch']}, commit {environment['commit'][:12]}, {environment['date']}; best of "
-        f"{arguments['rounds']} interleaved rounds. 16 intervals unless stated; `backward` gives all six "
+        f"torch {environment['torch']}, commit {short(environment['commit'])}, {environment['date']}; best "
+        f"of {arguments['rounds']} interleaved rounds. 16 intervals unless stated; `backward` gives all six "
         "gradients. [What limits it](../../pwlu_ext/benchmarks/README.md).",
         "",
         "| tensor | call | ms | over | ratio | target | |",

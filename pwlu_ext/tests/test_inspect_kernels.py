@@ -113,6 +113,9 @@ def test_record_and_its_page(load: Load) -> None:
     assert len(rows) == 66
     assert_no_spills_and_wide_accesses(rows)
     assert RECORD.with_suffix(".md").read_text() == load("inspect_kernels").kernels_table(record)
+    commit = record["environment"]["commit"] = "0123456789abcdef+changes"
+    text = load("inspect_kernels").kernels_table(record)
+    assert "commit 0123456789ab+changes, " in text and commit not in text
 
 
 def test_no_compiler(load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,15 +2,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from engine.manifest import describe_code
 from tools import gpu_check, gpu_results, gpu_run, latency
-from tools.gpu_page import gpu_page
 from tools.gpu_steps import ROOT, Step, all_steps, gpu_test_files
 
 COMMON = {"read": gpu_results.nothing}
@@ -25,7 +24,8 @@ def step(name: str, code: str, **more: Any) -> Step:
 def check(
     monkeypatch: pytest.MonkeyPatch, output: Path, steps: list[Step], *arguments: str
 ) -> tuple[int, Any]:
-    """The exit code and the record of a dry run of these steps."""
+    """The exit code and the record of a dry run of these steps, at a commit that need not be found."""
+    monkeypatch.setenv("PWLU_COMMIT", "0123abc")
     monkeypatch.setattr(gpu_check, "all_steps", lambda architecture: tuple(steps))
     code = gpu_check.main(["--dry-run", "--output", str(output), *arguments])
     return code, json.loads(output.read_text()) if output.exists() else None
@@ -33,11 +33,13 @@ def check(
 
 def test_script_runs_a_step_and_writes_record_and_page(tmp_path: Path) -> None:
     output = tmp_path / "new" / "gpu.json"
-    command = ["bash", str(ROOT / "scripts" / "gpu_check.sh"), "--dry-run", "--output", str(output)]
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "__init__.py").write_text("raise SystemExit('not these tools')")
+    command = ["bash", str(ROOT / "scripts" / "gpu_check.sh"), "--dry-run", "--output", "new/gpu.json"]
     done = subprocess.run(
         [*command, "--steps", "build_info", "--commit", "0123abc"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHON": sys.executable},
+        env={**os.environ, "PYTHON": os.path.relpath(sys.executable, tmp_path)},
         capture_output=True,
         text=True,
     )
@@ -90,22 +92,6 @@ def test_no_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 1 and record["steps"][0]["reason"] == "no time was left"
 
 
-def test_what_a_step_has_started_ends_with_it(tmp_path: Path) -> None:
-    child = (
-        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])"
-    )
-    code, output = gpu_run.run(
-        [sys.executable, "-c", f"{child}; print(p.pid)"], tmp_path / "log", {"PATH": "/usr/bin:/bin"}, 30
-    )
-    assert code == 0
-    status = Path(f"/proc/{int(output)}/stat")
-    for _ in range(100):
-        if not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            return
-        time.sleep(0.05)
-    raise AssertionError("the process that the step left running still runs")
-
-
 def test_missing_packages_are_named_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +104,56 @@ def test_missing_packages_are_named_before_anything_runs(
     assert code == 0
     assert [s["status"] for s in record["steps"]] == ["passed", "not run"]
     assert record["steps"][1]["reason"] == "missing: no_such_module, nor_this_one"
+
+
+def test_a_missing_sanitizer_is_named_and_no_dry_run_needs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = [step("good", ""), step("memcheck", "", program="compute-sanitizer")]
+    monkeypatch.setattr(gpu_check, "find_program", lambda name: None)
+    monkeypatch.setattr(gpu_run, "find_program", lambda name: None)
+    assert gpu_check.missing(steps, dry_run=True) == {}
+    monkeypatch.setattr(gpu_check, "all_steps", lambda architecture: tuple(steps))
+    gpu = {"name": "Some", "compute_capability": "9.0", "torch_cuda": "13.0"}
+    monkeypatch.setattr(gpu_check, "find_gpu", lambda: gpu)
+    command = ["--output", str(tmp_path / "gpu.json"), "--commit", "0123abc"]
+    assert gpu_check.main(command) == 2
+    assert "missing here: compute-sanitizer (for memcheck)." in capsys.readouterr().err
+    assert gpu_check.main([*command, "--skip-missing"]) == 0
+    assert capsys.readouterr().out.endswith("\nall that ran is well; not run: memcheck\n")
+
+
+def test_too_old_a_setuptools_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    oldest = gpu_check.build_requirements()["setuptools"]
+    monkeypatch.setattr("importlib.metadata.version", lambda name: oldest + ".0")
+    assert gpu_check.absent_package("setuptools") == ""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "9.9.post1")
+    assert gpu_check.absent_package("setuptools") == f"setuptools>={oldest} (9.9.post1 is installed)"
+    assert gpu_check.absent_package("pip") == ""
+
+
+def test_output_that_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, record = check(monkeypatch, tmp_path / "gpu.md", [step("good", "")])
+    assert code == 2 and record is None
+    assert "gpu.md; expected a name that ends in .json" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert gpu_check.main(["--dry-run", "--output", str(tmp_path / "file" / "gpu.json")]) == 2
+    assert "its folder cannot be made" in capsys.readouterr().err
+
+
+def test_commit_of_this_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PWLU_COMMIT", raising=False)
+    code = describe_code(ROOT)
+    expected = f"{code['commit']}{'+changes' if code['uncommitted_changes'] else ''}"
+    assert gpu_run.commit_here(tmp_path) == (expected if code["commit"] else None)
+    monkeypatch.setattr(gpu_check, "commit_here", lambda folder: "0123abc+changes")
+    monkeypatch.setattr(gpu_check, "all_steps", lambda architecture: (step("good", ""),))
+    output = tmp_path / "gpu.json"
+    assert gpu_check.main(["--dry-run", "--output", str(output)]) == 0
+    assert json.loads(output.read_text())["commit"] == "0123abc+changes"
+    assert "commit 0123abc+changes, " in output.with_suffix(".md").read_text()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -148,37 +184,22 @@ def test_commands_for_a_gpu_are_what_the_programs_take(monkeypatch: pytest.Monke
     assert "tests/tools/test_latency.py" in list(gpu_test_files())
 
 
-def test_counts_of_tests(tmp_path: Path) -> None:
-    (tmp_path / "x.xml").write_text(
-        '<testsuites><testsuite tests="4" failures="1" errors="0" skipped="1">'
-        '<testcase classname="a.b" name="good"/><testcase classname="a.b" name="not"><skipped/></testcase>'
-        '<testcase classname="a.b" name="bad[x]"><failure message="assert 1 == 2&#10;more"/></testcase>'
-        '<testcase classname="a.b" name="good too"/></testsuite></testsuites>'
-    )
-    result, problem = gpu_results.junit("x")(tmp_path, "", False)
-    assert not problem and result == {
-        "passed": 2, "tests": 4, "failures": 1, "errors": 0, "skipped": 1,
-        "failed": ["a.b.bad[x]: assert 1 == 2"],
-    }  # fmt: skip
-    (tmp_path / "y.xml").write_text('<testsuites><testsuite tests="3" skipped="3"/></testsuites>')
-    assert gpu_results.junit("y")(tmp_path, "", False)[1] == "no test for a GPU ran"
-    assert gpu_results.junit("y")(tmp_path, "", True)[1] == ""
-    assert gpu_results.junit("z")(tmp_path, "", False)[1] == "pytest left no results"
+def test_a_file_that_cannot_be_read_fails_its_step_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(folder: Path, output: str, dry_run: bool) -> gpu_results.Result:
+        return {}, json.loads("[1]")["key"]
 
-
-def test_what_compute_sanitizer_says(tmp_path: Path) -> None:
-    output = "========= COMPUTE-SANITIZER\n192 cases, 0 wrong\n========= ERROR SUMMARY: 0 errors\n"
-    result, problem = gpu_results.sanitizer(tmp_path, output, False)
-    assert (result, problem) == (
-        {"summary": ["ERROR SUMMARY: 0 errors"], "cases": ["192 cases, 0 wrong"]},
-        "",
-    )
-    hazards = "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)\n"
-    assert gpu_results.sanitizer(tmp_path, hazards, False)[1].startswith("no summary")
-    assert gpu_results.refusal("========= Error: Device not supported. Please\n") == (
-        "Error: Device not supported. Please"
-    )
-    assert gpu_results.refusal(output) == ""
+    half = "import sys; open('{folder}/half.xml', 'w').write('<testsuites><testsu')"
+    steps = [
+        step("half", half, read=gpu_results.junit("half")),
+        step("wrong", "", read=wrong),
+        step("good", ""),
+    ]
+    code, record = check(monkeypatch, tmp_path / "gpu.json", steps)
+    assert code == 1 and [s["status"] for s in record["steps"]] == ["failed", "failed", "passed"]
+    assert "what it left cannot be read: ValueError('half.xml is no XML" in record["steps"][0]["reason"]
+    assert "TypeError" in record["steps"][1]["reason"]
 
 
 def test_a_tool_that_is_not_there_or_refuses_is_no_failure(
@@ -201,44 +222,6 @@ def test_a_tool_that_is_not_there_or_refuses_is_no_failure(
     refused = run(str(refusing))
     assert (refused.status, refused.bad) == ("not run", False)
     assert refused.reason == "compute-sanitizer cannot work here: Error: Device not supported"
-
-
-def latency_rows(*ratios: float) -> list[dict[str, Any]]:
-    cases = [("relu", "eager"), ("pwlu", "eager"), ("pwlu", "compiled"), ("swish", "eager")]
-    return [
-        {"model": "resnet18", "activation": activation, "mode": mode, "ratio_to_relu": ratio,
-         **({"peak_memory_mib": 1000 * ratio} if mode == "eager" else {})}
-        for (activation, mode), ratio in zip(cases, ratios, strict=True)
-    ]  # fmt: skip
-
-
-def test_targets_of_networks() -> None:
-    record = {"inference": latency_rows(1, 1.034, 2, 3), "training_step": latency_rows(1, 1.06, 2, 3)}
-    found = list(gpu_results.latency_targets(record))
-    assert [(t["case"], t["value"], t["met"]) for t in found] == [
-        ("resnet18, inference, eager", 1.034, True),  # 1.03 with two digits
-        ("resnet18, training step, eager", 1.06, False),
-    ]
-
-
-def test_page_has_targets_memory_and_the_pages_of_the_steps() -> None:
-    rows = latency_rows(1, 1.06, 2, 1.5)
-    result = {
-        "record": {"training_step": rows},
-        "page": "<!-- generated -->\n# One page\n\n## Its section\ntext\n",
-        "targets": list(gpu_results.latency_targets({"inference": [], "training_step": rows})),
-    }
-    outcome = gpu_run.Outcome("passed", result=result, seconds=12.0, limit_s=60).described()
-    record = {
-        "dry_run": False, "commit": "0123abc", "time_utc": "2026-01-02T03:04:05+00:00", "python": "3.12.3",
-        "cpu_cores": 16, "steps": [{"name": "training_step", **outcome}],
-        "gpu": {"name": "NVIDIA H200", "compute_capability": "9.0", "torch_cuda": "13.0"},
-    }  # fmt: skip
-    text = gpu_page(record)
-    assert "# Everything on a GPU: NVIDIA H200" in text and "commit 0123abc, 2026-01-02" in text
-    assert "| resnet18, training step, eager | pwlu / relu | 1.060 | <= 1.05 | **missed** |" in text
-    assert "| resnet18, eager | swish | 1500 | 1.50 |" in text
-    assert "\n## One page\n\n### Its section\ntext\n" in text and "<!-- generated -->" not in text
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
