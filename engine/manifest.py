@@ -54,6 +54,11 @@ def describe_code(folder: Path) -> dict[str, Any]:
     return {"commit": commit, "uncommitted_changes": any(status)}
 
 
+def short_commit(code: Mapping[str, Any]) -> str:
+    """Return what `describe_code` gave in a word: ten digits, and `+changes` if files differed."""
+    return (code["commit"] or "unknown")[:10] + "+changes" * bool(code["uncommitted_changes"])
+
+
 def describe_package(name: str) -> dict[str, Any]:
     """Return the name, version and, where it runs from a clone of its repository, commit of a package."""
     package = importlib.import_module(name)

@@ -15,7 +15,6 @@ as in a mask head where nothing was detected, has no IOU: it is left out of the 
 printed sentence and in the record.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.curves import render
-from engine.files import write_text_atomically
-from engine.manifest import describe_code
 from engine.progress import say
-from engine.record import write_picture
 from pwlu import PWLU
 from tools.command_line import tool_parser
 from tools.iou_picture import draw_ious
 from tools.quantiles import PASSES, ExactQuantiles
+from tools.records import write_figure
 from tools.site_inputs import Network, open_network
 from tools.trained import Trained, add_image_options, open_all
 
@@ -128,15 +124,6 @@ def examine(
     }
 
 
-def write(output: Path, entries: Sequence[dict[str, Any]]) -> Path:
-    """Write the record of what `examine` found, and the picture beside it; return the picture's path."""
-    record = {"meaning": MEANING, "code": describe_code(Path(__file__).parent), "checkpoints": entries}
-    write_text_atomically(output, json.dumps(record) + "\n")
-    picture = output.with_suffix(".png")
-    write_picture(picture, render(draw_ious(entries)))
-    return picture
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     parser = tool_parser("boundary_iou", __doc__)
@@ -160,10 +147,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    picture = write(arguments.output, entries)
     for entry in entries:
         say(f"{entry['label']}: {_sentence(entry['summary'])}")
-    say(f"record: {arguments.output}\npicture: {picture}")
+    picture = arguments.output.with_suffix(".png")
+    write_figure(picture, draw_ious(entries), {"meaning": MEANING, "checkpoints": entries})
 
 
 def _short(values: Tensor) -> list[float]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.config import config_hash
 from engine.files import write_text_atomically
+from engine.manifest import short_commit
 from engine.run_folder import RunFolder
 from tools.command_line import tool_parser
 from tools.compare import read_run
@@ -126,17 +127,13 @@ def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     last = starts[-1]
     hardware, packages = last["hardware"], last["packages"]
     return {
-        "commit": " ".join(dict.fromkeys(_commit(start["code"]) for start in starts)),
+        "commit": " ".join(dict.fromkeys(short_commit(start["code"]) for start in starts)),
         "hardware": f"{last['world_size']} x {hardware.get('gpu', hardware['cpu'])}",
         "versions": "; ".join(
             f"{name} {version}" for name, version in {"python": last["python"], **packages}.items() if version
         ),
         "date": last["time_utc"][:10],
     }
-
-
-def _commit(code: dict[str, Any]) -> str:
-    return (code["commit"] or "unknown")[:10] + "+changes" * bool(code["uncommitted_changes"])
 
 
 def collect_table(table: int, scale: str, output: Path, results: Path) -> bool:

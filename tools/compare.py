@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.manifest import short_commit
 from tools.command_line import tool_parser
 
 FREE_SETTINGS = ("activation.name", "seed")
@@ -89,9 +90,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 def notes(runs: Sequence[dict[str, Any]]) -> list[str]:
     """What a reader must know about the runs: scale, settings, code and hardware."""
     settings, data = runs[0]["settings"], runs[0]["data"]
-    commits = sorted(
-        {run["code"]["commit"][:10] + ("+changes" * run["code"]["uncommitted_changes"]) for run in runs}
-    )
+    commits = sorted({short_commit(run["code"]) for run in runs})
     hardware = sorted({f"{run['hardware']['device']} ({run['hardware'].get('cpu', '')})" for run in runs})
     what = detector(settings, data) if "model.architecture" in settings else classifier(settings, data)
     return [

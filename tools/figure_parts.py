@@ -1,32 +1,21 @@
 """What the figures of tables share: size, colours, points with error bars, missing numbers, files."""
 
 import io
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot: no display is needed, and a cluster has none
 
-from engine.curves import render
-from engine.files import write_text_atomically
-from engine.manifest import describe_code
 from engine.palette import LINE_COLORS
-from engine.progress import say
-from engine.record import write_picture
+from tools.sweep_grid import SCALES
 from tools.table_numbers import Number, TableNumbers
 
 DPI = 200  # at the size of the figure, enough for print
 MARKERS = "osD^vPX"  # with the colours, so that neither has to be told apart alone
 GREY = "0.45"
 FIGURES = Path("results/figures")
-_MEANING = {
-    "full": "the paper's recipe",
-    "small": "a shortened recipe: compare with each other, not with the paper",
-    "smoke": "a few optimizer steps: the numbers mean nothing",
-}
 
 
 def color(index: int) -> str:
@@ -122,7 +111,7 @@ def caption(figure: Figure, numbers: TableNumbers, bars: str = "error bars") -> 
     least, most = counts[0], counts[-1]
     seeds = f"n = {least if least == most else f'{least} to {most}'} {'seed' if most == 1 else 'seeds'}"
     shown = f"{bars}: standard deviation over seeds{', where there are several' * (least == 1)}"
-    text = f"Ours: {_MEANING[numbers.scale]}.\n{seeds}, {shown if most > 1 else 'so no standard deviation'}."
+    text = f"Ours: {SCALES[numbers.scale]}.\n{seeds}, {shown if most > 1 else 'so no standard deviation'}."
     figure.supxlabel(text, fontsize=7, color=GREY)
 
 
@@ -131,12 +120,3 @@ def png(figure: Figure) -> bytes:
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)
     return file.getvalue()
-
-
-def write_figure(picture: Path, figure: Figure, record: Mapping[str, Any]) -> None:
-    """Write a picture and, beside it as .json, what it shows; say where."""
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(picture, render(figure))
-    text = json.dumps({"code": describe_code(Path(__file__).parent), **record}, indent=1)
-    write_text_atomically(picture.with_suffix(".json"), text + "\n")
-    say(f"picture: {picture}\nrecord: {picture.with_suffix('.json')}")

@@ -18,9 +18,10 @@ from typing import Any
 
 from tools.collect import RESULTS
 from tools.command_line import tool_parser
-from tools.figure_parts import FIGURES, write_figure
+from tools.figure_parts import FIGURES
 from tools.improvement_figures import DRAW
 from tools.over_relu import TABLE, sides
+from tools.records import write_figure
 from tools.sweep_grid import SCALES
 from tools.table_numbers import TableNumbers, read_table
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     for figure in arguments.figures:
         picture = arguments.output / f"{arguments.scale}_figure{figure}.png"
-        write_figure(picture, DRAW[figure](numbers), record_of(figure, numbers))
+        write_figure(picture, DRAW[figure](numbers), record_of(figure, numbers), indent=1)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.manifest import short_commit
 from tools.paper import read_paper
 
 Row = dict[str, Any]
@@ -100,8 +101,7 @@ def provenance(record: Row) -> Iterator[str]:
     for sentence in record["left_out"]:
         yield f"- {sentence}"
     environment = record["environment"]
-    code = environment["code"]
-    commit = f"{(code['commit'] or 'unknown')[:12]}{'+changes' * bool(code['uncommitted_changes'])}"
+    commit = short_commit(environment["code"])
     date, torch = environment["time_utc"][:10], environment["packages"]["torch"]
     command = " ".join(["python -m tools.latency", *environment["command"][1:]])
     yield f"- Commit {commit}, {date}, torch {torch}. `{command}`"

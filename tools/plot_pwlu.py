@@ -14,7 +14,6 @@ its curves; it goes to OUTPUT/<run>_evolution.png and .json.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from engine.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, function_vertices, render
-from engine.files import write_text_atomically
+from engine.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, function_vertices
 from engine.functions_log import LoggedFunctions, read_functions
-from engine.manifest import describe_code
-from engine.progress import say
-from engine.record import write_picture
 from tools.command_line import tool_parser
 from tools.input_histograms import InputHistogram, input_histograms
 from tools.pwlu_choice import choose_functions, choose_logged, choose_steps
 from tools.pwlu_page import draw_evolution, draw_page, panel_range
+from tools.records import write_figure
 from tools.site_inputs import open_network
 from tools.trained import Trained, add_image_options, open_all, pwlu_layers_of
 
@@ -128,16 +124,6 @@ def evolution(
     return figure, {"of": trained.describe(), "logged_steps": logged_steps, "steps": entries}
 
 
-def write_page(folder: Path, name: str, figure: Figure, record: Mapping[str, Any]) -> None:
-    """Write NAME.png and NAME.json, and say so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name.replace("/", "_")
-    write_picture(path.with_name(path.name + ".png"), render(figure))
-    text = json.dumps({"code": describe_code(Path(__file__).parent), **record})
-    write_text_atomically(path.with_name(path.name + ".json"), text + "\n")
-    say(f"picture: {path}.png\nrecord: {path}.json")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     parser = _parser()
@@ -154,10 +140,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f"--functions is {arguments.functions}, expected 1 or more")
         for trained in open_all(arguments.runs, arguments.labels, arguments.averaged):
             if arguments.evolution:
-                write_page(arguments.output, f"{trained.label}_evolution", *evolution(trained, **which))
+                write_figure(_picture(arguments.output, trained, "_evolution"), *evolution(trained, **which))
             else:
                 drawn = page(trained, **which, with_inputs=not arguments.no_inputs, **seen)
-                write_page(arguments.output, trained.label, *drawn)
+                write_figure(_picture(arguments.output, trained), *drawn)
     except ValueError as error:
         parser.error(str(error))
 
@@ -189,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_image_options(parser)
     return parser
+
+
+def _picture(folder: Path, trained: Trained, ending: str = "") -> Path:
+    """Return where a page goes; a checkpoint's label has a slash."""
+    return folder / f"{trained.label.replace('/', '_')}{ending}.png"
 
 
 def _step_label(step: LoggedFunctions, realigned: int) -> str:

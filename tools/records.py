@@ -1,9 +1,17 @@
-"""Records of benchmarks, as they lie in results/: JSON files that say what wrote them."""
+"""Records as they lie in results/: JSON files that say what wrote them, alone or beside a picture."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
+
+from engine.curves import render
+from engine.files import write_text_atomically
+from engine.manifest import describe_code
+from engine.progress import say
+from engine.record import write_picture
 
 
 def read_record(path: Path, benchmark: str, keys: Sequence[str]) -> dict[str, Any]:
@@ -24,3 +32,16 @@ def read_record(path: Path, benchmark: str, keys: Sequence[str]) -> dict[str, An
     if absent:
         raise ValueError(f"{path}: a record of tools.{benchmark} without {absent[0]!r}; measure again")
     return record
+
+
+def write_figure(picture: Path, figure: Figure, record: Mapping[str, Any], indent: int | None = None) -> None:
+    """Write a picture and, beside it as .json, what it shows and the code that drew it; say where.
+
+    `indent` as in json.dumps, for a record that people read too.
+    """
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    beside = picture.with_suffix(".json")
+    write_picture(picture, render(figure))
+    text = json.dumps({"code": describe_code(Path(__file__).parent), **record}, indent=indent)
+    write_text_atomically(beside, text + "\n")
+    say(f"picture: {picture}\nrecord: {beside}")

@@ -20,13 +20,6 @@ from tools.report_pages import figure_lines, gpu_lines, gpu_pages, latency_lines
 from tools.report_tables import MISSING, read_measurements, table_lines
 from tools.sweep_grid import SCALES, TABLES, load_grid
 
-_MEANING = {
-    "full": "The paper's recipe; what differs, and what the paper leaves open: configs/README.md.",
-    "small": "A shortened recipe on few images (configs/sweeps): rows compare with each other, not with the "
-    "paper's numbers, which are of ImageNet or COCO.",
-    "smoke": "A few optimizer steps: it shows that every cell of the table runs. **The numbers mean "
-    "nothing**, and neither do their differences to the paper's.",
-}
 _HEAD = """# Results beside the paper's
 
 Made by `python -m tools.report` from the CSV files in this folder, which `python -m tools.collect` takes from
@@ -35,7 +28,8 @@ the records of runs; do not edit. The paper's numbers are those of [paper.csv](p
 All numbers are percent. *ours* is the mean ± the standard deviation over n runs that differ in the seed, of
 the evaluation after the last step; *difference* is ours minus the paper's; — is a missing run. The last
 column has each run's folder, the hash of its configuration, the commit (`+changes`: with files that differed
-from it) and the day.
+from it) and the day. What a scale sets: [configs/sweeps](../configs/sweeps); what the paper leaves open:
+[configs/README.md](../configs/README.md).
 """
 
 
@@ -56,7 +50,7 @@ def report(results: Path) -> str:
             else:
                 absent.append(f"- Table {table}, scale {scale}: {MISSING}")
         if sections:
-            lines += [f"## Scale {scale}", "", _MEANING[scale], "", *sections]
+            lines += [f"## Scale {scale}", "", f"**Ours: {SCALES[scale]}.**", "", *sections]
     lines += latency_lines(latency_pages(results)) + gpu_lines(gpu_pages(results)) + figure_lines(results)
     if absent:
         lines += ["## Not run", "", *absent, ""]

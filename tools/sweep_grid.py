@@ -21,7 +21,12 @@ from engine.config_files import Entry, read_file, suggestion
 from tools.paper import SHARED, Place
 
 TABLES = (2, 3, 5, 6, 7)
-SCALES = ("full", "small", "smoke")
+# What the numbers of a scale mean.
+SCALES = {
+    "full": "the paper's recipe",
+    "small": "a shortened recipe: compare with each other, not with the paper",
+    "smoke": "a few optimizer steps: the numbers mean nothing",
+}
 FOLDER = Path("configs/sweeps")
 _PROGRAMS: dict[str, Any] = {"train_imagenet.py": IMAGENET, "train_coco.py": COCO}
 _SECTIONS = ("program", "config", "metrics", "rows", "columns", "scales")

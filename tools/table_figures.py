@@ -31,9 +31,9 @@ from tools.figure_parts import (
     share_length,
     share_range,
     spread_of,
-    write_figure,
 )
 from tools.paper import SHARED, Place
+from tools.records import write_figure
 from tools.sweep_grid import SCALES, TABLES
 from tools.table_numbers import Number, Numbers, TableNumbers, read_table
 
@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     picture = arguments.output / f"{arguments.scale}_table{arguments.table}.png"
-    write_figure(picture, draw_table(numbers), record_of(numbers))
+    write_figure(picture, draw_table(numbers), record_of(numbers), indent=1)
 
 
 if __name__ == "__main__":

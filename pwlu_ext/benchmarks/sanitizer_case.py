@@ -8,6 +8,7 @@ is cut off another's front is not aligned to 16 bytes. Exits with 1 if a result 
 """
 
 import argparse
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -44,10 +45,12 @@ def random_functions(channels: int, num_intervals: int, dtype: torch.dtype) -> l
     return moved
 
 
-def results(function: object, x: Tensor, parameters: list[Tensor], grad: Tensor) -> list[Tensor]:
+def results(
+    function: Callable[..., Tensor], x: Tensor, parameters: list[Tensor], grad: Tensor
+) -> list[Tensor]:
     """y and all six gradients."""
     inputs = [tensor.detach().requires_grad_() for tensor in (x, *parameters)]
-    y = function(*inputs)  # type: ignore[operator]
+    y = function(*inputs)
     return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
 
 

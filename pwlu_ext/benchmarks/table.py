@@ -102,7 +102,7 @@ def target_lines(
 def line(name: str, target: Target, time: float, rival: float, limit: float, where: str = "") -> str:
     """One line of the first table."""
     ratio = time / rival
-    verdict = "met" if round(ratio, 2) <= limit else "missed"
+    verdict = "met" if ratio <= limit else "missed"
     cells = [name, target.call, f"{time:.4f}", target.rival + where, f"{ratio:.2f}", f"{limit:.2f}", verdict]
     return f"| {' | '.join(cells)} |"
 

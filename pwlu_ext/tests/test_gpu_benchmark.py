@@ -1,8 +1,7 @@
 """The benchmark of the kernels as far as a machine without a GPU can run it: its arithmetic, a dry run."""
 
-import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,14 +11,6 @@ import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 Load = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def load() -> Iterator[Load]:
-    """Imports a module of the benchmarks, which are programs and no package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        yield importlib.import_module
 
 
 def milliseconds(**p50: float) -> dict[str, dict[str, float]]:
@@ -182,7 +173,10 @@ def test_memory_of_a_call(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: state["now"])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: state.update(peak=state["now"]))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: state["peak"])
-    call = lambda: state.update(peak=state["peak"] + 3 * 2**20)  # noqa: E731
+
+    def call() -> None:
+        state["peak"] += 3 * 2**20
+
     assert load("gpu_clock").peak_mib(call, torch.device("cuda")) == 3.0
 
 

@@ -1,23 +1,14 @@
 """What the compiler makes of the kernels: the reader of machine code, the kernels themselves, the record."""
 
-import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 RECORD = Path(__file__).parents[2] / "results" / "benchmarks" / "kernels_sm90.json"
 Load = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def load() -> Iterator[Load]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        yield importlib.import_module
 
 
 # A loop of two loads of 16 bytes, a branch past a rare case, a store, and a loop in the rare case; before it
@@ -86,7 +77,7 @@ def test_kernels_of_the_forward_pass(load: Load, monkeypatch: pytest.MonkeyPatch
     try:
         inspect_kernels.find_tools()
     except ValueError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"nothing to compile or to read machine code with: {error}")
     monkeypatch.setattr(inspect_kernels, "FILES", ("forward.cu",))
     rows = inspect_kernels.inspect("sm_90")
     assert_no_spills_and_wide_accesses(rows)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 
 from tests.tools.numbers_by_hand import measurement, numbers_by_hand
 from tests.tools.sweep_records import write_run
@@ -79,9 +80,9 @@ def test_figure_1_has_a_point_per_network_and_the_mean_of_all(numbers: TableNumb
     assert not any(_is_mean(line) and line.get_segments() for line in ours.collections)
 
 
-def _is_mean(line: object) -> bool:
+def _is_mean(line: Collection) -> bool:
     """Error bars are lines of a container; only the means stand by themselves and are black."""
-    return tuple(line.get_color()[0][:3]) == (0, 0, 0)  # type: ignore[attr-defined]
+    return tuple(line.get_edgecolor()[0][:3]) == (0, 0, 0)
 
 
 def test_figure_5_has_a_bar_per_activation_function(numbers: TableNumbers) -> None:

@@ -56,7 +56,7 @@ def test_table_by_hand(tmp_path: Path) -> None:
     ]
     assert PAPER_NOTE in text
     assert (
-        "Commit 0123456789ab+changes, 2026-01-02, torch 2.14.1. `python -m tools.latency --output x.json`"
+        "Commit 0123456789+changes, 2026-01-02, torch 2.14.1. `python -m tools.latency --output x.json`"
         in text
     )
 

@@ -43,7 +43,7 @@ def test_scales_never_share_a_table(results: Path) -> None:
     text = report.report(results)
     smoke = text.split("### Table 6, scale smoke: 128 handwritten digits, 24 px")[1].split("##")[0]
     assert "| 67.74 | 10.00 | 1 | -57.74 |" in smoke and "70.50" not in smoke
-    assert "**The numbers mean nothing**" in text
+    assert "**Ours: a few optimizer steps: the numbers mean nothing.**" in text
     (results / "full_table6.csv").write_text((results / "small_table6.csv").read_text())
     with pytest.raises(ValueError, match="baseline_seed0 is no run of this table at scale full"):
         report.report(results)
