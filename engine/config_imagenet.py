@@ -36,6 +36,7 @@ class DataConfig:
     workers: int = 8  # loading processes per training process; 0 loads in the training process
     max_train_images: int = 0  # of more, so many are taken, evenly spread over the split; 0 takes all
     max_val_images: int = 0  # the same of the images to evaluate on
+    shrink_px: int = 0  # larger images are first brought to this shorter side, and kept in memory; 0: neither
     image_size_px: int = 224  # side of the square the network sees
     augmentation: str = "standard"  # standard (random resized crop + flip) | autoaugment | none
     eval_crop_ratio: float = 0.875  # evaluation resizes the shorter side to image_size_px / ratio, then crops
@@ -118,6 +119,7 @@ IMAGENET = Schema(
         "data.image_size_px": POSITIVE,
         "data.max_train_images": NOT_NEGATIVE,
         "data.max_val_images": NOT_NEGATIVE,
+        "data.shrink_px": NOT_NEGATIVE,
         "data.eval_crop_ratio": UP_TO_ONE,
         "optimizer.label_smoothing": BELOW_ONE,
         "schedule.warmup_epochs": NOT_NEGATIVE,

@@ -4,6 +4,7 @@ from .activations import ACTIVATIONS, activation_factory, is_activation
 from .apl import APL
 from .classification import build_classifier
 from .frelu import FReLU
+from .narrow import resnet18_025
 from .pau import PAU
 from .sync_batch_norm import synchronize_batch_norm
 
@@ -15,5 +16,6 @@ __all__ = [
     "activation_factory",
     "build_classifier",
     "is_activation",
+    "resnet18_025",
     "synchronize_batch_norm",
 ]

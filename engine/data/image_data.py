@@ -10,6 +10,7 @@ from engine.data.imagefolder import open_image_folder
 from engine.data.loader import BatchLoader, ImageBatch, TrainSamples, ValSamples, collate_images
 from engine.data.sampler import train_batches, val_batches
 from engine.data.selection import at_most
+from engine.data.shrinking import shrunk
 from engine.data.source import DataError, ImageSource
 from engine.data.transforms import Transform
 from engine.data.webdataset import open_shards
@@ -108,16 +109,19 @@ def build_data(
     seed: int,
     max_train_images: int = 0,
     max_val_images: int = 0,
+    shrink_px: int = 0,
 ) -> ImageData:
     """Open a data set: kind imagefolder, webdataset or digits (which ignores `root`).
 
     augmentation: standard, autoaugment or none (training sees what evaluation sees); broken_images: error or
-    skip. Of more images than the maxima say, so many are taken, evenly spread; 0 takes all. Raises DataError
+    skip. Of more images than the maxima say, so many are taken, evenly spread; 0 takes all. shrink_px: larger
+    images are first brought to this shorter side and kept in memory; 0: neither. Raises DataError
     where the files do not fit, ValueError for an unknown word.
     """
     check_choice("broken_images", broken_images, ("error", "skip"))
     train, val, class_names = _open(kind, Path(root))
-    train, val = at_most(train, max_train_images), at_most(val, max_val_images)
+    train = shrunk(at_most(train, max_train_images), shrink_px)
+    val = shrunk(at_most(val, max_val_images), shrink_px)
     evaluation = transforms.eval_transform(image_size_px, eval_crop_ratio)
     standard = transforms.digit_transform if kind == "digits" else transforms.photo_transform
     training = {

@@ -1,0 +1,28 @@
+"""Narrow networks, for studies on a CPU, under names that timm knows once this package is imported."""
+
+from typing import Any
+
+import timm
+from timm.models import register_model
+from torch import nn
+
+
+@register_model
+def resnet18_025(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-18 with a quarter of the channels, 16 to 128: 0.7 million parameters.
+
+    timm's ResNet has its one-convolution stem at 64 channels alone, so the stem is that of three convolutions
+    ("deep", ResNet-C), of 8, 8 and 16 channels; all else is ResNet-18's.
+
+    Args:
+        pretrained: there are no trained weights; only False works.
+        kwargs: those of timm's ResNet.
+
+    Raises:
+        ValueError: `pretrained` is true.
+    """
+    if pretrained:
+        raise ValueError("pretrained=True: resnet18_025 has no trained weights; leave it out")
+    narrow: dict[str, Any] = {"channels": (16, 32, 64, 128), "stem_type": "deep", "stem_width": 8}
+    network: nn.Module = timm.create_model("resnet18", **(narrow | kwargs))
+    return network

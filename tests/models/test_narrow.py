@@ -1,0 +1,31 @@
+"""The narrow networks for studies on a CPU."""
+
+import pytest
+import timm
+import torch
+
+from models import activation_factory, build_classifier
+
+
+def test_resnet18_025_has_a_quarter_of_the_channels_of_resnet18() -> None:
+    narrow, full = timm.create_model("resnet18_025", num_classes=10), timm.create_model("resnet18")
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
+        wide = dict(getattr(full, stage).named_parameters())
+        for name, parameter in getattr(narrow, stage).named_parameters():
+            if "downsample" not in name:
+                assert 4 * parameter.shape[0] == wide[name].shape[0], (stage, name)
+    assert 0.65e6 < sum(parameter.numel() for parameter in narrow.parameters()) < 0.75e6
+    assert narrow(torch.zeros(2, 3, 48, 48)).shape == (2, 10)
+
+
+def test_every_activation_of_it_is_replaced_at_48_px() -> None:
+    network, report = build_classifier(
+        "resnet18_025", activation_factory("pwlu"), num_classes=10, input_size=(3, 48, 48)
+    )
+    assert [site.replaced for site in report.sites] == [True] * (3 + 2 * 8)  # of the stem, of each block
+    network(torch.zeros(2, 3, 48, 48)).sum().backward()
+
+
+def test_there_are_no_trained_weights() -> None:
+    with pytest.raises(ValueError, match="resnet18_025 has no trained weights"):
+        timm.create_model("resnet18_025", pretrained=True)
