@@ -1,13 +1,15 @@
-"""Take the numbers of finished runs into results/<scale>_table<N>.csv, each with where it came from.
+"""Take the numbers of finished runs into results/<scale>_<table>.csv, each with where it came from.
 
     python -m tools.collect --table 5 --scale smoke
-    python -m tools.collect                            # all tables and scales that have runs
+    python -m tools.collect --study boundaries
+    python -m tools.collect                        # all tables, studies and scales that have runs
 
 Every seed that has a run counts. A value is that of the evaluation after the last step. A run whose settings
 or images are not those that configs/sweeps declares is refused.
 """
 
 import csv
+import glob
 import io
 import json
 import re
@@ -20,10 +22,11 @@ from engine.config import config_hash
 from engine.files import write_text_atomically
 from engine.manifest import short_commit
 from engine.run_folder import RunFolder
-from tools.command_line import tool_parser
+from tools.command_line import add_grid_options, tool_parser
 from tools.compare import read_run
+from tools.paper import Table
 from tools.sweep import OUTPUT
-from tools.sweep_grid import SCALES, TABLES, Grid, Run, load_grid, scale_folder
+from tools.sweep_grid import GRIDS, SCALES, Grid, Run, load_grid, option, stem
 from tools.sweep_plan import FINISHED, state_of
 
 RESULTS = Path("results")
@@ -37,7 +40,7 @@ class Measurement:
     all of its commits. `date` is the day its last start began, in UTC.
     """
 
-    table: int
+    table: Table
     row: str
     column: str
     metric: str
@@ -52,9 +55,9 @@ class Measurement:
     run: str
 
 
-def csv_path(results: Path, scale: str, table: int) -> Path:
-    """Return where the measurements of a table at a scale are kept."""
-    return results / f"{scale}_table{table}.csv"
+def csv_path(results: Path, scale: str, table: Table) -> Path:
+    """Return where the measurements of a table or study at a scale are kept."""
+    return results / f"{scale}_{stem(table)}.csv"
 
 
 def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], list[str]]:
@@ -116,10 +119,14 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
 
 def _seeds(grid: Grid, scale: str, output: Path) -> list[int]:
     """Return the scale's seeds and all others that a cell has a folder of."""
-    folder = scale_folder(output, scale, grid.table)
-    names = "|".join(re.escape(cell.name) for cell in grid.cells)
-    matches = [re.fullmatch(rf"(?:{names})_seed(\d+)", path.name) for path in folder.glob("*_seed*")]
-    return sorted({*grid.scales[scale].seeds, *(int(match[1]) for match in matches if match)})
+    folder = output / scale
+    found = {
+        int(match[1])
+        for cell in grid.cells
+        for path in folder.glob(f"{glob.escape(cell.runs_in)}_seed*")
+        if (match := re.fullmatch(rf"{re.escape(cell.runs_in)}_seed(\d+)", str(path.relative_to(folder))))
+    }
+    return sorted(found.union(grid.scales[scale].seeds))
 
 
 def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -136,9 +143,12 @@ def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def collect_table(table: int, scale: str, output: Path, results: Path) -> bool:
+def collect_table(table: Table, scale: str, output: Path, results: Path) -> bool:
     """Write the CSV of a table at a scale and say what is in it; return False if no run is finished."""
-    measurements, missing = collect(load_grid(table), scale, output)
+    grid = load_grid(table)
+    if scale not in grid.scales:
+        return False
+    measurements, missing = collect(grid, scale, output)
     if not measurements:
         return False
     results.mkdir(parents=True, exist_ok=True)
@@ -147,14 +157,14 @@ def collect_table(table: int, scale: str, output: Path, results: Path) -> bool:
     runs = len({measurement.run for measurement in measurements})
     print(f"{path}: {len(measurements)} numbers of {runs} runs")
     if missing:
-        print(f"missing: {', '.join(missing)}; `python -m tools.sweep --table {table} --scale {scale}`")
+        print(f"missing: {', '.join(missing)}; `python -m tools.sweep {option(table)} --scale {scale}`")
     return True
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Collect what the command line names."""
     parser = tool_parser("collect", __doc__)
-    parser.add_argument("--table", type=int, choices=TABLES, help="all that have runs, unless given")
+    add_grid_options(parser, required=False)
     parser.add_argument("--scale", choices=SCALES, help="all that have runs, unless given")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the CSVs go ({RESULTS})")
@@ -162,8 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = [
         (table, scale)
         for scale in ([arguments.scale] if arguments.scale else SCALES)
-        for table in ([arguments.table] if arguments.table else TABLES)
-        if scale_folder(arguments.output, scale, table).exists()
+        for table in ([arguments.table] if arguments.table else GRIDS)
     ]
     try:
         done = [collect_table(*one, arguments.output, arguments.results) for one in wanted]

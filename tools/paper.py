@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAPER = Path(__file__).parents[1] / "results" / "paper.csv"
+Table = int | str  # the number of a table of the paper, or the name of a study of ours: tools/sweep_grid.py
 SHARED = "both"  # the column of a number that stands for all columns of its row
 COLUMNS = ("table", "row", "column", "metric", "value", "unit")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a number stands: the table, the labels of its row and its column, and what it measures.
+    """Where a number stands: the table or study, the labels of its row and its column, and what it measures.
 
     Metrics: top1, bbox_AP, segm_AP, as in a run's records; flops, parameters, inference_time.
     """
 
-    table: int
+    table: Table
     row: str
     column: str
     metric: str

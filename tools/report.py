@@ -1,7 +1,7 @@
 """Make results/README.md: the paper's tables beside our numbers, from the CSV files in results/.
 
-Also the pages of Table 4 from results/latency*.json, and of GPUs from results/gpu/*.json; the pictures in
-results/figures are shown.
+Also results/STUDY.md from results/small_study_*.csv, the pages of Table 4 from results/latency*.json, and of
+GPUs from results/gpu/*.json; the pictures in results/figures are shown.
 
     python -m tools.report
     python -m tools.report --check     # exit status 1 if a file is not what the records give
@@ -18,6 +18,7 @@ from tools.collect import RESULTS, csv_path
 from tools.command_line import tool_parser
 from tools.report_pages import figure_lines, gpu_lines, gpu_pages, latency_lines, latency_pages
 from tools.report_tables import MISSING, read_measurements, table_lines
+from tools.study_page import study_page
 from tools.sweep_grid import SCALES, TABLES, load_grid
 
 _HEAD = """# Results beside the paper's
@@ -58,8 +59,13 @@ def report(results: Path) -> str:
 
 
 def pages(results: Path) -> dict[Path, str]:
-    """Return all that is generated, by file. Errors as in `report`, `latency_pages`, `gpu_pages`."""
-    return {results / "README.md": report(results), **latency_pages(results), **gpu_pages(results)}
+    """Return all that is generated, by file. Errors as in the functions that make them."""
+    return {
+        results / "README.md": report(results),
+        **study_page(results),
+        **latency_pages(results),
+        **gpu_pages(results),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from engine.config import config_hash
 from tools.collect import Measurement
 from tools.compare import SHOWN, mean_and_spread
-from tools.paper import SHARED, Place, read_paper
-from tools.sweep_grid import Grid
+from tools.paper import SHARED, Place, Table, read_paper
+from tools.sweep_grid import Grid, option
 
 MISSING = "—"
 
@@ -27,7 +27,8 @@ def read_measurements(path: Path, grid: Grid, scale: str) -> list[Measurement]:
     measurements = []
     for number, line in enumerate(lines, start=2):
         try:
-            numbers = {"table": int(line["table"]), "seed": int(line["seed"]), "value": float(line["value"])}
+            table: Table = int(line["table"]) if line["table"].isdigit() else line["table"]
+            numbers = {"table": table, "seed": int(line["seed"]), "value": float(line["value"])}
             values: dict[str, Any] = line | numbers
             found = Measurement(**values)
         except (KeyError, TypeError, ValueError) as error:
@@ -58,7 +59,7 @@ def table_lines(grid: Grid, scale: str, measurements: Sequence[Measurement]) -> 
         cells = [*_numbers(paper[place].value, by_place.get(place, [])), _runs(by_place.get(place, []))]
         lines.append(f"| {place.row} | {place.column} | {SHOWN[place.metric]} | {' | '.join(cells)} |")
     filled = sum(place in by_place for place in places)
-    return [*lines, "", f"{filled} of {len(places)} numbers.", *_origins(measurements), ""]
+    return [*lines, "", f"{filled} of {len(places)} numbers.", *origins(measurements), ""]
 
 
 def _as_in_the_paper(grid: Grid, by_place: Mapping[Place, Sequence[Measurement]]) -> list[str]:
@@ -94,7 +95,7 @@ def _runs(found: Sequence[Measurement]) -> str:
     return "<br>".join(runs) or MISSING
 
 
-def _origins(measurements: Sequence[Measurement]) -> list[str]:
+def origins(measurements: Sequence[Measurement]) -> list[str]:
     """Return the machines and versions, each with the number of its runs."""
     runs = {measurement.run: (measurement.hardware, measurement.versions) for measurement in measurements}
     lines = []
@@ -116,6 +117,6 @@ def _require_current(path: Path, grid: Grid, scale: str, measurements: Sequence[
         if name not in runs or config_hash(runs[name].config) != hashed:
             raise ValueError(
                 f"{path}: {name} was not run with the configuration that the repository declares now; run "
-                f"the sweep again in a new folder, then python -m tools.collect --table {grid.table} "
+                f"the sweep again in a new folder, then python -m tools.collect {option(grid.table)} "
                 f"--scale {scale}"
             )

@@ -1,8 +1,9 @@
-"""Make the runs of one of the paper's tables: in small, in full, here or on a SLURM cluster.
+"""Make the runs of one of the paper's tables or of our studies: in small or full, here or on a SLURM cluster.
 
     python -m tools.sweep --table 5 --scale smoke                                  # minutes on two CPU cores
     python -m tools.sweep --table 5 --scale small data.root=/datasets/imagenette2-160
     python -m tools.sweep --table 5 --dry-run                                      # the plan and its cost
+    python -m tools.sweep --study boundaries --scale small data.root=/datasets/imagenette
     python -m tools.sweep --table 5 --launcher slurm --sbatch="--partition=gpu --time=24:00:00" \\
         data.root=/datasets/imagenet
 
@@ -22,8 +23,8 @@ import torch
 
 from engine.distributed import available_cores
 from engine.launch import EXIT_FAILED, EXIT_STOPPED
-from tools.command_line import tool_parser
-from tools.sweep_grid import SCALES, TABLES, load_grid, scale_folder
+from tools.command_line import add_grid_options, tool_parser
+from tools.sweep_grid import SCALES, load_grid, scale_folder, title
 from tools.sweep_local import Job, LocalLauncher
 from tools.sweep_plan import Item, assumption, plan, plan_text, unfinished
 from tools.sweep_slurm import array_path, sbatch_command, submit
@@ -80,13 +81,17 @@ def submit_array(items: Sequence[Item], arguments: argparse.Namespace) -> int:
 def sweep(arguments: argparse.Namespace) -> int:
     """Print the plan, then do what is left of it; return the exit status."""
     grid = load_grid(arguments.table)
+    arguments.scale = arguments.scale or next(iter(grid.scales))
+    if arguments.scale not in grid.scales:
+        known = ", ".join(grid.scales)
+        raise ValueError(f"--scale {arguments.scale}: {title(grid.table)} has the scales {known}")
     runs = grid.runs(arguments.scale, arguments.output, arguments.seeds, arguments.overrides)
     runs = [run for run in runs if fnmatch.fnmatchcase(run.cell.name, arguments.cells)]
     if not runs:
         names = ", ".join(cell.name for cell in grid.cells)
-        raise ValueError(f"--cells {arguments.cells!r} fits none of table {grid.table}'s: {names}")
+        raise ValueError(f"--cells {arguments.cells!r} fits none of {title(grid.table)}'s: {names}")
     items = plan(runs, arguments.images_per_second)
-    print(plan_text(items, assumption(grid.program, arguments.images_per_second)), flush=True)
+    print(plan_text(items, assumption(runs[0], arguments.images_per_second)), flush=True)
     todo = unfinished(items)
     if not todo:
         print("nothing to do")
@@ -98,9 +103,8 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which runs are meant."""
-    tables = ", ".join(map(str, TABLES))
-    parser.add_argument("--table", type=int, required=True, metavar="N", help=f"one of {tables}")
-    parser.add_argument("--scale", choices=SCALES, default="full", help="full, unless given")
+    add_grid_options(parser, required=True)
+    parser.add_argument("--scale", choices=SCALES, help="full, or small for a study, unless given")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
     parser.add_argument(
         "--seeds", type=_seeds, metavar="A,B,...", help="instead of those of configs/sweeps, such as 0,1,2"
@@ -118,7 +122,10 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=_count, metavar="N", help="runs at the same time; here: one per GPU, else one per core"
     )
     parser.add_argument(
-        "--images-per-second", type=_positive, metavar="X", help="training speed of one GPU, for the cost"
+        "--images-per-second",
+        type=_positive,
+        metavar="X",
+        help="training speed of one GPU or core, for the cost",
     )
     parser.add_argument(
         "--sbatch", default="", metavar="OPTIONS", help="options for sbatch: --sbatch='--partition=gpu ...'"

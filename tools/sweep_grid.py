@@ -1,11 +1,14 @@
-"""The grid of a table: base configuration x rows x columns x seeds, from configs/sweeps/table<N>.yaml.
+"""The grid of a table or study, configs/sweeps/<table>.yaml: base configuration x rows x columns x seeds.
 
 A grid file holds `program`, `config` (the base configuration's file, in which {row} and {column} stand for
 the keys of the cell), `metrics` (what a run's records must have; a column may have its own), `rows`,
-`columns` and `scales`. Each row and column has the label of the paper (`paper`) and the keys it sets (`set`);
-a row with `all_columns: true` has one run for all columns. A scale has its `dataset` with the number of
-`train_images`, its `seeds`, and also what it sets. Of two that set the same key the later wins: scale,
-column, row.
+`columns` and `scales`. Each row and column has a label, that of the paper (`paper`) or our own (`label`), and
+the keys it sets (`set`); a row with `all_columns: true` has one run for all columns. A scale has its
+`dataset` with the number of `train_images`, its `seeds`, and also what it sets; one for CPUs has its
+`images_per_core_second`. Of two that set the same key the later wins: scale, column, row.
+
+Studies ask several questions about one network, and the answer to each needs the same run in its middle:
+`shared` names cells that are runs of another grid, `<cell>: <grid>/<cell there>`, made and kept there.
 """
 
 from collections.abc import Sequence
@@ -18,9 +21,11 @@ import yaml
 
 from engine.config import COCO, IMAGENET, experiment_values, load_config
 from engine.config_files import Entry, read_file, suggestion
-from tools.paper import SHARED, Place
+from tools.paper import SHARED, Place, Table
 
 TABLES = (2, 3, 5, 6, 7)
+STUDIES = ("activations", "boundaries", "intervals", "choices")
+GRIDS: tuple[Table, ...] = (*TABLES, *STUDIES)
 # What the numbers of a scale mean.
 SCALES = {
     "full": "the paper's recipe",
@@ -29,15 +34,20 @@ SCALES = {
 }
 FOLDER = Path("configs/sweeps")
 _PROGRAMS: dict[str, Any] = {"train_imagenet.py": IMAGENET, "train_coco.py": COCO}
-_SECTIONS = ("program", "config", "metrics", "rows", "columns", "scales")
+_OF_STUDIES = ("question", "claim", "comparisons")  # read by tools/study.py
+_SECTIONS = ("program", "config", "metrics", "rows", "columns", "scales", "shared", *_OF_STUDIES)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration of a table: where its numbers stand, and how it differs from its base file."""
+    """One configuration of a table: where its numbers stand, and how it differs from its base file.
 
-    table: int
+    `runs_in` is where its runs are, below the folder of a scale and without the seed: `table5/baseline`.
+    """
+
+    table: Table
     name: str
+    runs_in: str
     row: str
     column: str
     metrics: tuple[str, ...]
@@ -52,13 +62,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of the paper's recipe is done, on which images."""
+    """How much of the paper's recipe is done, on which images.
+
+    A scale for CPUs has a rate: how many training images one core does in a second.
+    """
 
     name: str
     dataset: str
     train_images: int
     seeds: tuple[int, ...]
     settings: tuple[str, ...]
+    images_per_core_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,7 @@ class Run:
             if self.declared[key] != value:
                 raise ValueError(
                     f"{key}={value} makes {self.name} another experiment than scale {self.scale.name} of "
-                    f"table {self.cell.table} declares, where it is {self.declared[key]}: leave it out or "
+                    f"{title(self.cell.table)} declares, where it is {self.declared[key]}: leave it out or "
                     f"change the files of {FOLDER}. (data.root, data.workers and runtime.* but amp may be "
                     "given; seeds with --seeds)"
                 )
@@ -119,9 +133,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Grid:
-    """All cells of a table, and the scales at which they can be run."""
+    """All cells of a table or study, and the scales at which they can be run."""
 
-    table: int
+    table: Table
     program: str
     cells: tuple[Cell, ...]
     scales: dict[str, Scale]
@@ -133,40 +147,45 @@ class Grid:
         seeds: Sequence[int] | None = None,
         extra: Sequence[str] = (),
     ) -> list[Run]:
-        """Return the runs of a scale in folders `<output>/<scale>/table<N>/<cell>_seed<seed>`.
+        """Return the runs of a scale in folders `<output>/<scale>/<table>/<cell>_seed<seed>`.
 
         `seeds` takes the place of the scale's own; `extra` are `key=value` words for all runs.
         """
-        chosen, folder = self.scales[scale], scale_folder(output, scale, self.table)
+        chosen = self.scales[scale]
         return [
-            Run(self.program, cell, chosen, seed, folder / f"{cell.name}_seed{seed}", tuple(extra))
+            Run(self.program, cell, chosen, seed, output / scale / f"{cell.runs_in}_seed{seed}", tuple(extra))
             for seed in (chosen.seeds if seeds is None else seeds)
             for cell in self.cells
         ]
 
 
-def scale_folder(output: Path, scale: str, table: int) -> Path:
-    """Return the folder that holds the runs of a table at a scale."""
-    return output / scale / f"table{table}"
+def stem(table: Table) -> str:
+    """Return the word for a table or study in names of files and folders: `table5`, `study_boundaries`."""
+    return f"table{table}" if isinstance(table, int) else f"study_{table}"
 
 
-def load_grid(table: int, folder: Path = FOLDER) -> Grid:
-    """Read the grid of one of TABLES.
+def title(table: Table) -> str:
+    """Return what a sentence calls a table or study."""
+    return f"table {table}" if isinstance(table, int) else f"study {table}"
+
+
+def option(table: Table) -> str:
+    """Return the words that name a table or study on a command line."""
+    return f"--table {table}" if isinstance(table, int) else f"--study {table}"
+
+
+def scale_folder(output: Path, scale: str, table: Table) -> Path:
+    """Return the folder that holds the runs of a table or study at a scale, but for shared ones."""
+    return output / scale / stem(table)
+
+
+def load_grid(table: Table, folder: Path = FOLDER) -> Grid:
+    """Read the grid of one of TABLES or STUDIES.
 
     Raises:
-        ValueError: no such table, or a grid file that cannot be read or lacks something.
+        ValueError: no such table or study, or a grid file that cannot be read or lacks something.
     """
-    if table not in TABLES:
-        known = ", ".join(map(str, TABLES))
-        raise ValueError(
-            f"table {table}: expected one of {known}, which are made of training runs (Table 4 is measured: "
-            "python -m tools.latency)"
-        )
-    path = folder / f"table{table}.yaml"
-    tree = _nested(read_file(path))
-    unknown = [key for key in tree if key not in _SECTIONS]
-    if unknown:
-        raise ValueError(f"{path}: unknown section {unknown[0]!r}{suggestion(unknown[0], _SECTIONS)}")
+    tree, path = read_grid_file(table, folder), _path(table, folder)
     try:
         if tree["program"].text not in _PROGRAMS:
             expected = " or ".join(_PROGRAMS)
@@ -177,29 +196,73 @@ def load_grid(table: int, folder: Path = FOLDER) -> Grid:
         raise ValueError(f"{path}: {error.args[0]!r} is missing in one of its sections") from error
 
 
-def _cells(table: int, tree: dict[str, Any]) -> list[Cell]:
+def read_grid_file(table: Table, folder: Path = FOLDER) -> dict[str, Any]:
+    """Return the sections of a grid file as nested dicts of entries.
+
+    Raises:
+        ValueError: no such table or study, or a file that cannot be read or has an unknown section.
+    """
+    if table not in GRIDS:
+        known, studies = ", ".join(map(str, TABLES)), ", ".join(STUDIES)
+        raise ValueError(
+            f"{title(table)}: expected one of {known}, which are made of training runs (Table 4 is measured: "
+            f"python -m tools.latency), or one of the studies {studies}"
+        )
+    path = _path(table, folder)
+    tree = _nested(read_file(path))
+    unknown = [key for key in tree if key not in _SECTIONS]
+    if unknown:
+        raise ValueError(f"{path}: unknown section {unknown[0]!r}{suggestion(unknown[0], _SECTIONS)}")
+    return tree
+
+
+def list_of(entry: Entry) -> list[Any]:
+    """Return an entry's value. Raises ValueError if it is no list."""
+    values = yaml.safe_load(entry.text)
+    if not isinstance(values, list):
+        raise ValueError(f"{entry.source}: expected a list such as [0, 1], got {entry.text!r}")
+    return values
+
+
+def _path(table: Table, folder: Path) -> Path:
+    return folder / f"{stem(table)}.yaml"
+
+
+def _cells(table: Table, tree: dict[str, Any]) -> list[Cell]:
     cells = []
+    elsewhere = {name: entry.text for name, entry in tree.get("shared", {}).items()}
     for row_key, row in tree["rows"].items():
         shared = "all_columns" in row and row["all_columns"].text == "true"
         columns = {SHARED: {}} if shared else tree["columns"]
         for column_key, column in columns.items():
+            name = row_key if shared else f"{column_key}_{row_key}"
             cells.append(
                 Cell(
                     table,
-                    row_key if shared else f"{column_key}_{row_key}",
-                    row["paper"].text,
-                    SHARED if shared else column["paper"].text,
-                    tuple(_list(column.get("metrics", tree["metrics"]))),
+                    name,
+                    elsewhere.pop(name, f"{stem(table)}/{name}"),
+                    _label(row),
+                    SHARED if shared else _label(column),
+                    tuple(list_of(column.get("metrics", tree["metrics"]))),
                     tree["config"].text.format(row=row_key, column=column_key),
                     (*_words(column), *_words(row)),
                 )
             )
+    if elsewhere:
+        raise ValueError(f"shared: {', '.join(elsewhere)}: no cell of {title(table)}")
     return cells
 
 
+def _label(section: dict[str, Any]) -> str:
+    text: str = section["label" if "label" in section else "paper"].text
+    return text
+
+
 def _scale(name: str, entry: dict[str, Any]) -> Scale:
-    seeds = tuple(int(seed) for seed in _list(entry["seeds"]))
-    return Scale(name, entry["dataset"].text, int(entry["train_images"].text), seeds, tuple(_words(entry)))
+    seeds = tuple(int(seed) for seed in list_of(entry["seeds"]))
+    rate = float(entry["images_per_core_second"].text) if "images_per_core_second" in entry else None
+    images = int(entry["train_images"].text)
+    return Scale(name, entry["dataset"].text, images, seeds, tuple(_words(entry)), rate)
 
 
 def _words(section: dict[str, Any]) -> list[str]:
@@ -224,10 +287,3 @@ def _nested(entries: dict[str, Entry]) -> dict[str, Any]:
             place = place.setdefault(section, {})
         place[leaf] = entry
     return tree
-
-
-def _list(entry: Entry) -> list[Any]:
-    values = yaml.safe_load(entry.text)
-    if not isinstance(values, list):
-        raise ValueError(f"{entry.source}: expected a list such as [0, 1], got {entry.text!r}")
-    return values

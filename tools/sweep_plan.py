@@ -33,12 +33,12 @@ FINISHED, BROKEN, NEW = "finished", "to be resumed", "new"
 
 @dataclass(frozen=True)
 class Item:
-    """A run, how far it is, and the images it trains on in all; `gpu_hours` are an estimate."""
+    """A run, how far it is, the images it trains on in all, and by estimate its `hours` on a GPU or core."""
 
     run: Run
     state: str
     images: int
-    gpu_hours: float
+    hours: float
 
 
 def plan(runs: Sequence[Run], images_per_second: float | None = None) -> list[Item]:
@@ -46,7 +46,7 @@ def plan(runs: Sequence[Run], images_per_second: float | None = None) -> list[It
 
     Args:
         runs: all runs of the sweep.
-        images_per_second: of one GPU; None: published values, as `assumption` says.
+        images_per_second: of one GPU or core; None: the scale's own or published ones, as `assumption` says.
 
     Raises:
         ValueError: a configuration is wrong, or a run folder belongs to another experiment.
@@ -54,7 +54,7 @@ def plan(runs: Sequence[Run], images_per_second: float | None = None) -> list[It
     items = []
     for run in runs:
         images = training_images(run)
-        rate = images_per_second or published_rate(run)
+        rate = images_per_second or run.scale.images_per_core_second or published_rate(run)
         items.append(Item(run, state_of(run), images, images / rate / 3600))
     return items
 
@@ -94,12 +94,18 @@ def published_rate(run: Run) -> float:
     return _CLASSIFIERS[config.model.name] / (config.data.image_size_px / 224) ** 2
 
 
-def assumption(program: str, images_per_second: float | None) -> str:
-    """Return, in a sentence, what the GPU-hours of a plan rest on."""
-    if images_per_second is not None:
-        return f"GPU-hours at {images_per_second:g} training images per second and GPU."
+def processor(run: Run) -> str:
+    """Return what a run's scale is meant for and counts in: `GPU` or `core`."""
+    return "core" if run.scale.images_per_core_second else "GPU"
+
+
+def assumption(run: Run, images_per_second: float | None) -> str:
+    """Return, in a sentence, what the hours of a plan for runs like this one rest on."""
+    rate = images_per_second or run.scale.images_per_core_second
+    if rate is not None:
+        return f"{processor(run)}-hours at {rate:g} training images per second and {processor(run)}."
     sentence = (
-        f"GPU-hours assume {_SOURCES[program]}, scaled with the number of pixels; other activations, "
+        f"GPU-hours assume {_SOURCES[run.program]}, scaled with the number of pixels; other activations, "
         "evaluation and starting are not in it. Give --images-per-second for another machine."
     )
     return textwrap.fill(sentence, 100, break_long_words=False, break_on_hyphens=False)
@@ -108,16 +114,17 @@ def assumption(program: str, images_per_second: float | None) -> str:
 def plan_text(items: Sequence[Item], assumed: str) -> str:
     """Return the plan as a table, with what is still to be done in the last line."""
     width = max(len(item.run.name) for item in items)
-    lines = [f"{'run':{width}}  {'state':13}  {'images':>13}  {'GPU-hours':>9}"]
+    hours = f"{processor(items[0].run)}-hours"
+    lines = [f"{'run':{width}}  {'state':13}  {'images':>13}  {hours:>10}"]
     for item in items:
-        numbers = f"{item.images:13,}  {item.gpu_hours:9.3f}"
+        numbers = f"{item.images:13,}  {item.hours:10.3f}"
         lines.append(f"{item.run.name:{width}}  {item.state:13}  {numbers}")
     scale, todo = items[0].run.scale, unfinished(items)
     lines += [
         assumed,
         f"Scale {scale.name}: {scale.dataset}, {scale.train_images:,} training images.",
         f"Runs: {len(items)}; finished: {len(items) - len(todo)}; to do: {len(todo)}, "
-        f"{sum(item.images for item in todo):,} images, {sum(item.gpu_hours for item in todo):.2f} GPU-hours "
+        f"{sum(item.images for item in todo):,} images, {sum(item.hours for item in todo):.2f} {hours} "
         "(less what broken runs have done)",
     ]
     return "\n".join(lines)

@@ -32,7 +32,7 @@ from tools.figure_parts import (
     share_range,
     spread_of,
 )
-from tools.paper import SHARED, Place
+from tools.paper import SHARED, Place, Table
 from tools.records import write_figure
 from tools.sweep_grid import SCALES, TABLES
 from tools.table_numbers import Number, Numbers, TableNumbers, read_table
@@ -92,7 +92,7 @@ def draw_starts(numbers: TableNumbers) -> Figure:
     return figure
 
 
-DRAW: dict[int, Callable[[TableNumbers], Figure]] = {
+DRAW: dict[Table, Callable[[TableNumbers], Figure]] = {
     2: draw_activations,
     3: draw_activations,
     5: draw_starts,
