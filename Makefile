@@ -69,6 +69,12 @@ table-4: install ## measure Table 4, the times of inference (LATENCY="...", LATE
 	$(BIN)/python -m tools.latency_figure $(LATENCY_RECORD)
 	$(BIN)/python -m tools.report
 
+study-%: install FORCE ## make study N: activations, boundaries, intervals or choices (SWEEP="data.root=..."); hours on two cores
+	$(BIN)/python -m tools.sweep --study $* $(SWEEP)
+	$(BIN)/python -m tools.collect --study $*
+	$(BIN)/python -m tools.study_figures --studies $*
+	$(BIN)/python -m tools.report
+
 figure-1 figure-5: figure-%: table-2
 	$(BIN)/python -m tools.improvements --figures $* --scale $(SCALE)
 	$(BIN)/python -m tools.report

@@ -1,4 +1,4 @@
-"""What `make table-N` and `make figure-N` would do."""
+"""What `make table-N`, `make study-N` and `make figure-N` would do."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.sweep_grid import load_grid
+from tools.sweep_grid import STUDIES, load_grid
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +29,18 @@ def test_a_table_is_swept_collected_and_reported(table: int) -> None:
             "tools.report",
         )
     ]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_is_swept_collected_drawn_and_reported(study: str) -> None:
+    text = commands(f"study-{study}", "SWEEP=data.root=/x")
+    tools = (
+        f"sweep --study {study} data.root=/x",
+        f"collect --study {study}",
+        f"study_figures --studies {study}",
+    )
+    places = [text.index(f"tools.{words}") for words in (*tools, "report")]
     assert places == sorted(places)
 
 
