@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.amp import Precision
 from engine.checkpoint import load_weights
+from engine.classification import Classification
 from engine.config import load_config, network_values
 from engine.curves import pwlu_layers
+from engine.detection import Detection
 from engine.progress import say
 from pwlu import PWLU
 from tools.evaluation_images import CLASSIFIER, DETECTOR, EvaluationImages
@@ -32,7 +34,7 @@ Observer = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True)
 class Network:
-    """A trained classifier or detector in evaluation mode and the images to show it."""
+    """A trained classifier or detector in evaluation mode, the images to show it, and its training task."""
 
     label: str
     model: nn.Module
@@ -40,6 +42,7 @@ class Network:
     images: EvaluationImages
     precision: Precision
     data: dict[str, Any]  # split, and how many images there are of each
+    task: Classification | Detection
 
     def describe(self) -> dict[str, Any]:
         """Return, for a record, which images were seen and in what arithmetic, as plain values."""
@@ -122,6 +125,7 @@ def open_network(
         shown,
         task.precision,
         {"split": split, **facts},
+        task,
     )
 
 

@@ -1,0 +1,197 @@
+"""Whether a run's PWLUs can learn: their gradients against noise, dead intervals, widths of the boundaries.
+
+    python -m tools.learning_signal runs/r18_pwlu --output results/signal.json
+    python -m tools.learning_signal runs/r18_pwlu --output signal.json --steps 100 --images 5000
+
+Sends the validation images once through the network in evaluation mode and counts what falls into which
+interval. Then takes the gradients of `--steps` more steps of training, without changing a parameter, as the
+run would have gone on, and compares what they have in common with how they differ. Writes a record, by layer,
+and prints it as a table.
+"""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.progress import say
+from pwlu import PWLU
+from tools.command_line import tool_parser
+from tools.records import write_record
+from tools.site_inputs import Network, open_network
+from tools.trained import Trained, add_image_options, open_all
+
+STEPS = 32
+# A PWLU's parameters by what they are.
+PARTS = {"points": ("points",), "boundaries": ("left", "right"), "slopes": ("left_slope", "right_slope")}
+MEANING = (
+    "noise: standard deviation over steps of a parameter's gradient, root mean square over the layer; "
+    "signal: that of the mean gradient, less what noise alone would leave in it (0 if that is all). width: "
+    "distance of the boundaries over six standard deviations of the input, median; 1 after realignment. "
+    "dead_intervals: share of intervals that no input fell into; outside: share of inputs beyond them all. "
+    "layers_without_input: those that no image brought anything to; nothing is said of them"
+)
+
+
+@dataclass
+class Inputs:
+    """Counts of a layer's inputs by interval, and their first two moments, float64.
+
+    `counts` is (functions, N + 2): below the boundaries, the intervals, above them.
+    """
+
+    counts: Tensor
+    total: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, layer: PWLU) -> "Inputs":
+        """Start with nothing counted."""
+        functions = layer.num_parameters
+        counts = torch.zeros(functions, layer.num_intervals + 2, dtype=torch.float64)
+        return cls(counts, torch.zeros(functions).double(), torch.zeros(functions).double())
+
+    def add(self, rows: Tensor, layer: PWLU) -> None:
+        """Count inputs, (functions, elements)."""
+        x = rows.double().cpu()
+        left, right = (end.detach().double().cpu()[:, None] for end in (layer.left, layer.right))
+        width = (right - left).clamp(min=torch.finfo(torch.float64).tiny)
+        place = ((x - left) / width * layer.num_intervals).floor().clamp(-1, layer.num_intervals).long() + 1
+        self.counts.scatter_add_(1, place, torch.ones_like(x))
+        self.total += x.sum(1)
+        self.squares += (x * x).sum(1)
+
+    def describe(self, layer: PWLU) -> dict[str, float]:
+        """Return width, dead_intervals and outside as MEANING says."""
+        n = self.counts.sum(1)
+        deviation = (self.squares / n - (self.total / n) ** 2).clamp(min=0).sqrt()
+        distance = (layer.right - layer.left).detach().double().cpu()
+        varies = deviation > 0
+        width = (distance[varies] / (6 * deviation[varies])).median().item() if varies.any() else float("nan")
+        inside = self.counts[:, 1:-1]
+        return {
+            "width": width,
+            "dead_intervals": (inside == 0).double().mean().item(),
+            "outside": 1 - (inside.sum() / n.sum()).item(),
+        }
+
+
+def gradient_statistics(samples: Sequence[Tensor]) -> dict[str, float]:
+    """Return signal and noise of gradients of the same parameters at several steps, as MEANING says.
+
+    Raises:
+        ValueError: fewer than two steps.
+    """
+    if len(samples) < 2:
+        raise ValueError(f"gradients of {len(samples)} step(s), expected 2 or more to tell noise from signal")
+    stacked = torch.stack([sample.double() for sample in samples])
+    noise = stacked.var(0).mean()
+    signal = (stacked.mean(0).square().mean() - noise / len(samples)).clamp(min=0)
+    return {"signal": signal.sqrt().item(), "noise": noise.sqrt().item()}
+
+
+def examine(
+    trained: Trained,
+    *,
+    steps: int = STEPS,
+    split: str = "val",
+    images: int | None = None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the entry of the record for one checkpoint: by layer what MEANING says.
+
+    `steps`: how many steps' gradients are compared, at most an epoch's; the rest, and errors, as in
+    `open_network`.
+    """
+    network = open_network(trained, split=split, images=images, overrides=overrides)
+    inputs = _inputs(network)
+    gradients = _gradients(network, steps, epoch=trained.step)  # a number that no epoch of the run had
+    layers = {
+        name: {
+            "functions": network.layers[name].num_parameters,
+            **found.describe(network.layers[name]),
+            **{part: gradient_statistics(gradients[name, part]) for part in PARTS},
+        }
+        for name, found in inputs.items()
+    }
+    without = [name for name in network.layers if name not in layers]
+    facts = {**trained.describe(), "inputs": network.describe(), "steps": steps}
+    return {**facts, "layers_without_input": without, "layers": layers}
+
+
+def table(entry: dict[str, Any]) -> list[str]:
+    """Return an entry of the record as lines of a Markdown table."""
+    lines = [
+        "| layer | functions | width | dead intervals (%) | outside (%) | points: signal / noise | bounds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, layer in entry["layers"].items():
+        shares = [f"{100 * layer[key]:.1f}" for key in ("dead_intervals", "outside")]
+        ratios = [
+            f"{layer[part]['signal']:.1e} / {layer[part]['noise']:.1e}" for part in ("points", "boundaries")
+        ]
+        cells = [str(layer["functions"]), f"{layer['width']:.2f}", *shares, *ratios]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _inputs(network: Network) -> dict[str, Inputs]:
+    found = {name: Inputs.of(layer) for name, layer in network.layers.items()}
+    reached = network.watch(
+        lambda name, rows: found[name].add(rows, network.layers[name]), list(found), "inputs by interval"
+    )
+    return {name: found[name] for name in reached}
+
+
+def _gradients(network: Network, steps: int, epoch: int) -> dict[tuple[str, str], list[Tensor]]:
+    """Return each layer's gradients by part, one tensor per step of an epoch."""
+    task, model = network.task, network.model.train()
+    found: dict[tuple[str, str], list[Tensor]] = {(n, part): [] for n in network.layers for part in PARTS}
+    for step in itertools.islice(task.batches(epoch, start_step=0), steps):
+        model.zero_grad()
+        for micro_batch in step:
+            loss = torch.stack(list(task.losses(model, micro_batch).values())).sum()
+            (loss / len(step)).backward()
+        for name, layer in network.layers.items():
+            for part, parameters in PARTS.items():
+                found[name, part].append(_flat_gradient(layer, parameters))
+    return found
+
+
+def _flat_gradient(layer: nn.Module, names: Sequence[str]) -> Tensor:
+    """Return gradients of parameters in one row; 0 where none flowed."""
+    parameters = [layer.get_parameter(name) for name in names]
+    flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    return torch.cat([gradient.detach().flatten().cpu() for gradient in flat])
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = {"steps": "steps", "split": "split", "images": "images", "overrides": "set"}
+    return {name: getattr(arguments, word) for name, word in names.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    parser = tool_parser("learning_signal", __doc__)
+    parser.add_argument("run", type=Path, help="run folder (its last checkpoint), or a checkpoint file")
+    parser.add_argument("--output", required=True, type=Path, help="the record, .json")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps whose gradients are taken ({STEPS})")
+    add_image_options(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        (trained,) = open_all([arguments.run], None, arguments.averaged)
+        entry = examine(trained, **_options(arguments))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    for line in table(entry):
+        say(line)
+    write_record(arguments.output, {"benchmark": "learning_signal", "meaning": MEANING, **entry})
+
+
+if __name__ == "__main__":
+    main()
