@@ -4,7 +4,7 @@ from .activations import ACTIVATIONS, activation_factory, is_activation
 from .apl import APL
 from .classification import build_classifier
 from .frelu import FReLU
-from .narrow import resnet18_025
+from .narrow import efficientnet_b0_025, resnet18_025
 from .pau import PAU
 from .sync_batch_norm import synchronize_batch_norm
 
@@ -15,6 +15,7 @@ __all__ = [
     "FReLU",
     "activation_factory",
     "build_classifier",
+    "efficientnet_b0_025",
     "is_activation",
     "resnet18_025",
     "synchronize_batch_norm",

@@ -4,6 +4,7 @@ from typing import Any
 
 import timm
 from timm.models import register_model
+from timm.models.efficientnet import _gen_efficientnet
 from torch import nn
 
 
@@ -21,8 +22,23 @@ def resnet18_025(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     Raises:
         ValueError: `pretrained` is true.
     """
-    if pretrained:
-        raise ValueError("pretrained=True: resnet18_025 has no trained weights; leave it out")
+    _refuse_trained(pretrained, "resnet18_025")
     narrow: dict[str, Any] = {"channels": (16, 32, 64, 128), "stem_type": "deep", "stem_width": 8}
     network: nn.Module = timm.create_model("resnet18", **(narrow | kwargs))
     return network
+
+
+@register_model
+def efficientnet_b0_025(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """EfficientNet-B0 with a quarter of the channels, rounded to multiples of 8 as there.
+
+    Arguments and errors as of `resnet18_025`, for timm's EfficientNet.
+    """
+    _refuse_trained(pretrained, "efficientnet_b0_025")
+    network: nn.Module = _gen_efficientnet("efficientnet_b0", channel_multiplier=0.25, **kwargs)
+    return network
+
+
+def _refuse_trained(pretrained: bool, name: str) -> None:
+    if pretrained:
+        raise ValueError(f"pretrained=True: {name} has no trained weights; leave it out")

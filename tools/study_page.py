@@ -6,6 +6,7 @@ from tools.compare import mean_and_spread
 from tools.paired import CONFIDENCE, Paired
 from tools.report_tables import MISSING, origins
 from tools.study import SCALE, Comparison, Study, label, read_study
+from tools.study_records import record_lines
 from tools.sweep_grid import SCALES, STUDIES
 
 PAGE = "STUDY.md"
@@ -38,6 +39,7 @@ def study_page(results: Path) -> dict[Path, str]:
     lines = [_HEAD.format(scale=_scale(studies[0]))]
     for study in studies:
         lines += study_lines(study, results)
+    lines += record_lines(results)
     return {results / PAGE: "\n".join(lines)}
 
 

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from torch import nn
 
 from models import activation_factory, build_classifier
 
@@ -26,6 +27,21 @@ def test_every_activation_of_it_is_replaced_at_48_px() -> None:
     network(torch.zeros(2, 3, 48, 48)).sum().backward()
 
 
-def test_there_are_no_trained_weights() -> None:
-    with pytest.raises(ValueError, match="resnet18_025 has no trained weights"):
-        timm.create_model("resnet18_025", pretrained=True)
+def test_efficientnet_b0_025_has_a_quarter_of_the_channels_of_efficientnet_b0() -> None:
+    narrow, full = timm.create_model("efficientnet_b0_025"), timm.create_model("efficientnet_b0")
+    channels = [
+        [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+        for network in (narrow, full)
+    ]
+    assert len(channels[0]) == len(channels[1]) == 16  # a depthwise convolution per block
+    for quarter, whole in zip(*channels, strict=True):
+        assert (
+            whole / 4 <= quarter <= whole / 4 + 24
+        )  # rounded up to multiples of 8 before the expansion by 6
+    assert narrow(torch.zeros(2, 3, 48, 48)).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("name", ["resnet18_025", "efficientnet_b0_025"])
+def test_there_are_no_trained_weights(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} has no trained weights"):
+        timm.create_model(name, pretrained=True)

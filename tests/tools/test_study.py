@@ -15,6 +15,8 @@ from tools.sweep_grid import STUDIES, Run, load_grid
 # What the cells of a study may differ in.
 AXES = {
     "activations": {"activation.name"},
+    "activations_mbv3": {"activation.name"},
+    "activations_effb0": {"activation.name"},
     "boundaries": {"activation.name", "activation.mode", "activation.bound", "phase1_epochs"},
     "intervals": {"activation.num_intervals"},
     "choices": {"optimizer.activation_weight_decay", "optimizer.activation_lr_multiplier", "phase1_epochs"},
@@ -129,6 +131,6 @@ def test_without_numbers_there_is_no_page_and_no_picture(
     with pytest.raises(SystemExit):
         study_figures.main(["--results", str(tmp_path)])
     assert (
-        "has no numbers of activations, boundaries, intervals, choices; run tools.sweep"
+        "has no numbers of activations, activations_mbv3, activations_effb0, boundaries, intervals, choices;"
         in capsys.readouterr().err
     )
