@@ -69,7 +69,7 @@ table-4: install ## measure Table 4, the times of inference (LATENCY="...", LATE
 	$(BIN)/python -m tools.latency_figure $(LATENCY_RECORD)
 	$(BIN)/python -m tools.report
 
-study-%: install FORCE ## make study N: activations, boundaries, intervals or choices (SWEEP="data.root=..."); hours on two cores
+study-%: install FORCE ## make study N: one of configs/sweeps/study_N.yaml (SWEEP="data.root=..."); hours on two cores
 	$(BIN)/python -m tools.sweep --study $* $(SWEEP)
 	$(BIN)/python -m tools.collect --study $*
 	$(BIN)/python -m tools.study_figures --studies $*

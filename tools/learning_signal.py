@@ -5,8 +5,8 @@
 
 Sends the validation images once through the network in evaluation mode and counts what falls into which
 interval. Then takes the gradients of `--steps` more steps of training, without changing a parameter, as the
-run would have gone on, and compares what they have in common with how they differ. Writes a record, by layer,
-and prints it as a table.
+run would have gone on, and compares what they have in common with how they differ. Prints a table by layer,
+and writes it as a record with a picture beside it.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from engine.progress import say
 from pwlu import PWLU
 from tools.command_line import tool_parser
-from tools.records import write_record
+from tools.records import write_figure
+from tools.signal_picture import draw_signal
 from tools.site_inputs import Network, open_network
 from tools.trained import Trained, add_image_options, open_all
 
@@ -179,18 +180,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     parser = tool_parser("learning_signal", __doc__)
     parser.add_argument("run", type=Path, help="run folder (its last checkpoint), or a checkpoint file")
-    parser.add_argument("--output", required=True, type=Path, help="the record, .json")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="the record, .json; the picture gets the suffix .png"
+    )
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps whose gradients are taken ({STEPS})")
     add_image_options(parser)
     arguments = parser.parse_args(argv)
     try:
+        if arguments.output.suffix != ".json":
+            raise ValueError(f"--output is {arguments.output}, expected a name that ends in .json")
         (trained,) = open_all([arguments.run], None, arguments.averaged)
         entry = examine(trained, **_options(arguments))
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for line in table(entry):
         say(line)
-    write_record(arguments.output, {"benchmark": "learning_signal", "meaning": MEANING, **entry})
+    picture = arguments.output.with_suffix(".png")
+    write_figure(picture, draw_signal(entry), {"meaning": MEANING, **entry})
 
 
 if __name__ == "__main__":

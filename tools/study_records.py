@@ -75,7 +75,7 @@ def shape_lines(record: dict[str, Any], picture: str) -> Lines:
     return [*lines, "", f"![{picture}]({picture})", ""]
 
 
-def signal_lines(record: dict[str, Any], _: str) -> Lines:
+def signal_lines(record: dict[str, Any], picture: str) -> Lines:
     """Return a section on gradients, dead intervals and widths, from a record of tools.learning_signal."""
     return [
         "## Gradients, dead intervals and widths of boundaries",
@@ -84,6 +84,8 @@ def signal_lines(record: dict[str, Any], _: str) -> Lines:
         f"{record['meaning']}.",
         "",
         *signal_table(record),
+        "",
+        f"![{picture}]({picture})",
         "",
     ]
 

@@ -24,7 +24,15 @@ from engine.config_files import Entry, read_file, suggestion
 from tools.paper import SHARED, Place, Table
 
 TABLES = (2, 3, 5, 6, 7)
-STUDIES = ("activations", "activations_mbv3", "activations_effb0", "boundaries", "intervals", "choices")
+STUDIES = (
+    "activations",
+    "activations_mbv3",
+    "activations_effb0",
+    "boundaries",
+    "intervals",
+    "choices",
+    "noise",
+)
 GRIDS: tuple[Table, ...] = (*TABLES, *STUDIES)
 # What the numbers of a scale mean.
 SCALES = {

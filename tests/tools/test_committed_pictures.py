@@ -7,19 +7,22 @@ from typing import Any
 
 import pytest
 
-from tools import improvements, table_figures
+from tools import improvements, study_figures, table_figures
 from tools.over_relu import TABLE
+from tools.study import read_study
 from tools.table_numbers import read_table
 
 ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "results" / "figures").glob("*.json"))
-NUMBERED = re.compile(r"(full|small|smoke)_(table\d|figure1|figure5)")
+NUMBERED = re.compile(r"(full|small|smoke)_(table\d|figure1|figure5|study_(?!iou|shapes|signal).+)")
 
 
 def shown_now(name: str) -> dict[str, Any]:
     found = NUMBERED.fullmatch(name)
     assert found
     scale, what = found.groups()
+    if what.startswith("study_"):
+        return study_figures.record_of(read_study(what.removeprefix("study_"), ROOT / "results"))
     if what.startswith("table"):
         return table_figures.record_of(read_table(int(what[-1]), scale, ROOT / "results"))
     return improvements.record_of(int(what[-1]), read_table(TABLE, scale, ROOT / "results"))

@@ -19,6 +19,14 @@ AXES = {
     "activations_effb0": {"activation.name"},
     "boundaries": {"activation.name", "activation.mode", "activation.bound", "phase1_epochs"},
     "intervals": {"activation.num_intervals"},
+    "noise": {
+        "activation.name",
+        "optimizer.activation_lr_multiplier",
+        "epochs",
+        "phase1_epochs",
+        "global_batch_size",
+        "schedule.warmup_epochs",
+    },
     "choices": {"optimizer.activation_weight_decay", "optimizer.activation_lr_multiplier", "phase1_epochs"},
 }
 SEEDS = {0: 60.0, 1: 61.0, 2: 62.5}
@@ -131,6 +139,6 @@ def test_without_numbers_there_is_no_page_and_no_picture(
     with pytest.raises(SystemExit):
         study_figures.main(["--results", str(tmp_path)])
     assert (
-        "has no numbers of activations, activations_mbv3, activations_effb0, boundaries, intervals, choices;"
+        "has no numbers of activations, activations_mbv3, activations_effb0, boundaries, intervals, choices, noise;"
         in capsys.readouterr().err
     )
