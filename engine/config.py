@@ -44,6 +44,9 @@ C = TypeVar("C", bound=RunConfig)
 # Keys that say where and how a run is executed, not what is computed: they may change when a run is resumed.
 _NOT_THE_EXPERIMENT = ("output", "data.root", "data.workers", "runtime.")
 _PART_OF_IT_ALL_THE_SAME = ("runtime.amp",)
+# Keys that came later, with the value that does what was done before: an experiment with that value is
+# described without the key, so that older runs can be resumed and older records stay of the same experiment.
+_WITHOUT_EFFECT = {"data.shrink_px": 0}
 
 
 def load_config(path: str | Path, overrides: Sequence[str], schema: Schema[C]) -> C:
@@ -73,12 +76,14 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 def experiment_values(config: RunConfig) -> dict[str, Any]:
     """Return {dotted key: value} of every key that defines the experiment.
 
-    Left out: the run folder, where the data lie, worker processes, and all of `runtime` but `amp`.
+    Left out: the run folder, where the data lie, worker processes, all of `runtime` but `amp`, and keys that
+    came later and have no effect.
     """
     return {
         key: value
         for key, value in _leaves(config_to_dict(config)).items()
         if key in _PART_OF_IT_ALL_THE_SAME or not key.startswith(_NOT_THE_EXPERIMENT)
+        if key not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[key]
     }
 
 

@@ -125,11 +125,13 @@ class Run:
         Raises ConfigError, or ValueError if `extra` would make it another experiment than the grid declares.
         """
         config = self._load(self.arguments[1:])
-        for key, value in experiment_values(config).items():
-            if self.declared[key] != value:
+        found = experiment_values(config)
+        for key in sorted(found.keys() | self.declared.keys()):
+            value, declared = (values.get(key, "unset") for values in (found, self.declared))
+            if value != declared:
                 raise ValueError(
                     f"{key}={value} makes {self.name} another experiment than scale {self.scale.name} of "
-                    f"{title(self.cell.table)} declares, where it is {self.declared[key]}: leave it out or "
+                    f"{title(self.cell.table)} declares, where it is {declared}: leave it out or "
                     f"change the files of {FOLDER}. (data.root, data.workers and runtime.* but amp may be "
                     "given; seeds with --seeds)"
                 )

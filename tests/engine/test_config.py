@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from engine import config as configuration
-from engine.config import IMAGENET, ConfigError, ImageNetConfig, config_hash, config_to_dict
+from engine.config import (
+    IMAGENET,
+    ConfigError,
+    ImageNetConfig,
+    config_hash,
+    config_to_dict,
+    experiment_values,
+)
 
 SMALLEST = """
 epochs: 10
@@ -219,6 +226,8 @@ def test_the_dictionary_holds_plain_values_and_loads_again(smallest: Path) -> No
         ("runtime.device=cpu", True),
         ("runtime.device_batch_size=8", True),
         ("runtime.log_every_steps=1", True),
+        ("data.shrink_px=0", True),
+        ("data.shrink_px=64", False),
         ("runtime.amp=bf16", False),
         ("seed=1", False),
         ("epochs=11", False),
@@ -230,6 +239,13 @@ def test_the_dictionary_holds_plain_values_and_loads_again(smallest: Path) -> No
 def test_the_hash_is_over_the_experiment(smallest: Path, override: str, same: bool) -> None:
     one, other = config_hash(load_config(smallest)), config_hash(load_config(smallest, [override]))
     assert (one == other) is same
+
+
+def test_a_key_that_came_later_and_has_no_effect_leaves_older_experiments_what_they_were(
+    smallest: Path,
+) -> None:
+    assert "data.shrink_px" not in experiment_values(load_config(smallest))
+    assert experiment_values(load_config(smallest, ["data.shrink_px=64"]))["data.shrink_px"] == 64
 
 
 def test_every_number_has_bounds_and_every_rule_a_key(smallest: Path) -> None:

@@ -45,6 +45,18 @@ def test_every_run_loads_and_differs_from_the_others_in_the_axis_alone(study: st
     assert all(one not in declared[:index] for index, one in enumerate(declared))
 
 
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("data.shrink_px=0", "data.shrink_px=unset makes r18_relu_seed0 another"),
+        ("epochs=20", "epochs=20 makes r18_relu"),
+    ],
+)
+def test_what_would_change_the_experiment_is_refused(word: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        _ = runs_of("activations", extra=[word])[0].config
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_shared_run_is_the_same_experiment_where_it_is_made(study: str) -> None:
     made = {
@@ -138,7 +150,4 @@ def test_without_numbers_there_is_no_page_and_no_picture(
     assert not (tmp_path / PAGE).exists()
     with pytest.raises(SystemExit):
         study_figures.main(["--results", str(tmp_path)])
-    assert (
-        "has no numbers of activations, activations_mbv3, activations_effb0, boundaries, intervals, choices, noise;"
-        in capsys.readouterr().err
-    )
+    assert f"has no numbers of {', '.join(STUDIES)}; run tools.sweep" in capsys.readouterr().err
