@@ -72,7 +72,7 @@ table-4: install ## measure Table 4, the times of inference (LATENCY="...", LATE
 study-%: install FORCE ## make study N: one of configs/sweeps/study_N.yaml (SWEEP="data.root=..."); hours on two cores
 	$(BIN)/python -m tools.sweep --study $* $(SWEEP)
 	$(BIN)/python -m tools.collect --study $*
-	$(BIN)/python -m tools.study_figures --studies $*
+	$(BIN)/python -m tools.study_figures --study $*
 	$(BIN)/python -m tools.report
 
 figure-1 figure-5: figure-%: table-2

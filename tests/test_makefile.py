@@ -38,7 +38,7 @@ def test_a_study_is_swept_collected_drawn_and_reported(study: str) -> None:
     tools = (
         f"sweep --study {study} data.root=/x",
         f"collect --study {study}",
-        f"study_figures --studies {study}",
+        f"study_figures --study {study}",
     )
     places = [text.index(f"tools.{words}") for words in (*tools, "report")]
     assert places == sorted(places)

@@ -22,11 +22,12 @@ from engine.config import config_hash
 from engine.files import write_text_atomically
 from engine.manifest import short_commit
 from engine.run_folder import RunFolder
-from tools.command_line import add_grid_options, tool_parser
+from tools.command_line import tool_parser
 from tools.compare import read_run
+from tools.grid_options import add_grid_options
 from tools.paper import Table
 from tools.sweep import OUTPUT
-from tools.sweep_grid import GRIDS, SCALES, Grid, Run, load_grid, option, stem
+from tools.sweep_grid import GRIDS, SCALES, Grid, Run, load_grid, option, scale_folder, stem
 from tools.sweep_plan import FINISHED, state_of
 
 RESULTS = Path("results")
@@ -72,7 +73,7 @@ def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], li
         if state_of(run) == FINISHED:
             measurements += measurements_of(run)
         elif run.seed in run.scale.seeds or run.folder.exists():
-            missing.append(run.name)
+            missing.append(run.title)
     return measurements, missing
 
 
@@ -146,8 +147,7 @@ def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def collect_table(table: Table, scale: str, output: Path, results: Path) -> bool:
     """Write the CSV of a table at a scale and say what is in it; return False if no run is finished."""
     grid = load_grid(table)
-    if scale not in grid.scales:
-        return False
+    grid.scale(scale)
     measurements, missing = collect(grid, scale, output)
     if not measurements:
         return False
@@ -161,6 +161,15 @@ def collect_table(table: Table, scale: str, output: Path, results: Path) -> bool
     return True
 
 
+def _wanted(table: Table | None, scale: str | None, output: Path) -> list[tuple[Table, str]]:
+    """Return what is named, or else every table and study that has runs of its own, with its scale."""
+    scales = [scale] if scale else list(SCALES)
+    if table is not None:
+        known = load_grid(table).scales
+        return [(table, name) for name in scales if scale or name in known]
+    return [(one, name) for name in scales for one in GRIDS if scale_folder(output, name, one).exists()]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Collect what the command line names."""
     parser = tool_parser("collect", __doc__)
@@ -169,12 +178,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the CSVs go ({RESULTS})")
     arguments = parser.parse_args(argv)
-    wanted = [
-        (table, scale)
-        for scale in ([arguments.scale] if arguments.scale else SCALES)
-        for table in ([arguments.table] if arguments.table else GRIDS)
-    ]
     try:
+        wanted = _wanted(arguments.table, arguments.scale, arguments.output)
         done = [collect_table(*one, arguments.output, arguments.results) for one in wanted]
     except ValueError as error:
         parser.error(str(error))

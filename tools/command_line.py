@@ -2,8 +2,6 @@
 
 import argparse
 
-from tools.sweep_grid import STUDIES, TABLES
-
 
 def tool_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser for `python -m tools.<name>`; `description` is its module's docstring, as it stands."""
@@ -12,12 +10,3 @@ def tool_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def add_grid_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Add `--table N` and `--study NAME`, of which one may be given, or must; both are read as `table`."""
-    which = parser.add_mutually_exclusive_group(required=required)
-    else_all = "" if required else " (all that have runs)"
-    tables, studies = ", ".join(map(str, TABLES)), ", ".join(STUDIES)
-    which.add_argument("--table", type=int, metavar="N", help=f"of the paper: one of {tables}{else_all}")
-    which.add_argument("--study", dest="table", metavar="NAME", help=f"of ours: one of {studies}{else_all}")

@@ -109,10 +109,17 @@ def caption(figure: Figure, numbers: TableNumbers, bars: str = "error bars") -> 
     """Write under a figure how much our numbers mean, how many seeds they rest on, and what `bars` show."""
     counts = sorted(len(number.runs) for number in numbers.ours.values())
     least, most = counts[0], counts[-1]
-    seeds = f"n = {least if least == most else f'{least} to {most}'} {'seed' if most == 1 else 'seeds'}"
+    seeds = seed_counts(counts)
     shown = f"{bars}: standard deviation over seeds{', where there are several' * (least == 1)}"
     text = f"Ours: {SCALES[numbers.scale]}.\n{seeds}, {shown if most > 1 else 'so no standard deviation'}."
     figure.supxlabel(text, fontsize=7, color=GREY)
+
+
+def seed_counts(counts: Iterable[int]) -> str:
+    """Return on how many seeds numbers rest, at least one: `n = 3 seeds`, `n = 1 to 3 seeds`."""
+    known = sorted(counts)
+    least, most = known[0], known[-1]
+    return f"n = {least if least == most else f'{least} to {most}'} {'seed' if most == 1 else 'seeds'}"
 
 
 def png(figure: Figure) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 CONFIDENCE = 0.95
+_DIGITS = 9  # of a difference: what is beyond comes from rounding
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> P
     seeds = tuple(sorted(first.keys() & second.keys()))
     if not seeds:
         raise ValueError(f"no seed in common: {sorted(first)} and {sorted(second)}")
-    differences = [first[seed] - second[seed] for seed in seeds]
+    differences = [round(first[seed] - second[seed], _DIGITS) for seed in seeds]
     mean = statistics.mean(differences)
     if len(seeds) < 2:
         return Paired(seeds, mean)
@@ -48,15 +49,16 @@ def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> P
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return the p-values of a family of tests, corrected by Holm's method (1979); None stays None.
+    """Return the p-values of a family of tests, corrected by Holm's method (1979).
 
     The smallest of m is multiplied by m, the next by m - 1 and so on; none becomes smaller than the one
-    before it, nor larger than 1.
+    before it, nor larger than 1. A test that could not be made yet, None, stays None but belongs to the m: so
+    what is shown is not withdrawn when it is made.
     """
     known = sorted((p, number) for number, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, number) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        largest = max(largest, min(1.0, p * (len(p_values) - rank)))
         corrected[number] = largest
     return corrected

@@ -1,66 +1,73 @@
 """A study: what it asks, and its runs at scale small compared seed by seed.
 
-Its grid, configs/sweeps/study_<name>.yaml, also has `question` and `claim` (what the paper says) and
-`comparisons`, a list of `<cell> over <cell>`: the differences that are tested, one family per study. Its
-discussion, if there is one, is results/study/<name>.md, which people write; numbers are not written there.
+Its grid, configs/sweeps/study_<name>.yaml, lists `comparisons`, `<side> over <side>`: the differences that
+are tested, one family per study. A side is a cell, or `<cell> minus <cell>`, so that differences can be
+compared too. The discussion, if there is one, is results/study/<name>.md, which people write.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tools.collect import Measurement, csv_path
 from tools.paired import Paired, compare_paired, holm
 from tools.report_tables import read_measurements
-from tools.sweep_grid import Cell, Grid, list_of, load_grid, read_grid_file
+from tools.sweep_grid import Cell, Grid, load_grid
 
 SCALE = "small"
-_OVER = " over "
+LEVEL = 0.05  # of the corrected p below which a difference counts as told apart
+_OVER, _MINUS = " over ", " minus "
+Values = Mapping[str, Mapping[int, float]]  # top-1 in percent by the cell's name and the seed
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: its words, and its value by seed."""
+
+    label: str
+    values: Mapping[int, float]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """First minus second, None before both have a seed in common; `p_holm` is corrected within the study."""
 
-    first: Cell
-    second: Cell
+    first: Side
+    second: Side
     paired: Paired | None
     p_holm: float | None
 
     @property
     def verdict(self) -> str:
-        """What the test says at the 5 % level, corrected."""
+        """What the test says, corrected."""
         if self.paired is None or self.p_holm is None:
             return "not tested"
-        if self.p_holm >= 0.05:
+        if self.p_holm >= LEVEL:
             return "not told apart"
         return "higher" if self.paired.mean > 0 else "lower"
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study's text and numbers; `values` are top-1 in percent by the cell's name and the seed."""
+    """A study's grid and numbers."""
 
     name: str
-    question: str
-    claim: str
     grid: Grid
     measurements: Sequence[Measurement]
-    values: Mapping[str, Mapping[int, float]]
+    values: Values
     comparisons: Sequence[Comparison]
     discussion: str
 
     @property
-    def title(self) -> str:
-        """The study's name as a heading."""
-        return f"Study {self.name}: {self.question}"
+    def seeds(self) -> list[int]:
+        """All seeds that any cell has a value of."""
+        return sorted({seed for values in self.values.values() for seed in values})
 
 
-def label(cell: Cell, study: Study) -> str:
-    """Return a cell's name for readers: its row, and its column where the study has several."""
-    columns = {other.column for other in study.grid.cells}
-    return f"{cell.row}, {cell.column}" if len(columns) > 1 else cell.row
+def label(cell: Cell, grid: Grid) -> str:
+    """Return a cell's name for readers: its row, and its column where the grid has several."""
+    several = len({other.column for other in grid.cells}) > 1
+    return f"{cell.row}, {cell.column}" if several else cell.row
 
 
 def read_study(name: str, results: Path) -> Study:
@@ -69,40 +76,52 @@ def read_study(name: str, results: Path) -> Study:
     Raises:
         ValueError: no such study, a broken grid file, or a CSV that does not fit the grid.
     """
-    grid, text = load_grid(name), read_grid_file(name)
-    path = csv_path(results, SCALE, name)
+    grid, path = load_grid(name), csv_path(results, SCALE, name)
     measurements = read_measurements(path, grid, SCALE) if path.exists() else []
     values: dict[str, dict[int, float]] = {cell.name: {} for cell in grid.cells}
     by_label = {(cell.row, cell.column): cell.name for cell in grid.cells}
     for one in measurements:
         values[by_label[one.row, one.column]][one.seed] = one.value
-    discussion = results / "study" / f"{name}.md"
-    return Study(
-        name,
-        text["question"].text,
-        text["claim"].text,
-        grid,
-        measurements,
-        values,
-        _comparisons(grid, text, values),
-        discussion.read_text("utf-8").strip() if discussion.exists() else "",
-    )
+    return Study(name, grid, measurements, values, _comparisons(grid, values), discussion(results, name))
 
 
-def _comparisons(
-    grid: Grid, text: Mapping[str, Any], values: Mapping[str, Mapping[int, float]]
-) -> list[Comparison]:
-    cells, found = {cell.name: cell for cell in grid.cells}, []
-    for line in list_of(text["comparisons"]):
-        first, _, second = line.partition(_OVER)
-        for name in (first, second):
-            if name not in cells:
-                raise ValueError(
-                    f"{text['comparisons'].source}: comparisons: {line!r}: expected <cell> over <cell> with "
-                    f"two of {', '.join(cells)}"
-                )
-        common = values[first].keys() & values[second].keys()
-        paired = compare_paired(values[first], values[second]) if common else None
-        found.append((cells[first], cells[second], paired))
-    corrected = holm([paired.p if paired else None for *_, paired in found])
-    return [Comparison(*one, p) for one, p in zip(found, corrected, strict=True)]
+def discussion(results: Path, name: str) -> str:
+    """Return what people wrote about a study or record, nothing if nobody did."""
+    path = results / "study" / f"{name}.md"
+    return path.read_text("utf-8").strip() if path.exists() else ""
+
+
+def _comparisons(grid: Grid, values: Values) -> list[Comparison]:
+    sides = [_sides(line, grid, values) for line in grid.comparisons]
+    tests = [_test(first, second) for first, second in sides]
+    corrected = holm([found.p if found else None for found in tests])
+    return [
+        Comparison(first, second, found, p)
+        for (first, second), found, p in zip(sides, tests, corrected, strict=True)
+    ]
+
+
+def _test(first: Side, second: Side) -> Paired | None:
+    common = first.values.keys() & second.values.keys()
+    return compare_paired(first.values, second.values) if common else None
+
+
+def _sides(line: str, grid: Grid, values: Values) -> tuple[Side, Side]:
+    first, _, second = line.partition(_OVER)
+    return _side(first, line, grid, values), _side(second, line, grid, values)
+
+
+def _side(words: str, line: str, grid: Grid, values: Values) -> Side:
+    """Return one side of the comparison `line`. Raises ValueError for a name that is no cell's."""
+    cells, names = {cell.name: cell for cell in grid.cells}, words.split(_MINUS)
+    if len(names) > 2 or not cells.keys() >= set(names):
+        raise ValueError(
+            f"comparisons of study {grid.table}: {line!r}: expected <side> over <side>, where a side is a "
+            f"cell or <cell> minus <cell>; the cells are {', '.join(cells)}"
+        )
+    first = values[names[0]]
+    if len(names) == 1:
+        return Side(label(cells[names[0]], grid), first)
+    second = values[names[1]]
+    differences = {seed: first[seed] - second[seed] for seed in first.keys() & second.keys()}
+    return Side(f"({' − '.join(label(cells[name], grid) for name in names)})", differences)

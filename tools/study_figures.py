@@ -1,12 +1,13 @@
 """Draw the studies: every seed's accuracy, and the differences that are tested, with their intervals.
 
     python -m tools.study_figures                       # all studies that have numbers
-    python -m tools.study_figures --studies intervals
+    python -m tools.study_figures --study intervals
 
 Writes OUTPUT/small_study_<name>.png and beside it a .json with the numbers, and the runs and commits they
 come from. The numbers are those of results/small_study_<name>.csv, from tools.collect.
 """
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from tools.collect import RESULTS
 from tools.command_line import tool_parser
 from tools.compare import SHOWN
-from tools.figure_parts import FIGURES, GREY, color, new_figure
+from tools.figure_parts import FIGURES, GREY, color, new_figure, seed_counts
 from tools.paired import CONFIDENCE
 from tools.records import write_figure
 from tools.study import SCALE, Study, label, read_study
@@ -35,10 +36,9 @@ def draw_study(study: Study) -> Figure:
     accuracies, differences = figure.subplots(1, 2, width_ratios=(1, 1))
     _draw_accuracies(accuracies, study)
     _draw_differences(differences, study)
-    counts = sorted(len(values) for values in study.values.values() if values)
-    seeds = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     text = (
-        f"Scale {SCALE}: {SCALES[SCALE]}. {study.grid.scales[SCALE].dataset}; {seeds} seeds.\n"
+        f"Scale {SCALE}: {SCALES[SCALE]}. {study.grid.scales[SCALE].dataset}; "
+        f"{seed_counts(map(len, filter(None, study.values.values())))}.\n"
         f"Left: each seed, mean and standard deviation. Right: mean and {CONFIDENCE:.0%} interval of the "
         "differences seed by seed."
     )
@@ -53,13 +53,13 @@ def record_of(study: Study) -> dict[str, Any]:
         "scale": SCALE,
         "dataset": study.grid.scales[SCALE].dataset,
         "cells": [
-            {"label": label(cell, study), "top1_by_seed": study.values[cell.name]}
+            {"label": label(cell, study.grid), "top1_by_seed": study.values[cell.name]}
             for cell in study.grid.cells
         ],
         "comparisons": [
             {
-                "first": label(one.first, study),
-                "second": label(one.second, study),
+                "first": one.first.label,
+                "second": one.second.label,
                 **(asdict(one.paired) if one.paired else {}),
                 "p_holm": one.p_holm,
                 "first_is": one.verdict,
@@ -76,13 +76,13 @@ def _draw_accuracies(panel: Axes, study: Study) -> None:
         if not values:
             panel.text(0.5, line, "missing", transform=panel.get_yaxis_transform(), va="center", fontsize=7)
             continue
-        mean = sum(values) / len(values)
-        spread = (sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)) ** 0.5
+        mean = statistics.mean(values)
+        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
         panel.plot(values, [line] * len(values), "o", color=color(0), alpha=0.4, markersize=4, linewidth=0)
         panel.errorbar(
             mean, line, xerr=spread, fmt="|", color=color(1), markersize=12, linewidth=1.4, capsize=2
         )
-    _finish(panel, [label(cell, study) for cell in study.grid.cells], SHOWN["top1"])
+    _finish(panel, [label(cell, study.grid) for cell in study.grid.cells], SHOWN["top1"])
 
 
 def _draw_differences(panel: Axes, study: Study) -> None:
@@ -95,7 +95,7 @@ def _draw_differences(panel: Axes, study: Study) -> None:
         panel.plot(paired.mean, line, "s", color=color(1), markersize=5)
         if paired.low is not None and paired.high is not None:
             panel.plot([paired.low, paired.high], [line, line], color=color(1), linewidth=1.4)
-    names = [f"{label(one.first, study)}\n− {label(one.second, study)}" for one in study.comparisons]
+    names = [f"{one.first.label}\n− {one.second.label}" for one in study.comparisons]
     _finish(panel, names, "difference in percentage points")
 
 
@@ -114,17 +114,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw what the command line names."""
     parser = tool_parser("study_figures", __doc__)
     parser.add_argument(
-        "--studies", nargs="+", choices=STUDIES, default=list(STUDIES), help="all that have numbers"
+        "--study", choices=STUDIES, metavar="NAME", help="all that have numbers, unless given"
     )
     parser.add_argument("--output", type=Path, default=FIGURES, help=f"folder of the pictures ({FIGURES})")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the CSVs ({RESULTS})")
     arguments = parser.parse_args(argv)
     try:
-        studies = [read_study(name, arguments.results) for name in arguments.studies]
+        names = [arguments.study] if arguments.study else STUDIES
+        studies = [read_study(name, arguments.results) for name in names]
         if not any(study.measurements for study in studies):
             raise ValueError(
-                f"{arguments.results} has no numbers of {', '.join(arguments.studies)}; run tools.sweep "
-                "--study NAME, then tools.collect"
+                f"{arguments.results} has no numbers of {', '.join(names)}; run tools.sweep --study NAME, "
+                "then tools.collect"
             )
     except ValueError as error:
         parser.error(str(error))

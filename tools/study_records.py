@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.learning_signal import table as signal_table
-from tools.study import SCALE
+from tools.study import SCALE, discussion
 
 FOLDER = "figures"
 Lines = list[str]
@@ -31,7 +31,8 @@ def record_lines(results: Path) -> Lines:
                 raise ValueError(
                     f"{path}: not the record that its name says: {error!r}; make it again"
                 ) from error
-            lines += _discussion(results, kind)
+            written = discussion(results, kind)
+            lines += [written, ""] if written else []
     return lines
 
 
@@ -95,8 +96,3 @@ _SECTIONS: dict[str, Callable[[dict[str, Any], str], Lines]] = {
     "shapes": shape_lines,
     "signal": signal_lines,
 }
-
-
-def _discussion(results: Path, kind: str) -> Lines:
-    path = results / "study" / f"{kind}.md"
-    return [path.read_text("utf-8").strip(), ""] if path.exists() else []

@@ -23,7 +23,8 @@ import torch
 
 from engine.distributed import available_cores
 from engine.launch import EXIT_FAILED, EXIT_STOPPED
-from tools.command_line import add_grid_options, tool_parser
+from tools.command_line import tool_parser
+from tools.grid_options import add_grid_options
 from tools.sweep_grid import SCALES, load_grid, scale_folder, title
 from tools.sweep_local import Job, LocalLauncher
 from tools.sweep_plan import Item, assumption, plan, plan_text, unfinished
@@ -81,10 +82,7 @@ def submit_array(items: Sequence[Item], arguments: argparse.Namespace) -> int:
 def sweep(arguments: argparse.Namespace) -> int:
     """Print the plan, then do what is left of it; return the exit status."""
     grid = load_grid(arguments.table)
-    arguments.scale = arguments.scale or next(iter(grid.scales))
-    if arguments.scale not in grid.scales:
-        known = ", ".join(grid.scales)
-        raise ValueError(f"--scale {arguments.scale}: {title(grid.table)} has the scales {known}")
+    arguments.scale = grid.scale(arguments.scale).name
     runs = grid.runs(arguments.scale, arguments.output, arguments.seeds, arguments.overrides)
     runs = [run for run in runs if fnmatch.fnmatchcase(run.cell.name, arguments.cells)]
     if not runs:

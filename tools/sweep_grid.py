@@ -7,8 +7,10 @@ the keys it sets (`set`); a row with `all_columns: true` has one run for all col
 `dataset` with the number of `train_images`, its `seeds`, and also what it sets; one for CPUs has its
 `images_per_core_second`. Of two that set the same key the later wins: scale, column, row.
 
-Studies ask several questions about one network, and the answer to each needs the same run in its middle:
-`shared` names cells that are runs of another grid, `<cell>: <grid>/<cell there>`, made and kept there.
+A study also has its `question`, the `claim` of the paper that it tests, and `comparisons`, which
+tools/study.py explains. Studies ask several questions about one network, and the answer to each needs the
+same run in its middle: `shared` names cells that are runs of another grid, `<cell>: <grid>/<cell there>`,
+made and kept there.
 """
 
 from collections.abc import Sequence
@@ -42,13 +44,13 @@ SCALES = {
 }
 FOLDER = Path("configs/sweeps")
 _PROGRAMS: dict[str, Any] = {"train_imagenet.py": IMAGENET, "train_coco.py": COCO}
-_OF_STUDIES = ("question", "claim", "comparisons")  # read by tools/study.py
+_OF_STUDIES = ("question", "claim", "comparisons")
 _SECTIONS = ("program", "config", "metrics", "rows", "columns", "scales", "shared", *_OF_STUDIES)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration of a table: where its numbers stand, and how it differs from its base file.
+    """One configuration of a table or study: where its numbers stand, and how it differs from its base file.
 
     `runs_in` is where its runs are, below the folder of a scale and without the seed: `table5/baseline`.
     """
@@ -64,15 +66,15 @@ class Cell:
 
     @property
     def places(self) -> list[Place]:
-        """The places in the paper's table that a run of this cell fills."""
+        """The places in the table or study that a run of this cell fills."""
         return [Place(self.table, self.row, self.column, metric) for metric in self.metrics]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of the paper's recipe is done, on which images.
+    """How much of a recipe is done, on which images.
 
-    A scale for CPUs has a rate: how many training images one core does in a second.
+    A scale for CPUs has a rate: how many training images one core does in a second, more or less.
     """
 
     name: str
@@ -98,6 +100,13 @@ class Run:
     def name(self) -> str:
         """The name of the run, which is that of its folder."""
         return self.folder.name
+
+    @property
+    def title(self) -> str:
+        """The run as one of its cell, with the folder where it is another grid's."""
+        own = f"{self.cell.name}_seed{self.seed}"
+        shared = stem(self.cell.table) != self.folder.parent.name
+        return f"{own} = {self.folder.parent.name}/{self.name}" if shared else own
 
     @property
     def arguments(self) -> list[str]:
@@ -143,12 +152,26 @@ class Run:
 
 @dataclass(frozen=True)
 class Grid:
-    """All cells of a table or study, and the scales at which they can be run."""
+    """All cells of a table or study, and the scales at which they can be run, the largest first.
+
+    `question`, `claim` and `comparisons` are those of a study, empty for a table.
+    """
 
     table: Table
     program: str
     cells: tuple[Cell, ...]
     scales: dict[str, Scale]
+    question: str = ""
+    claim: str = ""
+    comparisons: tuple[str, ...] = ()
+
+    def scale(self, name: str | None) -> Scale:
+        """Return a scale by its name, or the largest. Raises ValueError if there is none of that name."""
+        if name is None:
+            return next(iter(self.scales.values()))
+        if name not in self.scales:
+            raise ValueError(f"--scale {name}: {title(self.table)} has the scales {', '.join(self.scales)}")
+        return self.scales[name]
 
     def runs(
         self,
@@ -195,29 +218,44 @@ def load_grid(table: Table, folder: Path = FOLDER) -> Grid:
     Raises:
         ValueError: no such table or study, or a grid file that cannot be read or lacks something.
     """
-    tree, path = read_grid_file(table, folder), _path(table, folder)
+    _require_known(table)
+    tree, path = _read(table, folder), _path(table, folder)
     try:
         if tree["program"].text not in _PROGRAMS:
             expected = " or ".join(_PROGRAMS)
             raise ValueError(f"{path}: program: expected {expected}, got {tree['program'].text!r}")
         scales = {name: _scale(name, entry) for name, entry in tree["scales"].items()}
-        return Grid(table, tree["program"].text, tuple(_cells(table, tree)), scales)
+        return Grid(table, tree["program"].text, tuple(_cells(table, tree)), scales, *_study(table, tree))
     except KeyError as error:
         raise ValueError(f"{path}: {error.args[0]!r} is missing in one of its sections") from error
 
 
-def read_grid_file(table: Table, folder: Path = FOLDER) -> dict[str, Any]:
-    """Return the sections of a grid file as nested dicts of entries.
+def _require_known(table: Table) -> None:
+    if table in GRIDS:
+        return
+    if isinstance(table, str):
+        raise ValueError(f"study {table}: expected one of {', '.join(STUDIES)}{suggestion(table, STUDIES)}")
+    known = ", ".join(map(str, TABLES))
+    raise ValueError(
+        f"table {table}: expected one of {known}, which are made of training runs (Table 4 is measured: "
+        "python -m tools.latency)"
+    )
 
-    Raises:
-        ValueError: no such table or study, or a file that cannot be read or has an unknown section.
-    """
-    if table not in GRIDS:
-        known, studies = ", ".join(map(str, TABLES)), ", ".join(STUDIES)
-        raise ValueError(
-            f"{title(table)}: expected one of {known}, which are made of training runs (Table 4 is measured: "
-            f"python -m tools.latency), or one of the studies {studies}"
-        )
+
+def _study(table: Table, tree: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """Return question, claim and comparisons; one with <column> stands for one in each column."""
+    if isinstance(table, int):
+        return "", "", ()
+    comparisons = [
+        line.replace("<column>", column)
+        for line in _list_of(tree["comparisons"])
+        for column in (tree["columns"] if "<column>" in line else [""])
+    ]
+    return tree["question"].text, tree["claim"].text, tuple(comparisons)
+
+
+def _read(table: Table, folder: Path) -> dict[str, Any]:
+    """Return the sections of a grid file as nested dicts of entries."""
     path = _path(table, folder)
     tree = _nested(read_file(path))
     unknown = [key for key in tree if key not in _SECTIONS]
@@ -226,7 +264,7 @@ def read_grid_file(table: Table, folder: Path = FOLDER) -> dict[str, Any]:
     return tree
 
 
-def list_of(entry: Entry) -> list[Any]:
+def _list_of(entry: Entry) -> list[Any]:
     """Return an entry's value. Raises ValueError if it is no list."""
     values = yaml.safe_load(entry.text)
     if not isinstance(values, list):
@@ -253,7 +291,7 @@ def _cells(table: Table, tree: dict[str, Any]) -> list[Cell]:
                     elsewhere.pop(name, f"{stem(table)}/{name}"),
                     _label(row),
                     SHARED if shared else _label(column),
-                    tuple(list_of(column.get("metrics", tree["metrics"]))),
+                    tuple(_list_of(column.get("metrics", tree["metrics"]))),
                     tree["config"].text.format(row=row_key, column=column_key),
                     (*_words(column), *_words(row)),
                 )
@@ -264,12 +302,12 @@ def _cells(table: Table, tree: dict[str, Any]) -> list[Cell]:
 
 
 def _label(section: dict[str, Any]) -> str:
-    text: str = section["label" if "label" in section else "paper"].text
+    text: str = section["paper" if "paper" in section else "label"].text
     return text
 
 
 def _scale(name: str, entry: dict[str, Any]) -> Scale:
-    seeds = tuple(int(seed) for seed in list_of(entry["seeds"]))
+    seeds = tuple(int(seed) for seed in _list_of(entry["seeds"]))
     rate = float(entry["images_per_core_second"].text) if "images_per_core_second" in entry else None
     images = int(entry["train_images"].text)
     return Scale(name, entry["dataset"].text, images, seeds, tuple(_words(entry)), rate)

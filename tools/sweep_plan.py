@@ -113,12 +113,12 @@ def assumption(run: Run, images_per_second: float | None) -> str:
 
 def plan_text(items: Sequence[Item], assumed: str) -> str:
     """Return the plan as a table, with what is still to be done in the last line."""
-    width = max(len(item.run.name) for item in items)
+    width = max(len(item.run.title) for item in items)
     hours = f"{processor(items[0].run)}-hours"
     lines = [f"{'run':{width}}  {'state':13}  {'images':>13}  {hours:>10}"]
     for item in items:
         numbers = f"{item.images:13,}  {item.hours:10.3f}"
-        lines.append(f"{item.run.name:{width}}  {item.state:13}  {numbers}")
+        lines.append(f"{item.run.title:{width}}  {item.state:13}  {numbers}")
     scale, todo = items[0].run.scale, unfinished(items)
     lines += [
         assumed,

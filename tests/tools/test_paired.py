@@ -28,6 +28,9 @@ def test_pairing_removes_what_seeds_share() -> None:
 def test_with_one_seed_or_equal_differences_there_is_no_test() -> None:
     assert compare_paired({3: 5.0}, {3: 4.0}) == Paired((3,), 1.0)
     assert compare_paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}) == Paired((0, 1), 0.0, 0.0)
+    correct = {0: 2731, 1: 2650, 2: 2702}  # of 3925, the other side 10 more each: equal but for rounding
+    percent = [{seed: 100 * (n + more) / 3925 for seed, n in correct.items()} for more in (10, 0)]
+    assert compare_paired(*percent).p is None
 
 
 def test_without_a_common_seed_it_says_so() -> None:
@@ -38,6 +41,7 @@ def test_without_a_common_seed_it_says_so() -> None:
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, None, 0.9]) == [1.0, None, 1.0]
+    assert holm([None, 0.01, None]) == [None, pytest.approx(0.03), None]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

@@ -1,16 +1,19 @@
 """The studies: their grids, what is made of their numbers, and the page."""
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.tools.sweep_records import write_run
-from tools import collect, report, study_figures
+from tools import collect, report, study_figures, sweep
 from tools.compare import SHOWN
-from tools.study import SCALE, label, read_study
-from tools.study_page import PAGE
-from tools.sweep_grid import STUDIES, Run, load_grid
+from tools.paper import Place, read_paper
+from tools.study import SCALE, read_study
+from tools.study_page import PAGE, recipe
+from tools.sweep_grid import GRIDS, STUDIES, Run, load_grid
 
 # What the cells of a study may differ in.
 AXES = {
@@ -21,6 +24,7 @@ AXES = {
     "intervals": {"activation.num_intervals"},
     "noise": {
         "activation.name",
+        "activation.mode",
         "optimizer.activation_lr_multiplier",
         "epochs",
         "phase1_epochs",
@@ -40,7 +44,8 @@ def runs_of(study: str, output: Path = Path("runs"), **options: Any) -> list[Run
 def test_every_run_loads_and_differs_from_the_others_in_the_axis_alone(study: str) -> None:
     runs = runs_of(study, seeds=[0])
     assert len({run.folder for run in runs}) == len({run.name for run in runs}) == len(runs)
-    declared = [run.declared for run in runs if run.config]
+    assert all(run.config for run in runs)
+    declared = [run.declared for run in runs]
     assert {key for one in declared for key in one if one[key] != declared[0][key]} == AXES[study]
     assert all(one not in declared[:index] for index, one in enumerate(declared))
 
@@ -94,14 +99,76 @@ def results(tmp_path: Path) -> Path:
 
 def test_numbers_are_found_by_cell_and_seed_and_compared_in_pairs(results: Path) -> None:
     study = read_study("intervals", results)
-    assert study.values["r18_N16"] == SEEDS and study.values["r18_N12"] == {}
-    found = {label(one.second, study): one for one in study.comparisons}
+    assert study.values["r18_N16"] == SEEDS and study.values["r18_N12"] == {} and study.seeds == [0, 1, 2]
+    found = {one.second.label: one for one in study.comparisons}
     assert list(found) == ["N = 4", "N = 8", "N = 12", "N = 20"]
     assert found["N = 8"].paired.mean == pytest.approx(3.01) and found["N = 8"].verdict == "higher"
     assert found["N = 4"].paired.mean == pytest.approx(1 / 3) and found["N = 4"].verdict == "not told apart"
     assert found["N = 20"].paired.seeds == (1,) and found["N = 20"].verdict == "not tested"
     assert found["N = 12"].paired is None and found["N = 12"].verdict == "not tested"
-    assert found["N = 8"].p_holm == pytest.approx(2 * found["N = 8"].paired.p)  # two tests could be made
+    assert found["N = 8"].p_holm == pytest.approx(4 * found["N = 8"].paired.p)  # of four tests, also not made
+
+
+def test_differences_can_be_compared(tmp_path: Path) -> None:
+    write_study(
+        tmp_path / "sweeps", "activations", {"r18_relu": SEEDS, "r18_pwlu": {0: 61.0, 1: 62.0, 2: 63.4}}
+    )
+    write_study(
+        tmp_path / "sweeps", "noise", {"b64_relu": {0: 50.0, 1: 50.5}, "b64_pwlu": {0: 49.0, 1: 49.0}}
+    )
+    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
+    first = read_study("noise", tmp_path).comparisons[0]
+    assert first.first.label == "(PWLU, batches of 64 − ReLU, batches of 64)"
+    assert first.first.values == {0: -1.0, 1: -1.5}
+    assert first.second.values == pytest.approx({0: 1.0, 1: 1.0, 2: 0.9})
+    assert first.paired.mean == pytest.approx(-2.25) and first.paired.seeds == (0, 1)
+
+
+def test_a_comparison_of_unknown_cells_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    grid = load_grid("intervals")
+    broken = dataclasses.replace(grid, comparisons=("r18_N16 over r18_N5",))
+    monkeypatch.setattr("tools.study.load_grid", lambda _: broken)
+    with pytest.raises(
+        ValueError, match="'r18_N16 over r18_N5': expected <side> over <side>.*r18_N4, r18_N8"
+    ):
+        read_study("intervals", tmp_path)
+
+
+def test_no_two_comparisons_are_of_the_same_runs() -> None:
+    pairs = []
+    for study in STUDIES:
+        grid = load_grid(study)
+        runs = {cell.name: cell.runs_in for cell in grid.cells}
+        for line in grid.comparisons:
+            pairs.append(
+                tuple(tuple(runs[name] for name in side.split(" minus ")) for side in line.split(" over "))
+            )
+    assert len(set(pairs)) == len(pairs)
+
+
+# Rows and columns of the studies in the paper's tables.
+IN_THE_PAPER = {
+    "activations": (2, {"F-ReLU": "F-ReLU"}, "ResNet-18"),
+    "activations_mbv3": (2, {}, "MobileNet-V3"),
+    "activations_effb0": (2, {}, "EfficientNet-B0"),
+    "boundaries": (5, {"ReLU": "ResNet-18 baseline"}, None),
+    "intervals": (7, {}, "ResNet-18"),
+}
+
+
+@pytest.mark.parametrize("study", IN_THE_PAPER)
+def test_in_the_papers_tables_the_first_side_of_every_comparison_is_ahead(study: str) -> None:
+    table, names, network = IN_THE_PAPER[study]
+    paper, grid = read_paper(), load_grid(study)
+    cells = {cell.name: cell for cell in grid.cells}
+
+    def published(name: str) -> float:
+        row, column = cells[name].row, network or cells[name].column
+        return paper[Place(table, names.get(row, f"PWLU-{row}" if table == 5 else row), column, "top1")].value
+
+    for line in grid.comparisons:
+        first, second = line.split(" over ")
+        assert published(first) > published(second), line
 
 
 def test_the_page_says_what_was_asked_measured_and_tested(results: Path) -> None:
@@ -110,17 +177,24 @@ def test_the_page_says_what_was_asked_measured_and_tested(results: Path) -> None
     report.main(["--results", str(results)])
     text = (results / PAGE).read_text()
     assert "## Study intervals: how many intervals does a function need?" in text
-    assert "| N = 16 | 3 | 61.17 ± 1.26 | 60.00, 61.00, 62.50 |" in text
-    assert "| N = 12 | 0 | — |  |" in text
-    assert "| N = 16 − N = 8 | 3 | +3.01 ± 0.01 | +2.99 to +3.03 | 0.000 | 0.000 | higher |" in text
+    assert "| | n | top-1 (%) | seed 0 | seed 1 | seed 2 |" in text
+    assert "| N = 16 | 3 | 61.17 ± 1.26 | 60.00 | 61.00 | 62.50 |" in text
+    assert "| N = 20 | 1 | 60.00 | — | 60.00 | — |" in text
+    assert "| N = 12 | 0 | — | — | — | — |" in text
+    assert "| N = 16 − N = 8 | 3 | +3.01 ± 0.01 | +2.99 to +3.03 | < 0.001 | < 0.001 | higher |" in text
     assert "| N = 16 − N = 20 | 1 | +1.00 | — | — | — | not tested |" in text
     assert "| N = 16 − N = 12 | 0 | — | — | — | — | not tested |" in text
     assert "A few words about it." in text and "10 runs, at commit 0123456789." in text
-    assert "9469 training images" in text and "## Study choices" not in text
+    assert "9469 training images; network resnet18_025; epochs 30; images per batch 256;" in text
+    assert "By cell" not in text and "## Study choices" not in text
     report.main(["--results", str(results), "--check"])
     (results / "study" / "intervals.md").write_text("Other words.\n")
     with pytest.raises(SystemExit, match=PAGE):
         report.main(["--results", str(results), "--check"])
+
+
+def test_the_recipe_names_what_differs_between_cells() -> None:
+    assert "By cell: epochs 30, 8; images per batch 256, 64;" in recipe(read_study("noise", Path("nowhere")))
 
 
 def test_the_picture_has_a_line_per_cell_and_per_comparison(results: Path) -> None:
@@ -131,16 +205,79 @@ def test_the_picture_has_a_line_per_cell_and_per_comparison(results: Path) -> No
     ]
     assert accuracies.get_xlabel() == SHOWN["top1"] and len(differences.get_yticklabels()) == 4
     assert [text.get_text() for text in accuracies.texts] == ["missing"]
+    seeds = {
+        line.get_ydata()[0]: list(line.get_xdata())
+        for line in accuracies.get_lines()
+        if line.get_marker() == "o"
+    }
+    assert seeds[3] == list(SEEDS.values()) and seeds[4] == [60.0]  # N = 16, N = 20
+    spans = {tuple(line.get_ydata()): list(line.get_xdata()) for line in differences.get_lines()}
+    paired = study.comparisons[1].paired
+    assert spans[1, 1] == [paired.low, paired.high] and spans[1,] == [paired.mean]
     study_figures.main(["--results", str(results), "--output", str(results / "figures")])
-    record = (results / "figures" / "small_study_intervals.json").read_text()
-    assert '"first_is": "higher"' in record and "config_hash" in record
+    record = json.loads((results / "figures" / "small_study_intervals.json").read_text())
+    assert [one["first_is"] for one in record["comparisons"]] == [one.verdict for one in study.comparisons]
+    assert len(record["runs"]) == 10 and record["runs"][0]["config_hash"]
 
 
-def test_a_shared_run_counts_in_every_study(tmp_path: Path) -> None:
+def test_a_shared_run_counts_in_every_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_study(tmp_path / "sweeps", "activations", {"r18_pwlu": SEEDS})
+    write_study(tmp_path / "sweeps", "choices", {"r18_decay": {0: 50.0}})
     collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
     assert read_study("choices", tmp_path).values["r18_default"] == SEEDS
+    assert not (tmp_path / "small_study_boundaries.csv").exists()  # it has no run of its own
+    printed = capsys.readouterr().out
+    assert "r18_T-short_seed0, " in printed
+    assert "`python -m tools.sweep --study choices --scale small`" in printed
+    collect.main(
+        [
+            "--output",
+            str(tmp_path / "sweeps"),
+            "--results",
+            str(tmp_path),
+            "--study",
+            "boundaries",
+            "--scale",
+            "small",
+        ]
+    )
     assert read_study("boundaries", tmp_path).values["channel-wise_stat-realign"] == SEEDS
+    assert "baseline_seed0 = study_activations/r18_relu_seed0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--study", "boundaries", "--scale", "full"], "--scale full: study boundaries has the scales small"),
+        (["--study", "boundary"], "study boundary: expected one of activations,"),
+        (["--table", "0"], "table 0: expected one of 2, 3, 5, 6, 7"),
+        (["--table", "2", "--study", "noise"], "not allowed with argument"),
+    ],
+)
+@pytest.mark.parametrize("tool", [collect, sweep])
+def test_a_wrong_table_or_study_is_explained(
+    tool: Any, words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        tool.main([*words, "--output", str(tmp_path)])
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_study_is_planned_at_its_own_scale_in_core_hours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep.main(["--study", "noise", "--dry-run", "--output", str(tmp_path), "--seeds", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "b256_relu_seed0 = study_activations/r18_relu_seed0" in printed
+    assert (
+        "Scale small: Imagenette" in printed
+        and "core-hours at 1100 training images per second and core." in printed
+    )
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_largest_scale_comes_first(grid: int | str) -> None:
+    assert load_grid(grid).scale(None).name == ("small" if isinstance(grid, str) else "full")
 
 
 def test_without_numbers_there_is_no_page_and_no_picture(
