@@ -30,7 +30,7 @@ def resnet18_025(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 @register_model
 def efficientnet_b0_025(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """EfficientNet-B0 with a quarter of the channels, rounded to multiples of 8 as there.
+    """EfficientNet-B0 with a quarter of the channels, in multiples of 8 as there.
 
     Arguments and errors as of `resnet18_025`, for timm's EfficientNet.
     """

@@ -83,6 +83,16 @@ def mark_missing(panel: Axes, xs: Iterable[float], index: int) -> None:
         )
 
 
+def new_layer_figure(layers: int, height_in: float) -> Figure:
+    """Return an empty figure for panels over so many layers of a network."""
+    return new_figure(2.4 + 0.32 * layers, height_in)
+
+
+def name_layers(panel: Axes, names: Sequence[str]) -> None:
+    """Write the layers' names under a panel."""
+    panel.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+
+
 def share_range(panels: Sequence[Axes]) -> None:
     """Give panels the range of values that all of them need; one without values has no say."""
     ranges = [panel.get_ylim() for panel in panels if panel.has_data()]

@@ -3,13 +3,12 @@
     python -m tools.learned_shapes runs/r18_pwlu --output results/figures/full_shapes.json
     python -m tools.learned_shapes runs/r18_pwlu_seed0 runs/r18_pwlu_seed1 --output shapes.json --images 5000
 
-Sends the validation images four times through each network in evaluation mode and judges every function where
-its inputs are, between their 5th and 95th percentile. Writes a record with every function's numbers and,
-beside it, a picture with a point per layer.
+Sends the validation images four times through each network in evaluation mode. Whether a function is a V is
+judged where its inputs are, between their 5th and 95th percentile; how straight it is, over all of them.
+Writes a record with every function's numbers and, beside it, a picture with a point per layer.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from engine.progress import say
 from pwlu import PWLU
 from tools.boundary_iou import input_percentiles
 from tools.command_line import tool_parser
+from tools.moments import Moments
 from tools.records import write_figure
 from tools.shapes_picture import draw_shapes
 from tools.site_inputs import Network, open_network
@@ -27,34 +27,13 @@ from tools.trained import Trained, add_image_options, open_all
 
 BEND = 0.1  # of a function's range of values: what it must rise on both sides of its minimum to be a V
 MEANING = (
-    "line: share of the variance of a function's output that the best straight line in its input explains, "
-    "over all inputs; relu_line: the same of ReLU on the same inputs; both 1 where the input does not vary. "
-    "left_rise, right_rise: between the 5th and the 95th percentile of the inputs, output at either end "
-    f"minus the smallest, over largest minus smallest; a V rises by {BEND:g} or more on both sides. "
-    "left_fall, right_fall: largest output minus that at either end, alike; an inverted V falls on both sides"
+    "line: squared correlation of a function's output with its input, over all inputs; relu_line: of ReLU's "
+    "output on the same inputs; both 1 where input or output does not vary. left_rise, right_rise: between "
+    "the 5th and the 95th percentile of the inputs, output at either end minus the smallest, over largest "
+    f"minus smallest; a V rises by {BEND:g} or more on both sides. left_fall, right_fall: largest output minus "
+    "that at either end, alike; an inverted V falls on both sides, a wavy function does both and is counted "
+    "as that alone. layers_without_input: those that no image brought anything to"
 )
-
-
-@dataclass
-class LineFit:
-    """Sums over inputs x and outputs y, float64 (functions,), from which follows how straight y(x) is."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Count inputs and outputs, (functions, elements)."""
-        x, y = x.double(), y.double()
-        terms = {"n": torch.ones_like(x), "x": x, "y": y, "xx": x * x, "yy": y * y, "xy": x * y}
-        for name, values in terms.items():
-            self.sums[name] = self.sums.get(name, 0) + values.sum(1)
-
-    def explained(self) -> Tensor:
-        """Return the square of the correlation of y and x, 1 where either does not vary."""
-        n, x, y = self.sums["n"], self.sums["x"], self.sums["y"]
-        of_x, of_y = self.sums["xx"] - x * x / n, self.sums["yy"] - y * y / n
-        both = self.sums["xy"] - x * y / n
-        product = of_x * of_y
-        return torch.where(product > 0, both * both / product, 1.0).clamp(max=1)
 
 
 def rises(layer: PWLU, low: Tensor, high: Tensor) -> dict[str, Tensor]:
@@ -96,7 +75,9 @@ def examine(
         )
         layers[name] = {key: [round(value, 5) for value in values.tolist()] for key, values in lists.items()}
         layers[name]["summary"] = summarize(layers[name])
-    return {**trained.describe(), "inputs": network.describe(), "layers": layers}
+    without = [name for name in network.layers if name not in layers]
+    facts = {**trained.describe(), "inputs": network.describe()}
+    return {**facts, "layers_without_input": without, "layers": layers}
 
 
 def summarize(layer: dict[str, list[float]]) -> dict[str, float | int]:
@@ -122,13 +103,13 @@ def _apply(layer: PWLU, places: Tensor) -> Tensor:
     return y.double().cpu()
 
 
-def _line_fits(network: Network, names: Sequence[str]) -> dict[str, dict[str, LineFit]]:
+def _line_fits(network: Network, names: Sequence[str]) -> dict[str, dict[str, Moments]]:
     """Return the straightness of each layer's functions, and of ReLU on their inputs, in one pass."""
-    fits = {name: {"line": LineFit(), "relu_line": LineFit()} for name in names}
+    fits = {name: {"line": Moments(), "relu_line": Moments()} for name in names}
 
     def observe(name: str, rows: Tensor) -> None:
-        fits[name]["relu_line"].add(rows.cpu(), rows.clamp(min=0).cpu())
-        fits[name]["line"].add(rows.cpu(), _apply(network.layers[name], rows.T).T)
+        fits[name]["relu_line"].add(rows, rows.clamp(min=0))
+        fits[name]["line"].add(rows, _apply(network.layers[name], rows.T).T)
 
     network.watch(observe, names, "straightness")
     return fits

@@ -4,15 +4,14 @@
     python -m tools.learning_signal runs/r18_pwlu --output signal.json --steps 100 --images 5000
 
 Sends the validation images once through the network in evaluation mode and counts what falls into which
-interval. Then takes the gradients of `--steps` more steps of training, without changing a parameter, as the
-run would have gone on, and compares what they have in common with how they differ. Prints a table by layer,
+interval. Then takes the gradients of `--steps` global batches of training images, all at the same parameters,
+and compares what they have in common with how they differ. Prints a table by layer,
 and writes it as a record with a picture beside it.
 """
 
-import argparse
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.progress import say
+from engine.train_step import seed_step
 from pwlu import PWLU
 from tools.command_line import tool_parser
+from tools.moments import Moments
 from tools.records import write_figure
+from tools.report_tables import MISSING
 from tools.signal_picture import draw_signal
 from tools.site_inputs import Network, open_network
 from tools.trained import Trained, add_image_options, open_all
@@ -33,7 +35,8 @@ PARTS = {"points": ("points",), "boundaries": ("left", "right"), "slopes": ("lef
 MEANING = (
     "noise: standard deviation over steps of a parameter's gradient, root mean square over the layer; "
     "signal: that of the mean gradient, less what noise alone would leave in it (0 if that is all). width: "
-    "distance of the boundaries over six standard deviations of the input, median; 1 after realignment. "
+    "distance of the boundaries over six standard deviations of the input, median over functions whose input "
+    "varies; 1 after realignment. "
     "dead_intervals: share of intervals that no input fell into; outside: share of inputs beyond them all. "
     "layers_without_input: those that no image brought anything to; nothing is said of them"
 )
@@ -41,55 +44,49 @@ MEANING = (
 
 @dataclass
 class Inputs:
-    """Counts of a layer's inputs by interval, and their first two moments, float64.
+    """Counts of a layer's inputs by interval, and their moments.
 
-    `counts` is (functions, N + 2): below the boundaries, the intervals, above them.
+    `counts` is float64 (functions, N + 2): below the boundaries, the intervals, above them.
     """
 
     counts: Tensor
-    total: Tensor
-    squares: Tensor
+    moments: Moments = field(default_factory=Moments)
 
     @classmethod
     def of(cls, layer: PWLU) -> "Inputs":
         """Start with nothing counted."""
-        functions = layer.num_parameters
-        counts = torch.zeros(functions, layer.num_intervals + 2, dtype=torch.float64)
-        return cls(counts, torch.zeros(functions).double(), torch.zeros(functions).double())
+        return cls(torch.zeros(layer.num_parameters, layer.num_intervals + 2, dtype=torch.float64))
 
     def add(self, rows: Tensor, layer: PWLU) -> None:
-        """Count inputs, (functions, elements)."""
+        """Count inputs, (functions, elements).
+
+        Raises:
+            ValueError: one of them is NaN or infinite.
+        """
         x = rows.double().cpu()
+        if not x.isfinite().all():
+            raise ValueError(f"{int((~x.isfinite()).sum())} of {x.numel()} inputs are NaN or infinite")
         left, right = (end.detach().double().cpu()[:, None] for end in (layer.left, layer.right))
         width = (right - left).clamp(min=torch.finfo(torch.float64).tiny)
         place = ((x - left) / width * layer.num_intervals).floor().clamp(-1, layer.num_intervals).long() + 1
         self.counts.scatter_add_(1, place, torch.ones_like(x))
-        self.total += x.sum(1)
-        self.squares += (x * x).sum(1)
+        self.moments.add(x, x)
 
-    def describe(self, layer: PWLU) -> dict[str, float]:
+    def describe(self, layer: PWLU) -> dict[str, float | None]:
         """Return width, dead_intervals and outside as MEANING says."""
-        n = self.counts.sum(1)
-        deviation = (self.squares / n - (self.total / n) ** 2).clamp(min=0).sqrt()
-        distance = (layer.right - layer.left).detach().double().cpu()
-        varies = deviation > 0
-        width = (distance[varies] / (6 * deviation[varies])).median().item() if varies.any() else float("nan")
+        variance, _, _ = self.moments.covariances()
+        distance, varies = (layer.right - layer.left).detach().double().cpu(), variance > 0
+        widths = distance[varies] / (6 * variance[varies].sqrt())
         inside = self.counts[:, 1:-1]
         return {
-            "width": width,
+            "width": widths.median().item() if len(widths) else None,
             "dead_intervals": (inside == 0).double().mean().item(),
-            "outside": 1 - (inside.sum() / n.sum()).item(),
+            "outside": 1 - (inside.sum() / self.counts.sum()).item(),
         }
 
 
 def gradient_statistics(samples: Sequence[Tensor]) -> dict[str, float]:
-    """Return signal and noise of gradients of the same parameters at several steps, as MEANING says.
-
-    Raises:
-        ValueError: fewer than two steps.
-    """
-    if len(samples) < 2:
-        raise ValueError(f"gradients of {len(samples)} step(s), expected 2 or more to tell noise from signal")
+    """Return signal and noise of gradients of the same parameters on two or more batches, as MEANING says."""
     stacked = torch.stack([sample.double() for sample in samples])
     noise = stacked.var(0).mean()
     signal = (stacked.mean(0).square().mean() - noise / len(samples)).clamp(min=0)
@@ -106,10 +103,18 @@ def examine(
 ) -> dict[str, Any]:
     """Return the entry of the record for one checkpoint: by layer what MEANING says.
 
-    `steps`: how many steps' gradients are compared, at most an epoch's; the rest, and errors, as in
-    `open_network`.
+    Args:
+        steps: the gradients of how many batches are compared, at most an epoch's.
+        split, images, overrides: as in `open_network`.
+
+    Raises:
+        ValueError: fewer than two steps, more than an epoch has, a checkpoint of phase I, in which no PWLU
+            learns, float16 without the scaling of losses that training has; or as `open_network`.
     """
+    if trained.describe()["phase"] == 1:
+        raise ValueError(f"{trained.label} has not left phase I, in which no PWLU learns; take a later one")
     network = open_network(trained, split=split, images=images, overrides=overrides)
+    _check(network, steps)
     inputs = _inputs(network)
     gradients = _gradients(network, steps, epoch=trained.step)  # a number that no epoch of the run had
     layers = {
@@ -125,18 +130,29 @@ def examine(
     return {**facts, "layers_without_input": without, "layers": layers}
 
 
+def _check(network: Network, steps: int) -> None:
+    most = network.task.data.steps_per_epoch(network.task.global_batch_size)
+    if not 2 <= steps <= most:
+        raise ValueError(
+            f"--steps is {steps}, expected 2 (to tell noise from signal) to {most} (an epoch of this run)"
+        )
+    if network.task.precision.mode == "fp16":
+        raise ValueError("runtime.amp is fp16, in which small gradients vanish; add --set runtime.amp=off")
+
+
 def table(entry: dict[str, Any]) -> list[str]:
     """Return an entry of the record as lines of a Markdown table."""
     lines = [
-        "| layer | functions | width | dead intervals (%) | outside (%) | points: signal / noise | bounds |",
+        "| layer | functions | width | dead intervals (%) | outside (%) | points: signal / noise | boundaries |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, layer in entry["layers"].items():
+        width = MISSING if layer["width"] is None else f"{layer['width']:.2f}"
         shares = [f"{100 * layer[key]:.1f}" for key in ("dead_intervals", "outside")]
         ratios = [
             f"{layer[part]['signal']:.1e} / {layer[part]['noise']:.1e}" for part in ("points", "boundaries")
         ]
-        cells = [str(layer["functions"]), f"{layer['width']:.2f}", *shares, *ratios]
+        cells = [str(layer["functions"]), width, *shares, *ratios]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
@@ -150,11 +166,12 @@ def _inputs(network: Network) -> dict[str, Inputs]:
 
 
 def _gradients(network: Network, steps: int, epoch: int) -> dict[tuple[str, str], list[Tensor]]:
-    """Return each layer's gradients by part, one tensor per step of an epoch."""
+    """Return each layer's gradients by part, one tensor per batch; the network is left in training mode."""
     task, model = network.task, network.model.train()
     found: dict[tuple[str, str], list[Tensor]] = {(n, part): [] for n in network.layers for part in PARTS}
-    for step in itertools.islice(task.batches(epoch, start_step=0), steps):
+    for number, step in enumerate(itertools.islice(task.batches(epoch, start_step=0), steps)):
         model.zero_grad()
+        seed_step(epoch, number, rank=0)
         for micro_batch in step:
             loss = torch.stack(list(task.losses(model, micro_batch).values())).sum()
             (loss / len(step)).backward()
@@ -171,11 +188,6 @@ def _flat_gradient(layer: nn.Module, names: Sequence[str]) -> Tensor:
     return torch.cat([gradient.detach().flatten().cpu() for gradient in flat])
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = {"steps": "steps", "split": "split", "images": "images", "overrides": "set"}
-    return {name: getattr(arguments, word) for name, word in names.items()}
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     parser = tool_parser("learning_signal", __doc__)
@@ -183,14 +195,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output", required=True, type=Path, help="the record, .json; the picture gets the suffix .png"
     )
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps whose gradients are taken ({STEPS})")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"batches to take gradients of ({STEPS})")
     add_image_options(parser)
     arguments = parser.parse_args(argv)
     try:
         if arguments.output.suffix != ".json":
             raise ValueError(f"--output is {arguments.output}, expected a name that ends in .json")
         (trained,) = open_all([arguments.run], None, arguments.averaged)
-        entry = examine(trained, **_options(arguments))
+        entry = examine(
+            trained,
+            steps=arguments.steps,
+            split=arguments.split,
+            images=arguments.images,
+            overrides=arguments.set,
+        )
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for line in table(entry):

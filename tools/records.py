@@ -34,17 +34,14 @@ def read_record(path: Path, benchmark: str, keys: Sequence[str]) -> dict[str, An
     return record
 
 
-def write_record(path: Path, record: Mapping[str, Any], indent: int | None = None) -> None:
-    """Write a record with the code that made it; `indent` as in json.dumps, for one that people read too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"code": describe_code(Path(__file__).parent), **record}, indent=indent)
-    write_text_atomically(path, text + "\n")
-    say(f"record: {path}")
-
-
 def write_figure(picture: Path, figure: Figure, record: Mapping[str, Any], indent: int | None = None) -> None:
-    """Write a picture and, beside it as .json, what it shows and the code that drew it; say where."""
+    """Write a picture and, beside it as .json, what it shows and the code that drew it; say where.
+
+    `indent` as in json.dumps, for a record that people read too.
+    """
     picture.parent.mkdir(parents=True, exist_ok=True)
+    beside = picture.with_suffix(".json")
     write_picture(picture, render(figure))
-    say(f"picture: {picture}")
-    write_record(picture.with_suffix(".json"), record, indent)
+    text = json.dumps({"code": describe_code(Path(__file__).parent), **record}, indent=indent)
+    write_text_atomically(beside, text + "\n")
+    say(f"picture: {picture}\nrecord: {beside}")

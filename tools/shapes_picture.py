@@ -6,19 +6,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tools.figure_parts import color, finish, marker, new_figure
-
-_LAYER_IN = 0.32  # width of a layer
+from tools.figure_parts import color, finish, marker, name_layers, new_layer_figure
 
 
 def draw_shapes(entries: Sequence[dict[str, Any]]) -> Figure:
     """Return two panels over the layers, in the network's order, with a line per entry of the record.
 
-    The upper has the share of functions that are Vs or inverted Vs, the lower the median of what a straight
-    line explains; dashed, of ReLU on the same inputs.
+    The upper has the share of functions that are Vs, inverted Vs or wavy, the lower the median of what a
+    straight line explains; dashed, of ReLU on the same inputs.
     """
     names = list(dict.fromkeys(name for entry in entries for name in entry["layers"]))
-    figure = new_figure(2.4 + _LAYER_IN * len(names), 5.4)
+    figure = new_layer_figure(len(names), 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True)
     for number, entry in enumerate(entries):
         found = {name: layer["summary"] for name, layer in entry["layers"].items()}
@@ -27,11 +25,11 @@ def draw_shapes(entries: Sequence[dict[str, Any]]) -> Figure:
         _line(
             lower, names, {name: one["median_relu_line"] for name, one in found.items()}, number, dashed=True
         )
-    upper.set_ylabel("V or inverted V (%)", fontsize=9)
+    upper.set_ylabel("V, inverted V or wavy (%)", fontsize=9)
     lower.set_ylabel("explained by a line\n(median; dashed: of ReLU)", fontsize=9)
     upper.set_ylim(bottom=0)
     lower.set_ylim(top=1.02)
-    lower.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+    name_layers(lower, names)
     for panel in (upper, lower):
         finish(panel)
     upper.legend(fontsize=8, frameon=False)
@@ -39,7 +37,8 @@ def draw_shapes(entries: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _bent(summary: dict[str, Any]) -> float:
-    return 100 * (summary["v_shaped"] + summary["inverted_v_shaped"]) / float(summary["functions"])
+    bent = sum(summary[kind] for kind in ("v_shaped", "inverted_v_shaped", "wavy"))
+    return 100 * bent / float(summary["functions"])
 
 
 def _line(

@@ -4,9 +4,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from tools.figure_parts import color, finish, marker, new_figure
+from tools.figure_parts import color, finish, marker, name_layers, new_layer_figure
 
-_LAYER_IN = 0.32  # width of a layer
 TITLES = {"points": "heights of the points", "boundaries": "boundaries", "slopes": "outer slopes"}
 
 
@@ -16,7 +15,7 @@ def draw_signal(entry: dict[str, Any]) -> Figure:
     Where no signal rises above the noise its point is missing: the axis is logarithmic.
     """
     names = list(entry["layers"])
-    figure = new_figure(2.4 + _LAYER_IN * len(names), 6.4)
+    figure = new_layer_figure(len(names), 6.4)
     panels = list(figure.subplots(len(TITLES), 1, sharex=True, sharey=True))
     for panel, (part, title) in zip(panels, TITLES.items(), strict=True):
         for number, kind in enumerate(("noise", "signal")):
@@ -28,6 +27,6 @@ def draw_signal(entry: dict[str, Any]) -> Figure:
         panel.set_title(title, fontsize=9)
         finish(panel)
     panels[0].legend(fontsize=8, frameon=False)
-    panels[-1].set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+    name_layers(panels[-1], names)
     figure.supylabel("gradient of one parameter (root mean square)", fontsize=9)
     return figure

@@ -34,15 +34,19 @@ Observer = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True)
 class Network:
-    """A trained classifier or detector in evaluation mode, the images to show it, and its training task."""
+    """A trained classifier or detector, in evaluation mode when opened, images to show it, and its task."""
 
     label: str
     model: nn.Module
     layers: dict[str, PWLU]
     images: EvaluationImages
-    precision: Precision
     data: dict[str, Any]  # split, and how many images there are of each
     task: Classification | Detection
+
+    @property
+    def precision(self) -> Precision:
+        """The arithmetic of the run."""
+        return self.task.precision
 
     def describe(self) -> dict[str, Any]:
         """Return, for a record, which images were seen and in what arithmetic, as plain values."""
@@ -123,7 +127,6 @@ def open_network(
         model.eval(),
         pwlu_layers(model),
         shown,
-        task.precision,
         {"split": split, **facts},
         task,
     )

@@ -62,9 +62,12 @@ def shape_lines(record: dict[str, Any], picture: str) -> Lines:
         '*The paper:* "V-shaped functions frequently appear", and "activations for the first layer are close '
         'to linear functions" (section 4.7).',
         "",
-        f"By layer, {record['meaning']}.",
+        "How many functions of a layer are Vs, inverted Vs, or wavy (both at once), judged between the 5th and "
+        "the 95th percentile of their inputs: they rise, or fall, towards both ends by a tenth or more of their "
+        "range there. *line*: what a straight line explains of the output's variance, over all inputs, median "
+        "over the layer's functions; 1 is a line. *ReLU's line*: the same of ReLU on the same inputs.",
         "",
-        "| network | layer | functions | V | inverted V | both | line | ReLU's line |",
+        "| network | layer | functions | V | inverted V | wavy | line | ReLU's line |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for entry in record["checkpoints"]:
@@ -81,7 +84,7 @@ def signal_lines(record: dict[str, Any], picture: str) -> Lines:
     return [
         "## Gradients, dead intervals and widths of boundaries",
         "",
-        f"{record['label']} after its last step, over {record['steps']} further steps without a change: "
+        f"{record['label']} at step {record['step']}, over {record['steps']} batches at the same parameters: "
         f"{record['meaning']}.",
         "",
         *signal_table(record),

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from torch import nn
+from timm.layers import make_divisible
 
 from models import activation_factory, build_classifier
 
@@ -27,15 +27,13 @@ def test_every_activation_of_it_is_replaced_at_48_px() -> None:
     network(torch.zeros(2, 3, 48, 48)).sum().backward()
 
 
-def test_efficientnet_b0_025_has_a_quarter_of_the_channels_of_efficientnet_b0() -> None:
+def test_efficientnet_b0_025_has_a_quarter_of_the_channels_in_multiples_of_8() -> None:
     narrow, full = timm.create_model("efficientnet_b0_025"), timm.create_model("efficientnet_b0")
-    channels = [
-        [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
-        for network in (narrow, full)
-    ]
-    assert len(channels[0]) == len(channels[1]) == 16  # a depthwise convolution per block
-    for quarter, whole in zip(*channels, strict=True):
-        assert whole / 4 <= quarter <= whole / 4 + 48  # at most 8 more before the expansion by 6
+    widths = [
+        [stage[0].conv_pw.in_channels for stage in network.blocks[1:]] for network in (narrow, full)
+    ]  # what the first block of every stage but the first takes
+    assert widths == [[8, 8, 16, 24, 32, 48], [16, 24, 40, 80, 112, 192]]
+    assert widths[0] == [make_divisible(whole / 4, 8) for whole in widths[1]]
     assert narrow(torch.zeros(2, 3, 48, 48)).shape == (2, 1000)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from pwlu import PWLU
 from tools import learning_signal
-from tools.learning_signal import Inputs, gradient_statistics, table
+from tools.learning_signal import PARTS, Inputs, gradient_statistics, table
 
 
 def test_signal_and_noise_of_gradients_made_of_both() -> None:
@@ -25,8 +25,6 @@ def test_noise_alone_leaves_no_signal() -> None:
     found = gradient_statistics([torch.randn(2000, generator=generator) for _ in range(10)])
     assert found["signal"] < 0.1 * found["noise"]
     assert gradient_statistics([torch.ones(3)] * 4) == {"signal": 1.0, "noise": 0.0}
-    with pytest.raises(ValueError, match=r"gradients of 1 step\(s\), expected 2 or more"):
-        gradient_statistics([torch.ones(3)])
 
 
 def test_inputs_by_interval_by_hand() -> None:
@@ -75,9 +73,22 @@ def test_of_a_detector(trained_detector: Path, tmp_path: Path) -> None:
     assert any("backbone" in name for name in record["layers"])
 
 
-def test_too_few_steps_are_explained(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("steps", ["1", "-1", "4"])
+def test_too_few_or_too_many_steps_are_explained(
+    trained: Path, tmp_path: Path, steps: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        learning_signal.main([str(trained), "--output", str(tmp_path / "a.json"), "--steps", "1"])
-    assert "expected 2 or more" in capsys.readouterr().err and not (tmp_path / "a.json").exists()
+        learning_signal.main([str(trained), "--output", str(tmp_path / "a.json"), f"--steps={steps}"])
+    sentence = f"--steps is {steps}, expected 2 (to tell noise from signal) to 3 (an epoch of this run)"
+    assert sentence in capsys.readouterr().err and not (tmp_path / "a.json").exists()
+
+
+def test_inputs_that_do_not_vary_have_no_width_and_broken_ones_are_refused() -> None:
+    layer = PWLU(1, num_intervals=4)
+    inputs = Inputs.of(layer)
+    inputs.add(torch.full((1, 9), 0.1), layer)
+    assert inputs.describe(layer)["width"] is None
+    row = {"functions": 1, **inputs.describe(layer)} | {part: {"signal": 0.0, "noise": 1.0} for part in PARTS}
+    assert table({"layers": {"act": row}})[-1].startswith("| act | 1 | — | 75.0 | 0.0 | 0.0e+00 / 1.0e+00 |")
+    with pytest.raises(ValueError, match="1 of 2 inputs are NaN or infinite"):
+        inputs.add(torch.tensor([[0.0, float("nan")]]), layer)
