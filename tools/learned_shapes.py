@@ -30,9 +30,9 @@ MEANING = (
     "line: squared correlation of a function's output with its input, over all inputs; relu_line: of ReLU's "
     "output on the same inputs; both 1 where input or output does not vary. left_rise, right_rise: between "
     "the 5th and the 95th percentile of the inputs, output at either end minus the smallest, over largest "
-    f"minus smallest; a V rises by {BEND:g} or more on both sides. left_fall, right_fall: largest output minus "
-    "that at either end, alike; an inverted V falls on both sides, a wavy function does both and is counted "
-    "as that alone. layers_without_input: those that no image brought anything to"
+    f"minus smallest; a V rises by {BEND:g} or more on both sides. left_fall, right_fall: largest output "
+    "minus that at either end, alike; an inverted V falls on both sides, a wavy function does both and is "
+    "counted as that alone. layers_without_input: those that no image brought anything to"
 )
 
 

@@ -142,10 +142,8 @@ def _check(network: Network, steps: int) -> None:
 
 def table(entry: dict[str, Any]) -> list[str]:
     """Return an entry of the record as lines of a Markdown table."""
-    lines = [
-        "| layer | functions | width | dead intervals (%) | outside (%) | points: signal / noise | boundaries |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    heads = ("layer", "functions", "width", "dead intervals (%)", "outside (%)", "signal / noise of points")
+    lines = [f"| {' | '.join(heads)} | of boundaries |", f"| --- |{' ---: |' * len(heads)}"]
     for name, layer in entry["layers"].items():
         width = MISSING if layer["width"] is None else f"{layer['width']:.2f}"
         shares = [f"{100 * layer[key]:.1f}" for key in ("dead_intervals", "outside")]

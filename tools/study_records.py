@@ -62,10 +62,10 @@ def shape_lines(record: dict[str, Any], picture: str) -> Lines:
         '*The paper:* "V-shaped functions frequently appear", and "activations for the first layer are close '
         'to linear functions" (section 4.7).',
         "",
-        "How many functions of a layer are Vs, inverted Vs, or wavy (both at once), judged between the 5th and "
-        "the 95th percentile of their inputs: they rise, or fall, towards both ends by a tenth or more of their "
-        "range there. *line*: what a straight line explains of the output's variance, over all inputs, median "
-        "over the layer's functions; 1 is a line. *ReLU's line*: the same of ReLU on the same inputs.",
+        "How many functions of a layer are Vs, inverted Vs, or wavy (both at once), judged between the 5th "
+        "and the 95th percentile of their inputs: they rise, or fall, towards both ends by a tenth or more "
+        "of their range there. *line*: what a straight line explains of the output's variance, over all "
+        "inputs, median over the layer's functions; 1 is a line. *ReLU's line*: of ReLU on these inputs.",
         "",
         "| network | layer | functions | V | inverted V | wavy | line | ReLU's line |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
