@@ -41,7 +41,7 @@ SHELL_SOURCES := $(wildcard scripts/*.sh scripts/*.sbatch) .ci/run
 .PHONY: help demo demo-coco test test-wheel wheel lint format install clean FORCE
 
 help: ## say what there is
-	@sed -n 's/^\([a-z1-9%-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | sed 's/%/N/' | expand -t 16
+	@sed -n 's/^\([a-z1-9%-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | sed 's/%/N/' | expand -t 20
 
 demo: install ## train ResNet-18 with PWLU on handwritten digits through both phases (under 5 minutes)
 	OMP_NUM_THREADS=$(DEMO_THREADS) $(BIN)/torchrun --standalone --nproc-per-node=2 \
@@ -69,10 +69,20 @@ table-4: install ## measure Table 4, the times of inference (LATENCY="...", LATE
 	$(BIN)/python -m tools.latency_figure $(LATENCY_RECORD)
 	$(BIN)/python -m tools.report
 
-study-%: install FORCE ## make study N: one of configs/sweeps/study_N.yaml (SWEEP="data.root=..."); hours on two cores
+study-%: install FORCE ## make study N, one of configs/sweeps/study_N.yaml (SWEEP="data.root=..."); hours on two cores
 	$(BIN)/python -m tools.sweep --study $* $(SWEEP)
 	$(BIN)/python -m tools.collect --study $*
 	$(BIN)/python -m tools.study_figures --study $*
+	$(BIN)/python -m tools.report
+
+STUDIED = runs/sweeps/small/study_
+PICTURE = results/figures/small_study_
+study-records: install ## boundaries' IOUs, learned shapes and gradients of the studies' runs, for results/STUDY.md
+	$(BIN)/python -m tools.boundary_iou $(STUDIED)boundaries/channel-wise_fix-init-{3,6,10}_seed0 \
+	    $(STUDIED)activations/r18_pwlu_seed0 --labels fix-init-3 fix-init-6 fix-init-10 stat-realign \
+	    --output $(PICTURE)iou.json
+	$(BIN)/python -m tools.learned_shapes $(STUDIED)activations*/*_pwlu_seed0 --output $(PICTURE)shapes.json
+	$(BIN)/python -m tools.learning_signal $(STUDIED)activations/r18_pwlu_seed0 --output $(PICTURE)signal.json
 	$(BIN)/python -m tools.report
 
 figure-1 figure-5: figure-%: table-2

@@ -44,6 +44,17 @@ def test_a_study_is_swept_collected_drawn_and_reported(study: str) -> None:
     assert places == sorted(places)
 
 
+def test_the_records_of_studies_are_made_of_their_runs() -> None:
+    text = commands("study-records")
+    runs = {
+        str(run.folder) for study in STUDIES for run in load_grid(study).runs("small", Path("runs/sweeps"))
+    }
+    for name in ("study_boundaries/channel-wise_fix-init-{3,6,10}_seed0", "study_activations/r18_pwlu_seed0"):
+        assert f"runs/sweeps/small/{name}" in text
+        assert f"runs/sweeps/small/{name}".replace("{3,6,10}", "10") in runs
+    assert [text.count(f"small_study_{kind}.json") for kind in ("iou", "shapes", "signal")] == [1, 1, 1]
+
+
 def test_table_4_is_measured() -> None:
     assert "tools.latency --output results/latency_cpu.json" in commands("table-4")
     assert "tools.latency_figure results/latency_cpu.json" in commands("table-4")
