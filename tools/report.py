@@ -18,7 +18,7 @@ from tools.collect import RESULTS, csv_path
 from tools.command_line import tool_parser
 from tools.report_pages import figure_lines, gpu_lines, gpu_pages, latency_lines, latency_pages
 from tools.report_tables import MISSING, read_measurements, table_lines
-from tools.study_page import study_page
+from tools.study_page import link_lines, study_page
 from tools.sweep_grid import SCALES, TABLES, load_grid
 
 _HEAD = """# Results beside the paper's
@@ -52,6 +52,7 @@ def report(results: Path) -> str:
                 absent.append(f"- Table {table}, scale {scale}: {MISSING}")
         if sections:
             lines += [f"## Scale {scale}", "", f"**Ours: {SCALES[scale]}.**", "", *sections]
+    lines += link_lines(study_page(results))
     lines += latency_lines(latency_pages(results)) + gpu_lines(gpu_pages(results)) + figure_lines(results)
     if absent:
         lines += ["## Not run", "", *absent, ""]

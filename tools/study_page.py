@@ -56,6 +56,12 @@ def study_page(results: Path) -> dict[Path, str]:
     return {results / PAGE: "\n".join(lines + record_lines(results))}
 
 
+def link_lines(pages: dict[Path, str]) -> list[str]:
+    """Return a section of results/README.md that links to the page, none if there is none."""
+    links = [f"[{text.splitlines()[0].removeprefix('# ')}]({path.name})" for path, text in pages.items()]
+    return ["## Studies", "", *links, ""] if links else []
+
+
 def study_lines(study: Study, results: Path) -> list[str]:
     """Return a study's section in Markdown."""
     picture = Path("figures") / f"{SCALE}_study_{study.name}.png"

@@ -186,6 +186,10 @@ def test_the_page_says_what_was_asked_measured_and_tested(results: Path) -> None
     assert "| N = 16 − N = 12 | 0 | — | — | — | — | not tested |" in text
     assert "A few words about it." in text and "10 runs, at commit 0123456789." in text
     assert "9469 training images; network resnet18_025; epochs 30; images per batch 256;" in text
+    assert (
+        f"[Does it hold? The paper's claims on photographs, with seeds]({PAGE})"
+        in (results / "README.md").read_text()
+    )
     assert "By cell" not in text and "## Study choices" not in text
     report.main(["--results", str(results), "--check"])
     (results / "study" / "intervals.md").write_text("Other words.\n")
