@@ -16,7 +16,6 @@ printed sentence and in the record.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,12 +23,12 @@ from torch import Tensor
 
 from engine.progress import say
 from pwlu import PWLU
-from tools.command_line import tool_parser
+from tools.command_line import add_record_option, tool_parser
 from tools.iou_picture import draw_ious
 from tools.quantiles import PASSES, ExactQuantiles
 from tools.records import write_figure
 from tools.site_inputs import Network, open_network
-from tools.trained import Trained, add_image_options, open_all
+from tools.trained import Trained, add_image_options, add_run_options, open_all
 
 FRACTIONS = (0.05, 0.95)
 MEANING = (
@@ -127,19 +126,11 @@ def examine(
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     parser = tool_parser("boundary_iou", __doc__)
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files"
-    )
-    parser.add_argument(
-        "--output", required=True, type=Path, help="the record, .json; the picture gets the suffix .png"
-    )
-    parser.add_argument("--labels", nargs="+", help="names for the figure, one per run (the folders' names)")
+    add_run_options(parser)
+    add_record_option(parser)
     add_image_options(parser)
     arguments = parser.parse_args(argv)
     try:
-        if arguments.output.suffix != ".json":
-            raise ValueError(f"--output is {arguments.output}, expected a name that ends in .json")
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         opened = open_all(arguments.runs, arguments.labels, arguments.averaged)
         entries = [
             examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)

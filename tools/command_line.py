@@ -1,6 +1,7 @@
 """The command lines of the tools."""
 
 import argparse
+from pathlib import Path
 
 
 def tool_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -10,3 +11,20 @@ def tool_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def add_record_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--output`, where a record goes whose picture lies beside it."""
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=_record_path,
+        metavar="FILE.json",
+        help="the record; the picture gets the suffix .png",
+    )
+
+
+def _record_path(text: str) -> Path:
+    if not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"expected a name that ends in .json, got {text}")
+    return Path(text)

@@ -9,7 +9,6 @@ Writes a record with every function's numbers and, beside it, a picture with a p
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +17,12 @@ from torch import Tensor
 from engine.progress import say
 from pwlu import PWLU
 from tools.boundary_iou import input_percentiles
-from tools.command_line import tool_parser
+from tools.command_line import add_record_option, tool_parser
 from tools.moments import Moments
 from tools.records import write_figure
 from tools.shapes_picture import draw_shapes
 from tools.site_inputs import Network, open_network
-from tools.trained import Trained, add_image_options, open_all
+from tools.trained import Trained, add_image_options, add_run_options, open_all
 
 BEND = 0.1  # of a function's range of values: what it must rise on both sides of its minimum to be a V
 MEANING = (
@@ -118,18 +117,11 @@ def _line_fits(network: Network, names: Sequence[str]) -> dict[str, dict[str, Mo
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     parser = tool_parser("learned_shapes", __doc__)
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files"
-    )
-    parser.add_argument(
-        "--output", required=True, type=Path, help="the record, .json; the picture gets the suffix .png"
-    )
-    parser.add_argument("--labels", nargs="+", help="names for the figure, one per run (the folders' names)")
+    add_run_options(parser)
+    add_record_option(parser)
     add_image_options(parser)
     arguments = parser.parse_args(argv)
     try:
-        if arguments.output.suffix != ".json":
-            raise ValueError(f"--output is {arguments.output}, expected a name that ends in .json")
         entries = [
             examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
             for trained in open_all(arguments.runs, arguments.labels, arguments.averaged)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from engine.progress import say
 from engine.train_step import seed_step
 from pwlu import PWLU
-from tools.command_line import tool_parser
+from tools.command_line import add_record_option, tool_parser
 from tools.moments import Moments
 from tools.records import write_figure
 from tools.report_tables import MISSING
@@ -190,15 +190,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     parser = tool_parser("learning_signal", __doc__)
     parser.add_argument("run", type=Path, help="run folder (its last checkpoint), or a checkpoint file")
-    parser.add_argument(
-        "--output", required=True, type=Path, help="the record, .json; the picture gets the suffix .png"
-    )
+    add_record_option(parser)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"batches to take gradients of ({STEPS})")
     add_image_options(parser)
     arguments = parser.parse_args(argv)
     try:
-        if arguments.output.suffix != ".json":
-            raise ValueError(f"--output is {arguments.output}, expected a name that ends in .json")
         (trained,) = open_all([arguments.run], None, arguments.averaged)
         entry = examine(
             trained,

@@ -29,7 +29,7 @@ from tools.pwlu_choice import choose_functions, choose_logged, choose_steps
 from tools.pwlu_page import draw_evolution, draw_page, panel_range
 from tools.records import write_figure
 from tools.site_inputs import open_network
-from tools.trained import Trained, add_image_options, open_all, pwlu_layers_of
+from tools.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
 
 Corners = tuple[Tensor, Tensor]
 
@@ -150,11 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = tool_parser("plot_pwlu", __doc__)
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files"
-    )
+    add_run_options(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder for pictures and records")
-    parser.add_argument("--labels", nargs="+", help="names for titles and files (the folders' names)")
     parser.add_argument(
         "--layers",
         nargs="+",

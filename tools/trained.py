@@ -139,6 +139,16 @@ def pwlu_layers_of(trained: Trained) -> dict[str, PWLU]:
     return layers
 
 
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the runs or checkpoints to look at, and `--labels`."""
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files"
+    )
+    parser.add_argument(
+        "--labels", nargs="+", help="names for titles and files, one per run (the folders' names)"
+    )
+
+
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `tools.site_inputs.open_network` needs, and `--averaged`."""
     parser.add_argument(

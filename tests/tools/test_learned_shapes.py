@@ -117,4 +117,4 @@ def test_record_and_picture_of_a_run(trained: Path, tmp_path: Path) -> None:
 def test_a_wrong_output_is_explained(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         learned_shapes.main([str(trained), "--output", "shapes.png"])
-    assert "--output is shapes.png, expected a name that ends in .json" in capsys.readouterr().err
+    assert "argument --output: expected a name that ends in .json, got shapes.png" in capsys.readouterr().err
