@@ -65,8 +65,8 @@ def gpu_lines(pages: dict[Path, str]) -> list[str]:
 
 
 def figure_lines(results: Path) -> list[str]:
-    """Return a section that shows the pictures in results/figures, none if there are none."""
-    pictures = sorted((results / "figures").rglob("*.png"))
+    """Return a section that shows the pictures in results/figures, but studies'; none if there are none."""
+    pictures = sorted(path for path in (results / "figures").rglob("*.png") if "_study_" not in path.name)
     if not pictures:
         return []
     lines = ["## Figures", "", _INTRODUCTION, ""]
