@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tools.collect import Measurement, csv_path
 from tools.paired import Paired, compare_paired, holm
+from tools.paper import SHARED
 from tools.report_tables import read_measurements
 from tools.sweep_grid import Cell, Grid, load_grid
 
@@ -65,9 +66,9 @@ class Study:
 
 
 def label(cell: Cell, grid: Grid) -> str:
-    """Return a cell's name for readers: its row, and its column where the grid has several."""
+    """Return a cell's name for readers: its row, and its column if it is of one and the grid has several."""
     several = len({other.column for other in grid.cells}) > 1
-    return f"{cell.row}, {cell.column}" if several else cell.row
+    return f"{cell.row}, {cell.column}" if several and cell.column != SHARED else cell.row
 
 
 def read_study(name: str, results: Path) -> Study:
