@@ -28,7 +28,7 @@ from tools.iou_picture import draw_ious
 from tools.quantiles import PASSES, ExactQuantiles
 from tools.records import write_figure
 from tools.site_inputs import Network, open_network
-from tools.trained import Trained, add_image_options, add_run_options, open_all
+from tools.trained import Trained, add_image_options, add_run_options, examine_all
 
 FRACTIONS = (0.05, 0.95)
 MEANING = (
@@ -131,11 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_image_options(parser)
     arguments = parser.parse_args(argv)
     try:
-        opened = open_all(arguments.runs, arguments.labels, arguments.averaged)
-        entries = [
-            examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
-            for trained in opened
-        ]
+        entries = examine_all(arguments, examine)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for entry in entries:

@@ -22,7 +22,7 @@ from tools.moments import Moments
 from tools.records import write_figure
 from tools.shapes_picture import draw_shapes
 from tools.site_inputs import Network, open_network
-from tools.trained import Trained, add_image_options, add_run_options, open_all
+from tools.trained import Trained, add_image_options, add_run_options, examine_all
 
 BEND = 0.1  # of a function's range of values: what it must rise on both sides of its minimum to be a V
 MEANING = (
@@ -122,10 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_image_options(parser)
     arguments = parser.parse_args(argv)
     try:
-        entries = [
-            examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
-            for trained in open_all(arguments.runs, arguments.labels, arguments.averaged)
-        ]
+        entries = examine_all(arguments, examine)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for entry in entries:

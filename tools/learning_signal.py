@@ -5,8 +5,8 @@
 
 Sends the validation images once through the network in evaluation mode and counts what falls into which
 interval. Then takes the gradients of `--steps` global batches of training images, all at the same parameters,
-and compares what they have in common with how they differ. Prints a table by layer,
-and writes it as a record with a picture beside it.
+and compares what they have in common with how they differ. Prints a table by layer, and writes it as a record
+with a picture beside it.
 """
 
 import itertools
@@ -36,8 +36,8 @@ MEANING = (
     "noise: standard deviation over steps of a parameter's gradient, root mean square over the layer; "
     "signal: that of the mean gradient, less what noise alone would leave in it (0 if that is all). width: "
     "distance of the boundaries over six standard deviations of the input, median over functions whose input "
-    "varies; 1 after realignment. "
-    "dead_intervals: share of intervals that no input fell into; outside: share of inputs beyond them all. "
+    "varies; 1 after realignment. dead_intervals: share of intervals that no input fell into; outside: share "
+    "of inputs beyond them all. "
     "layers_without_input: those that no image brought anything to; nothing is said of them"
 )
 

@@ -5,7 +5,7 @@ What the tools that look into checkpoints share. Nothing is written into the fol
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,20 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="replace a value of the run's configuration: --set data.root=... --set runtime.device=cpu",
     )
+
+
+def examine_all(
+    arguments: argparse.Namespace, examine: Callable[..., dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what `examine` makes of every run of a command line with the run and image options.
+
+    Errors are those of `open_all` and of `examine`.
+    """
+    opened = open_all(arguments.runs, arguments.labels, arguments.averaged)
+    return [
+        examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
+        for trained in opened
+    ]
 
 
 def _last_start(manifest: Path) -> dict[str, Any] | None:

@@ -33,8 +33,8 @@ class ShrunkImages:
     def _shrink(self, image: Image.Image) -> Image.Image:
         if min(image.size) <= self._side_px:
             return image
-        shrunk: Image.Image = v2.functional.resize(image, [self._side_px])
-        return shrunk
+        small: Image.Image = v2.functional.resize(image, [self._side_px])
+        return small
 
 
 def shrunk(source: ImageSource, side_px: int) -> ImageSource:

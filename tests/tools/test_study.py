@@ -275,7 +275,7 @@ def test_a_study_is_planned_at_its_own_scale_in_core_hours(
     assert "b256_relu_seed0 = study_activations/r18_relu_seed0" in printed
     assert (
         "Scale small: Imagenette" in printed
-        and "core-hours at 1100 training images per second and core." in printed
+        and "core-hours at 900 training images per second and core." in printed
     )
 
 
