@@ -4,6 +4,7 @@
 nccl where they compute on GPUs and by gloo where they compute on CPUs.
 """
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -140,9 +141,15 @@ def available_cores() -> int:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one, and end its threads.
+
+    The group lives on as long as something refers to it: a DDP module that is part of a reference cycle does
+    until the cycle is collected. Its threads must not outlive the interpreter: one that still lets go of the
+    tensors of the last collective then aborts the process, and a run that is complete would count as failed.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def _environment(name: str, default: int) -> int:

@@ -113,6 +113,28 @@ def test_collectives(tmp_path: Path) -> None:
     assert first["mean"] == second["mean"] == pytest.approx(0.2)
 
 
+def leave(world: World) -> dict[str, list[str]]:
+    """The threads of the process group before and after it is left, with a DDP module in a cycle."""
+    model = world.parallel(nn.Linear(1, 1))
+    model.itself = [model]
+    del model
+    before = group_threads()
+    distributed.stop()
+    return {"before": before, "after": group_threads()}
+
+
+def group_threads() -> list[str]:
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed in /proc on Linux only")
+def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
+    """One that lives until the interpreter ends may abort it, and torchrun then reports a failed run."""
+    for answer in run_function(leave, processes=2, folder=tmp_path):
+        assert answer["before"] and not answer["after"]
+
+
 def train(
     world: World,
     normalized: bool,
