@@ -34,6 +34,7 @@ STUDIES = (
     "intervals",
     "choices",
     "noise",
+    "length",
 )
 GRIDS: tuple[Table, ...] = (*TABLES, *STUDIES)
 # What the numbers of a scale mean.

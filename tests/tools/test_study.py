@@ -31,6 +31,7 @@ AXES = {
         "global_batch_size",
         "schedule.warmup_epochs",
     },
+    "length": {"activation.name", "epochs", "phase1_epochs", "schedule.warmup_epochs"},
     "choices": {"optimizer.activation_weight_decay", "optimizer.activation_lr_multiplier", "phase1_epochs"},
 }
 SEEDS = {0: 60.0, 1: 61.0, 2: 62.5}
