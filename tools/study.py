@@ -31,16 +31,23 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """First minus second, None before both have a seed in common; `p_holm` is corrected within the study."""
+    """First minus second, None before both have a seed in common; `p_holm` is corrected within the study.
+
+    `awaited` are the seeds that the grid declares and a side still lacks.
+    """
 
     first: Side
     second: Side
     paired: Paired | None
     p_holm: float | None
+    awaited: tuple[int, ...]
 
     @property
     def verdict(self) -> str:
-        """What the test says, corrected."""
+        """What the test says, corrected: nothing before all seeds are in, lest a lucky first one decide."""
+        if self.awaited:
+            seeds = "seed" if len(self.awaited) == 1 else "seeds"
+            return f"awaits {seeds} {', '.join(map(str, self.awaited))}"
         if self.paired is None or self.p_holm is None:
             return "not tested"
         if self.p_holm >= LEVEL:
@@ -97,7 +104,7 @@ def _comparisons(grid: Grid, values: Values) -> list[Comparison]:
     tests = [_test(first, second) for first, second in sides]
     corrected = holm([found.p if found else None for found in tests])
     return [
-        Comparison(first, second, found, p)
+        Comparison(first, second, found, p, _awaited(grid, found))
         for (first, second), found, p in zip(sides, tests, corrected, strict=True)
     ]
 
@@ -105,6 +112,11 @@ def _comparisons(grid: Grid, values: Values) -> list[Comparison]:
 def _test(first: Side, second: Side) -> Paired | None:
     common = first.values.keys() & second.values.keys()
     return compare_paired(first.values, second.values) if common else None
+
+
+def _awaited(grid: Grid, found: Paired | None) -> tuple[int, ...]:
+    compared = found.seeds if found else ()
+    return tuple(seed for seed in grid.scales[SCALE].seeds if seed not in compared)
 
 
 def _sides(line: str, grid: Grid, values: Values) -> tuple[Side, Side]:

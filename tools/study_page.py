@@ -24,8 +24,8 @@ Top-1 in percent after the last step, mean ± standard deviation over seeds. A s
 weights, the order of the images and their augmentation. Differences are taken seed by seed. Interval
 ({CONFIDENCE:.0%}) and p are those of a paired, two-sided t-test over seeds for one comparison alone;
 "corrected" is Holm's p for all comparisons of a study, also those not made yet, and below {LEVEL:g} the first
-counts as higher or lower. With few seeds such tests find large and steady differences alone: "not told apart"
-does not mean equal.
+counts as higher or lower, once all seeds that the grid declares are in. With few seeds such tests find large
+and steady differences alone: "not told apart" does not mean equal.
 """
 # What a reader wants to know of a recipe, with its words.
 _RECIPE = {

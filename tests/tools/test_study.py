@@ -105,9 +105,30 @@ def test_numbers_are_found_by_cell_and_seed_and_compared_in_pairs(results: Path)
     assert list(found) == ["N = 4", "N = 8", "N = 12", "N = 20"]
     assert found["N = 8"].paired.mean == pytest.approx(3.01) and found["N = 8"].verdict == "higher"
     assert found["N = 4"].paired.mean == pytest.approx(1 / 3) and found["N = 4"].verdict == "not told apart"
-    assert found["N = 20"].paired.seeds == (1,) and found["N = 20"].verdict == "not tested"
-    assert found["N = 12"].paired is None and found["N = 12"].verdict == "not tested"
+    assert found["N = 20"].paired.seeds == (1,) and found["N = 20"].verdict == "awaits seeds 0, 2"
+    assert found["N = 12"].paired is None and found["N = 12"].verdict == "awaits seeds 0, 1, 2"
     assert found["N = 8"].p_holm == pytest.approx(4 * found["N = 8"].paired.p)  # of four tests, also not made
+
+
+def test_a_verdict_awaits_the_declared_seeds_however_small_p_is(tmp_path: Path) -> None:
+    """Two seeds that agree within 0.01 points; then the third; then one beyond, which is not declared."""
+    verdicts = []
+    for new in ({0: 65.0, 1: 65.01}, {2: 64.9}, {3: 65.0}):
+        write_study(tmp_path / "sweeps", "intervals", {"r18_N16": new, "r18_N8": dict.fromkeys(new, 60.0)})
+        collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
+        found = read_study("intervals", tmp_path).comparisons[1]
+        assert found.p_holm is not None and found.p_holm < 0.05
+        verdicts.append(found.verdict)
+    assert verdicts == ["awaits seed 2", "higher", "higher"]
+
+
+def test_what_cannot_be_tested_has_no_verdict(tmp_path: Path) -> None:
+    """All differences are equal: a t-test has nothing to go by."""
+    same = dict.fromkeys(SEEDS, 60.0)
+    write_study(tmp_path / "sweeps", "intervals", {"r18_N16": same, "r18_N8": same})
+    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
+    found = read_study("intervals", tmp_path).comparisons[1]
+    assert found.paired.p is None and found.verdict == "not tested"
 
 
 def test_differences_can_be_compared(tmp_path: Path) -> None:
@@ -183,8 +204,8 @@ def test_the_page_says_what_was_asked_measured_and_tested(results: Path) -> None
     assert "| N = 20 | 1 | 60.00 | — | 60.00 | — |" in text
     assert "| N = 12 | 0 | — | — | — | — |" in text
     assert "| N = 16 − N = 8 | 3 | +3.01 ± 0.01 | +2.99 to +3.03 | < 0.001 | < 0.001 | higher |" in text
-    assert "| N = 16 − N = 20 | 1 | +1.00 | — | — | — | not tested |" in text
-    assert "| N = 16 − N = 12 | 0 | — | — | — | — | not tested |" in text
+    assert "| N = 16 − N = 20 | 1 | +1.00 | — | — | — | awaits seeds 0, 2 |" in text
+    assert "| N = 16 − N = 12 | 0 | — | — | — | — | awaits seeds 0, 1, 2 |" in text
     assert "A few words about it." in text and "10 runs, at commit 0123456789." in text
     assert "9469 training images; network resnet18_025; epochs 30; images per batch 256;" in text
     assert (
