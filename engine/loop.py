@@ -70,7 +70,11 @@ class Plan:
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is not a finite number."""
+    """The loss is not a finite number, after `step` steps, with the learning rate `lr`."""
+
+    def __init__(self, message: str, *, step: int, lr: float) -> None:
+        super().__init__(message)
+        self.step, self.lr = step, lr
 
 
 def evaluate_all(
@@ -154,7 +158,7 @@ class Loop:
         phase = state.phase
         result = self.take_step(micro_batches, lr, self._should_stop)
         if not math.isfinite(result.loss):
-            raise TrainingDiverged(self._divergence(result.loss, lr))
+            raise TrainingDiverged(self._divergence(result.loss, lr), step=state.step, lr=lr)
         self._stopwatch.lap()
         state.losses.add(result.losses)
         if state.step % self.plan.log_every_steps == 0 or self.plan.is_evaluation(state.step):

@@ -13,7 +13,7 @@ from engine.checkpoint import load_weights, read_checkpoint, require_same
 from engine.claim import claimed
 from engine.distributed import World
 from engine.ema import Ema
-from engine.loop import Loop, Plan, Task, evaluate_all
+from engine.loop import Loop, Plan, Task, TrainingDiverged, evaluate_all
 from engine.manifest import describe_start
 from engine.preemption import StopRequest
 from engine.progress import metrics_line, say
@@ -91,8 +91,13 @@ def run_training(
         if world.is_main:
             say(announcement)
             say(f"resuming at step {state.step}" if resumed else "starting at step 0")
-        with contextlib.closing(reporting):
-            finished = loop.run(resumed)
+        try:
+            with contextlib.closing(reporting):
+                finished = loop.run(resumed)
+        except TrainingDiverged as error:
+            step, lr = error.step, error.lr
+            world.on_main(lambda: folder.mark_diverged(step, lr))
+            raise
         world.on_main(lambda: _conclude(folder, finished, loop, stop))
         return finished
 

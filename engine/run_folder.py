@@ -30,7 +30,7 @@ class RunFolder:
 
     The marker files say how the last start ended, since torchrun turns every exit status into 1: FINISHED
     when the training is complete (it holds the final metrics), REQUEUE when a signal asked for a stop and the
-    same command is to go on.
+    same command is to go on, DIVERGED when the loss became NaN or infinite (it holds the step).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,6 +44,7 @@ class RunFolder:
         self.functions = self.path / "curves.jsonl"
         self._finished = self.path / "FINISHED"
         self._requeue = self.path / "REQUEUE"
+        self._diverged = self.path / "DIVERGED"
 
     def evaluation_of(self, checkpoint: Path) -> Path:
         """Return the folder for what an evaluation of a checkpoint finds."""
@@ -59,7 +60,8 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         remove_temporary_files(self.path)
-        self._requeue.unlink(missing_ok=True)
+        for mark in (self._requeue, self._diverged):
+            mark.unlink(missing_ok=True)
         checkpoint = self.checkpoints.load_latest(warn)
         has_records = self.metrics.exists() and self.metrics.stat().st_size > 0
         manifest = self._read_manifest()
@@ -90,6 +92,10 @@ class RunFolder:
             require_same(manifest["experiment"], experiment, self.path)
         return json.loads(self._finished.read_text())
 
+    def divergence(self) -> dict[str, Any] | None:
+        """Return `step` and `lr` (learning rate) at which the run diverged, None for one that did not."""
+        return json.loads(self._diverged.read_text()) if self._diverged.exists() else None
+
     def add_start(self, start: dict[str, Any]) -> None:
         """Add one start of the run to the manifest."""
         manifest = self._read_manifest()
@@ -104,6 +110,10 @@ class RunFolder:
     def mark_requeue(self, step: int, signal_name: str) -> None:
         """Say that the training was asked to stop, has saved, and wants to go on."""
         write_text_atomically(self._requeue, json.dumps({"step": step, "signal": signal_name}) + "\n")
+
+    def mark_diverged(self, step: int, lr: float) -> None:
+        """Say that the loss was no finite number after `step` steps, with the learning rate `lr`."""
+        write_text_atomically(self._diverged, json.dumps({"step": step, "lr": lr}) + "\n")
 
     def _require_same(self, saved: Mapping[str, Any], identity: Identity, source: Path) -> None:
         require_same(saved["experiment"], identity.experiment, source)

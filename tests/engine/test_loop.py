@@ -218,6 +218,17 @@ def test_divergence_before_any_checkpoint(tmp_path: Path) -> None:
         train(tmp_path, task=task)
 
 
+def test_divergence_leaves_a_mark_until_the_next_start(tmp_path: Path) -> None:
+    task = tiny.Task(World())
+    task.losses = lambda model, batch: {"sum": model(batch[0]).sum() * float("inf")}
+    with pytest.raises(TrainingDiverged):
+        train(tmp_path, task=task)
+    assert RunFolder(tmp_path).divergence() == {"step": 0, "lr": pytest.approx(0.01)}
+    assert not (tmp_path / "FINISHED").exists() and not (tmp_path / "REQUEUE").exists()
+    assert train(tmp_path)
+    assert RunFolder(tmp_path).divergence() is None and (tmp_path / "FINISHED").exists()
+
+
 def test_best_follows_the_averaged_weights(whole: Path) -> None:
     evaluations = [entry for entry in records(whole) if entry["kind"] == "eval"]
     best = torch.load(whole / "checkpoints" / "best.pt")
