@@ -1,11 +1,12 @@
-"""Take the numbers of finished runs into results/<scale>_<table>.csv, each with where it came from.
+"""Take the numbers of runs that ended into results/<scale>_<table>.csv, each with where it came from.
 
     python -m tools.collect --table 5 --scale smoke
     python -m tools.collect --study boundaries
     python -m tools.collect                        # all tables, studies and scales that have runs
 
-Every seed that has a run counts. A value is that of the evaluation after the last step. A run whose settings
-or images are not those that configs/sweeps declares is refused.
+Every seed that has a run counts. A value is that of the evaluation after the last step, or `diverged` if the
+loss became NaN or infinite. A run whose settings or images are not those that configs/sweeps declares is
+refused.
 """
 
 import csv
@@ -28,7 +29,7 @@ from tools.grid_options import add_grid_options
 from tools.paper import Table
 from tools.sweep import OUTPUT
 from tools.sweep_grid import GRIDS, SCALES, Grid, Run, load_grid, option, scale_folder, stem
-from tools.sweep_plan import FINISHED, state_of
+from tools.sweep_plan import DIVERGED, FINISHED, state_of
 
 RESULTS = Path("results")
 
@@ -37,15 +38,15 @@ RESULTS = Path("results")
 class Measurement:
     """One number of one run: where it belongs, what it is, and where it came from.
 
-    `value` is in percent. `commit` has `+changes` if files differed from it; a run with several starts has
-    all of its commits. `date` is the day its last start began, in UTC.
+    `value` is in percent, None if the training diverged. `commit` has `+changes` if files differed from it; a
+    run with several starts has all of its commits. `date` is the day its last start began, in UTC.
     """
 
     table: Table
     row: str
     column: str
     metric: str
-    value: float
+    value: float | None
     seed: int
     scale: str
     commit: str
@@ -62,7 +63,7 @@ def csv_path(results: Path, scale: str, table: Table) -> Path:
 
 
 def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], list[str]]:
-    """Return the measurements of all finished runs, and the names of the runs that are missing.
+    """Return the measurements of all runs that ended, and the names of the runs that are missing.
 
     Raises:
         ValueError: a run that is not what the grid declares, or without one of its metrics.
@@ -70,7 +71,7 @@ def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], li
     measurements: list[Measurement] = []
     missing = []
     for run in grid.runs(scale, output, seeds=_seeds(grid, scale, output)):
-        if state_of(run) == FINISHED:
+        if state_of(run) in (FINISHED, DIVERGED):
             measurements += measurements_of(run)
         elif run.seed in run.scale.seeds or run.folder.exists():
             missing.append(run.title)
@@ -78,35 +79,33 @@ def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], li
 
 
 def measurements_of(run: Run) -> list[Measurement]:
-    """Return the numbers of a finished run of the declared experiment.
+    """Return the numbers of a finished or diverged run of the declared experiment.
 
     Raises:
         ValueError: other images than those of the scale, or no value for one of the cell's metrics.
     """
-    found = read_run(run.folder)
-    num_train = found["data"]["num_train"]
+    folder = RunFolder(run.folder)
+    manifest = json.loads(folder.manifest.read_text())
+    num_train = manifest["data"]["num_train"]
     if num_train != run.scale.train_images:
         raise ValueError(
             f"{run.folder} was trained on {num_train} images, but scale {run.scale.name} is "
             f"{run.scale.dataset} with {run.scale.train_images}; give the right data.root in a new folder"
         )
-    origin = _origin(json.loads(RunFolder(run.folder).manifest.read_text())["starts"])
-    measurements = []
-    for place in run.cell.places:
-        if found.get(place.metric) is None:
-            raise ValueError(f"{run.folder}: the last evaluation has no value for {place.metric}")
-        measurements.append(
-            Measurement(
-                **asdict(place),
-                value=found[place.metric],
-                seed=run.seed,
-                scale=run.scale.name,
-                config_hash=config_hash(run.config),
-                run=run.name,
-                **origin,
-            )
+    origin = _origin(manifest["starts"])
+    values = dict.fromkeys(run.cell.metrics) if folder.divergence() else _last_values(run)
+    return [
+        Measurement(
+            **asdict(place),
+            value=values[place.metric],
+            seed=run.seed,
+            scale=run.scale.name,
+            config_hash=config_hash(run.config),
+            run=run.name,
+            **origin,
         )
-    return measurements
+        for place in run.cell.places
+    ]
 
 
 def to_csv(measurements: Sequence[Measurement]) -> str:
@@ -114,8 +113,18 @@ def to_csv(measurements: Sequence[Measurement]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Measurement)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(measurement) for measurement in measurements)
+    for one in measurements:
+        writer.writerow(asdict(one) | {"value": DIVERGED if one.value is None else one.value})
     return text.getvalue()
+
+
+def _last_values(run: Run) -> dict[str, float | None]:
+    """Return the cell's metrics in the last evaluation of a finished run. Raises ValueError if one lacks."""
+    found = read_run(run.folder)
+    for metric in run.cell.metrics:
+        if found.get(metric) is None:
+            raise ValueError(f"{run.folder}: the last evaluation has no value for {metric}")
+    return {metric: found[metric] for metric in run.cell.metrics}
 
 
 def _seeds(grid: Grid, scale: str, output: Path) -> list[int]:
@@ -145,7 +154,7 @@ def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def collect_table(table: Table, scale: str, output: Path, results: Path) -> bool:
-    """Write the CSV of a table at a scale and say what is in it; return False if no run is finished."""
+    """Write the CSV of a table at a scale and say what is in it; return False if no run has ended."""
     grid = load_grid(table)
     grid.scale(scale)
     measurements, missing = collect(grid, scale, output)
@@ -156,6 +165,9 @@ def collect_table(table: Table, scale: str, output: Path, results: Path) -> bool
     write_text_atomically(path, to_csv(measurements))
     runs = len({measurement.run for measurement in measurements})
     print(f"{path}: {len(measurements)} numbers of {runs} runs")
+    diverged = dict.fromkeys(one.run for one in measurements if one.value is None)
+    if diverged:
+        print(f"diverged: {', '.join(diverged)}")
     if missing:
         print(f"missing: {', '.join(missing)}; `python -m tools.sweep {option(table)} --scale {scale}`")
     return True

@@ -10,6 +10,7 @@ from tools.collect import Measurement
 from tools.compare import SHOWN, mean_and_spread
 from tools.paper import SHARED, Place, Table, read_paper
 from tools.sweep_grid import Grid, option
+from tools.sweep_plan import DIVERGED
 
 MISSING = "—"
 
@@ -28,7 +29,8 @@ def read_measurements(path: Path, grid: Grid, scale: str) -> list[Measurement]:
     for number, line in enumerate(lines, start=2):
         try:
             table: Table = int(line["table"]) if line["table"].isdigit() else line["table"]
-            numbers = {"table": table, "seed": int(line["seed"]), "value": float(line["value"])}
+            value = None if line["value"] == DIVERGED else float(line["value"])
+            numbers = {"table": table, "seed": int(line["seed"]), "value": value}
             values: dict[str, Any] = line | numbers
             found = Measurement(**values)
         except (KeyError, TypeError, ValueError) as error:
@@ -58,7 +60,7 @@ def table_lines(grid: Grid, scale: str, measurements: Sequence[Measurement]) -> 
     for place in places:
         cells = [*_numbers(paper[place].value, by_place.get(place, [])), _runs(by_place.get(place, []))]
         lines.append(f"| {place.row} | {place.column} | {SHOWN[place.metric]} | {' | '.join(cells)} |")
-    filled = sum(place in by_place for place in places)
+    filled = len({_place(one) for one in measurements if one.value is not None})
     return [*lines, "", f"{filled} of {len(places)} numbers.", *origins(measurements), ""]
 
 
@@ -84,9 +86,13 @@ def _numbers(paper: float, found: Sequence[Measurement]) -> list[str]:
     """Return the paper's number, ours, n and the difference."""
     if not found:
         return [f"{paper:.2f}", MISSING, "0", MISSING]
-    values = [measurement.value for measurement in found]
+    values = [one.value for one in found if one.value is not None]
+    lost = f"{len(found) - len(values)} diverged" if len(values) < len(found) else ""
+    if not values:
+        return [f"{paper:.2f}", lost, "0", MISSING]
     difference = sum(values) / len(values) - paper
-    return [f"{paper:.2f}", mean_and_spread(values), str(len(values)), f"{difference:+.2f}"]
+    ours = mean_and_spread(values) + (f" ({lost})" if lost else "")
+    return [f"{paper:.2f}", ours, str(len(values)), f"{difference:+.2f}"]
 
 
 def _runs(found: Sequence[Measurement]) -> str:

@@ -19,21 +19,23 @@ SCALE = "small"
 LEVEL = 0.05  # of the corrected p below which a difference counts as told apart
 _OVER, _MINUS = " over ", " minus "
 Values = Mapping[str, Mapping[int, float]]  # top-1 in percent by the cell's name and the seed
+Diverged = Mapping[str, frozenset[int]]  # by the cell's name the seeds whose training diverged
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: its words, and its value by seed."""
+    """One side of a comparison: its words, its value by seed, and the seeds that diverged instead."""
 
     label: str
     values: Mapping[int, float]
+    diverged: frozenset[int]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """First minus second, None before both have a seed in common; `p_holm` is corrected within the study.
 
-    `awaited` are the seeds that the grid declares and a side still lacks.
+    `awaited` are the seeds that the grid declares of which a side has neither a value nor a divergence.
     """
 
     first: Side
@@ -48,6 +50,9 @@ class Comparison:
         if self.awaited:
             seeds = "seed" if len(self.awaited) == 1 else "seeds"
             return f"awaits {seeds} {', '.join(map(str, self.awaited))}"
+        if self.first.diverged or self.second.diverged:  # those that did not are no fair sample
+            sides = {"first": self.first, "second": self.second}
+            return " and ".join(f"{name} diverged" for name, side in sides.items() if side.diverged)
         if self.paired is None or self.p_holm is None:
             return "not tested"
         if self.p_holm >= LEVEL:
@@ -63,13 +68,14 @@ class Study:
     grid: Grid
     measurements: Sequence[Measurement]
     values: Values
+    diverged: Diverged
     comparisons: Sequence[Comparison]
     discussion: str
 
     @property
     def seeds(self) -> list[int]:
-        """All seeds that any cell has a value of."""
-        return sorted({seed for values in self.values.values() for seed in values})
+        """All seeds that any cell has a run of."""
+        return sorted({one.seed for one in self.measurements})
 
 
 def label(cell: Cell, grid: Grid) -> str:
@@ -87,10 +93,16 @@ def read_study(name: str, results: Path) -> Study:
     grid, path = load_grid(name), csv_path(results, SCALE, name)
     measurements = read_measurements(path, grid, SCALE) if path.exists() else []
     values: dict[str, dict[int, float]] = {cell.name: {} for cell in grid.cells}
+    diverged: dict[str, frozenset[int]] = {cell.name: frozenset() for cell in grid.cells}
     by_label = {(cell.row, cell.column): cell.name for cell in grid.cells}
     for one in measurements:
-        values[by_label[one.row, one.column]][one.seed] = one.value
-    return Study(name, grid, measurements, values, _comparisons(grid, values), discussion(results, name))
+        cell = by_label[one.row, one.column]
+        if one.value is None:
+            diverged[cell] |= {one.seed}
+        else:
+            values[cell][one.seed] = one.value
+    comparisons = _comparisons(grid, values, diverged)
+    return Study(name, grid, measurements, values, diverged, comparisons, discussion(results, name))
 
 
 def discussion(results: Path, name: str) -> str:
@@ -99,12 +111,12 @@ def discussion(results: Path, name: str) -> str:
     return path.read_text("utf-8").strip() if path.exists() else ""
 
 
-def _comparisons(grid: Grid, values: Values) -> list[Comparison]:
-    sides = [_sides(line, grid, values) for line in grid.comparisons]
+def _comparisons(grid: Grid, values: Values, diverged: Diverged) -> list[Comparison]:
+    sides = [_sides(line, grid, values, diverged) for line in grid.comparisons]
     tests = [_test(first, second) for first, second in sides]
     corrected = holm([found.p if found else None for found in tests])
     return [
-        Comparison(first, second, found, p, _awaited(grid, found))
+        Comparison(first, second, found, p, _awaited(grid, first, second))
         for (first, second), found, p in zip(sides, tests, corrected, strict=True)
     ]
 
@@ -114,17 +126,17 @@ def _test(first: Side, second: Side) -> Paired | None:
     return compare_paired(first.values, second.values) if common else None
 
 
-def _awaited(grid: Grid, found: Paired | None) -> tuple[int, ...]:
-    compared = found.seeds if found else ()
-    return tuple(seed for seed in grid.scales[SCALE].seeds if seed not in compared)
+def _awaited(grid: Grid, *sides: Side) -> tuple[int, ...]:
+    ended = [side.values.keys() | side.diverged for side in sides]
+    return tuple(seed for seed in grid.scales[SCALE].seeds if any(seed not in one for one in ended))
 
 
-def _sides(line: str, grid: Grid, values: Values) -> tuple[Side, Side]:
+def _sides(line: str, grid: Grid, values: Values, diverged: Diverged) -> tuple[Side, Side]:
     first, _, second = line.partition(_OVER)
-    return _side(first, line, grid, values), _side(second, line, grid, values)
+    return _side(first, line, grid, values, diverged), _side(second, line, grid, values, diverged)
 
 
-def _side(words: str, line: str, grid: Grid, values: Values) -> Side:
+def _side(words: str, line: str, grid: Grid, values: Values, diverged: Diverged) -> Side:
     """Return one side of the comparison `line`. Raises ValueError for a name that is no cell's."""
     cells, names = {cell.name: cell for cell in grid.cells}, words.split(_MINUS)
     if len(names) > 2 or not cells.keys() >= set(names):
@@ -134,7 +146,8 @@ def _side(words: str, line: str, grid: Grid, values: Values) -> Side:
         )
     first = values[names[0]]
     if len(names) == 1:
-        return Side(label(cells[names[0]], grid), first)
+        return Side(label(cells[names[0]], grid), first, diverged[names[0]])
     second = values[names[1]]
     differences = {seed: first[seed] - second[seed] for seed in first.keys() & second.keys()}
-    return Side(f"({' − '.join(label(cells[name], grid) for name in names)})", differences)
+    words = " − ".join(label(cells[name], grid) for name in names)
+    return Side(f"({words})", differences, diverged[names[0]] | diverged[names[1]])

@@ -8,6 +8,7 @@ come from. The numbers are those of results/small_study_<name>.csv, from tools.c
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ from tools.figure_parts import FIGURES, GREY, color, new_figure, seed_counts
 from tools.paired import CONFIDENCE
 from tools.records import write_figure
 from tools.study import SCALE, Study, label, read_study
-from tools.sweep_grid import SCALES, STUDIES
+from tools.sweep_grid import SCALES, STUDIES, Cell
 
 _ROW_IN = 0.3  # height of a line
 _AROUND_IN = 1.5  # height of axes' labels and the caption
@@ -36,9 +37,10 @@ def draw_study(study: Study) -> Figure:
     accuracies, differences = figure.subplots(1, 2, width_ratios=(1, 1))
     _draw_accuracies(accuracies, study)
     _draw_differences(differences, study)
+    runs = Counter((one.row, one.column) for one in study.measurements).values()
     text = (
         f"Scale {SCALE}: {SCALES[SCALE]}. {study.grid.scales[SCALE].dataset}; "
-        f"{seed_counts(map(len, filter(None, study.values.values())))}.\n"
+        f"{seed_counts(runs)}.\n"
         f"Left: each seed, mean and standard deviation. Right: mean and {CONFIDENCE:.0%} interval of the "
         "differences seed by seed."
     )
@@ -53,7 +55,11 @@ def record_of(study: Study) -> dict[str, Any]:
         "scale": SCALE,
         "dataset": study.grid.scales[SCALE].dataset,
         "cells": [
-            {"label": label(cell, study.grid), "top1_by_seed": study.values[cell.name]}
+            {
+                "label": label(cell, study.grid),
+                "top1_by_seed": study.values[cell.name],
+                "diverged_seeds": sorted(study.diverged[cell.name]),
+            }
             for cell in study.grid.cells
         ],
         "comparisons": [
@@ -74,7 +80,7 @@ def _draw_accuracies(panel: Axes, study: Study) -> None:
     for line, cell in enumerate(study.grid.cells):
         values = list(study.values[cell.name].values())
         if not values:
-            panel.text(0.5, line, "missing", transform=panel.get_yaxis_transform(), va="center", fontsize=7)
+            _say(panel, line, "diverged" if study.diverged[cell.name] else "missing")
             continue
         mean = statistics.mean(values)
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
@@ -82,7 +88,7 @@ def _draw_accuracies(panel: Axes, study: Study) -> None:
         panel.errorbar(
             mean, line, xerr=spread, fmt="|", color=color(1), markersize=12, linewidth=1.4, capsize=2
         )
-    _finish(panel, [label(cell, study.grid) for cell in study.grid.cells], SHOWN["top1"])
+    _finish(panel, [_name(study, cell) for cell in study.grid.cells], SHOWN["top1"])
 
 
 def _draw_differences(panel: Axes, study: Study) -> None:
@@ -90,13 +96,23 @@ def _draw_differences(panel: Axes, study: Study) -> None:
     for line, one in enumerate(study.comparisons):
         paired = one.paired
         if paired is None:
-            panel.text(0.5, line, "missing", transform=panel.get_yaxis_transform(), va="center", fontsize=7)
+            _say(panel, line, one.verdict)
             continue
         panel.plot(paired.mean, line, "s", color=color(1), markersize=5)
         if paired.low is not None and paired.high is not None:
             panel.plot([paired.low, paired.high], [line, line], color=color(1), linewidth=1.4)
     names = [f"{one.first.label}\n− {one.second.label}" for one in study.comparisons]
     _finish(panel, names, "difference in percentage points")
+
+
+def _say(panel: Axes, line: int, words: str) -> None:
+    panel.text(0.5, line, words, transform=panel.get_yaxis_transform(), va="center", fontsize=7)
+
+
+def _name(study: Study, cell: Cell) -> str:
+    """Return a cell's name, with how many of its runs left no point."""
+    lost = len(study.diverged[cell.name])
+    return label(cell, study.grid) + (f" ({lost} diverged)" if lost else "")
 
 
 def _finish(panel: Axes, names: Sequence[str], unit: str) -> None:

@@ -9,7 +9,7 @@ from tools.paired import CONFIDENCE, Paired
 from tools.report_tables import MISSING, origins
 from tools.study import LEVEL, SCALE, Comparison, Study, label, read_study
 from tools.study_records import record_lines
-from tools.sweep_grid import STUDIES
+from tools.sweep_grid import STUDIES, Cell
 
 PAGE = "STUDY.md"
 _HEAD = f"""# Does it hold? The paper's claims on photographs, with seeds
@@ -25,7 +25,8 @@ weights, the order of the images and their augmentation. Differences are taken s
 ({CONFIDENCE:.0%}) and p are those of a paired, two-sided t-test over seeds for one comparison alone;
 "corrected" is Holm's p for all comparisons of a study, also those not made yet, and below {LEVEL:g} the first
 counts as higher or lower, once all seeds that the grid declares are in. With few seeds such tests find large
-and steady differences alone: "not told apart" does not mean equal.
+and steady differences alone: "not told apart" does not mean equal. A run diverged if its loss became NaN or
+infinite; its seed is in no mean and no difference, and where there is one nothing is concluded.
 """
 # What a reader wants to know of a recipe, with its words.
 _RECIPE = {
@@ -95,9 +96,16 @@ def numbers_table(study: Study) -> list[str]:
     for cell in study.grid.cells:
         values = study.values[cell.name]
         mean = mean_and_spread(list(values.values())) if values else MISSING
-        each = " | ".join(f"{values[seed]:.2f}" if seed in values else MISSING for seed in study.seeds)
+        each = " | ".join(_top1(study, cell, seed) for seed in study.seeds)
         lines.append(f"| {label(cell, study.grid)} | {len(values)} | {mean} | {each} |")
     return lines
+
+
+def _top1(study: Study, cell: Cell, seed: int) -> str:
+    if seed in study.diverged[cell.name]:
+        return "diverged"
+    values = study.values[cell.name]
+    return f"{values[seed]:.2f}" if seed in values else MISSING
 
 
 def comparisons_table(study: Study) -> list[str]:

@@ -7,8 +7,9 @@
     python -m tools.sweep --table 5 --launcher slurm --sbatch="--partition=gpu --time=24:00:00" \\
         data.root=/datasets/imagenet
 
-Finished runs are skipped and broken ones resumed: to go on, give the same command again. On SLURM, wait for
-the submitted array first. Then `python -m tools.collect` and `python -m tools.report` make the table.
+Finished runs are skipped and broken ones resumed: to go on, give the same command again. Runs whose loss
+became NaN or infinite are skipped too, as that is a result: to repeat one, remove its folder. On SLURM, wait
+for the submitted array first. Then `python -m tools.collect` and `python -m tools.report` make the table.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def run_locally(items: Sequence[Item], jobs: int | None, overrides: Sequence[str
     )
     for how, names in vars(outcome).items():
         if names:
-            named = f" ({', '.join(names)})" if how in ("failed", "stopped") else ""
+            named = "" if how in ("finished", "waiting") else f" ({', '.join(names)})"
             print(f"{how}: {len(names)}{named}")
     if outcome.stopped or outcome.waiting:
         return EXIT_STOPPED

@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """A command and the run folder it works in, which gets FINISHED when it is complete, and the log."""
+    """A command and the run folder it works in, which gets a mark when the run has ended, and the log."""
 
     name: str
     command: Sequence[str]
@@ -36,6 +36,11 @@ class Job:
         """Whether the run is complete."""
         return (self.folder / "FINISHED").exists()
 
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the run's loss became NaN or infinite."""
+        return (self.folder / "DIVERGED").exists()
+
 
 @dataclass
 class _Running:
@@ -50,6 +55,7 @@ class Outcome:
     """Names of the runs by how they ended; `waiting` were never started."""
 
     finished: list[str] = field(default_factory=list)
+    diverged: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
@@ -101,7 +107,7 @@ class LocalLauncher:
             for ended in [one for one in self._running if one.process.poll() is not None]:
                 self._running.remove(ended)
                 how = self._conclude(ended, outcome)
-                number = len(outcome.finished + outcome.failed + outcome.stopped)
+                number = total - len(waiting) - len(self._running)
                 minutes = (time.monotonic() - ended.started) / 60
                 self._say(f"[{number} of {total} ended] {ended.job.name}: {how} ({minutes:.1f} min)")
             if self._running:
@@ -133,6 +139,9 @@ class LocalLauncher:
         if status == 0 and job.is_finished:
             outcome.finished.append(job.name)
             return "finished"
+        if status != 0 and job.has_diverged:
+            outcome.diverged.append(job.name)
+            return f"diverged, which is its result: {_last_line(job.log)}; all of it: {job.log}"
         if self._signals:
             outcome.stopped.append(job.name)
             return "stopped; the same command goes on"

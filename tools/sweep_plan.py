@@ -28,7 +28,7 @@ _SOURCES = {
     "activations, as timm publishes in results/benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv",
     "train_coco.py": "one V100 in float32 with ReLU, as detectron2 publishes in MODEL_ZOO.md (R50-FPN, 3x)",
 }
-FINISHED, BROKEN, NEW = "finished", "to be resumed", "new"
+FINISHED, DIVERGED, BROKEN, NEW = "finished", "diverged", "to be resumed", "new"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def plan(runs: Sequence[Run], images_per_second: float | None = None) -> list[It
 
 
 def state_of(run: Run) -> str:
-    """Return FINISHED, BROKEN (it has begun) or NEW.
+    """Return FINISHED, DIVERGED (its loss became NaN or infinite), BROKEN (it has begun) or NEW.
 
     Raises:
         CheckpointError: the folder belongs to another experiment.
@@ -72,7 +72,7 @@ def state_of(run: Run) -> str:
         return NEW
     # The trainer refuses such a folder itself; here the user learns it before hours of other runs.
     require_same(json.loads(folder.manifest.read_text())["experiment"], run.declared, folder.path)
-    return BROKEN
+    return DIVERGED if folder.divergence() else BROKEN
 
 
 def training_images(run: Run) -> int:
@@ -120,10 +120,12 @@ def plan_text(items: Sequence[Item], assumed: str) -> str:
         numbers = f"{item.images:13,}  {item.hours:10.3f}"
         lines.append(f"{item.run.title:{width}}  {item.state:13}  {numbers}")
     scale, todo = items[0].run.scale, unfinished(items)
+    counts = {state: sum(item.state == state for item in items) for state in (FINISHED, DIVERGED)}
+    diverged = f"diverged: {counts[DIVERGED]}; " if counts[DIVERGED] else ""
     lines += [
         assumed,
         f"Scale {scale.name}: {scale.dataset}, {scale.train_images:,} training images.",
-        f"Runs: {len(items)}; finished: {len(items) - len(todo)}; to do: {len(todo)}, "
+        f"Runs: {len(items)}; finished: {counts[FINISHED]}; {diverged}to do: {len(todo)}, "
         f"{sum(item.images for item in todo):,} images, {sum(item.hours for item in todo):.2f} {hours} "
         "(less what broken runs have done)",
     ]
@@ -131,5 +133,5 @@ def plan_text(items: Sequence[Item], assumed: str) -> str:
 
 
 def unfinished(items: Sequence[Item]) -> list[Item]:
-    """Return what is still to be done."""
-    return [item for item in items if item.state != FINISHED]
+    """Return what is still to be done. A diverged run is a result: it would diverge again."""
+    return [item for item in items if item.state in (BROKEN, NEW)]

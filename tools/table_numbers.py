@@ -21,7 +21,7 @@ DIGITS = 4  # after the point, of a mean in a record
 class Number:
     """A mean in percent or percentage points, and its standard deviation, None where that is unknown.
 
-    `runs` are the measurements behind it, none for a number of the paper.
+    `runs` are the measurements behind it, none for a number of the paper; those that diverged are not.
     """
 
     mean: float
@@ -91,11 +91,14 @@ def read_table(table: int, scale: str, results: Path) -> TableNumbers:
         found.setdefault(Place(one.table, one.row, one.column, one.metric), []).append(one)
     published = read_paper()
     paper = {place: Number(published[place].value) for cell in grid.cells for place in cell.places}
-    ours = {place: _number(runs) for place, runs in found.items()}
+    ours = {place: number for place, runs in found.items() if (number := _number(runs))}
     return TableNumbers(grid, scale, measurements, ours, paper)
 
 
-def _number(runs: list[Measurement]) -> Number:
-    values = [run.value for run in runs]
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    return Number(statistics.mean(values), spread, tuple(runs))
+def _number(runs: list[Measurement]) -> Number | None:
+    """Return the number of a place, None if all its runs diverged."""
+    values = {run: run.value for run in runs if run.value is not None}
+    if not values:
+        return None
+    spread = statistics.stdev(values.values()) if len(values) > 1 else None
+    return Number(statistics.mean(values.values()), spread, tuple(values))

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from engine.run_folder import RunFolder
 from tools.sweep_grid import Run
 
 START = {
@@ -20,6 +21,7 @@ def write_run(
     metrics: dict[str, float | None],
     *,
     finished: bool = True,
+    diverged: bool = False,
     num_train: int | None = None,
     **changed: Any,
 ) -> None:
@@ -34,5 +36,7 @@ def write_run(
         {"kind": "eval", "epoch": epoch, **values} for epoch, values in ((1.0, {}), (2.0, metrics))
     ]
     (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, evaluations)) + "\n")
-    if finished:
-        (run.folder / "FINISHED").write_text("{}")
+    if diverged:
+        RunFolder(run.folder).mark_diverged(step=51, lr=0.01)
+    elif finished:
+        RunFolder(run.folder).mark_finished({})

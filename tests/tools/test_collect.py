@@ -46,6 +46,20 @@ def test_a_number_comes_with_its_place_and_where_it_came_from(tmp_path: Path) ->
     ]
 
 
+def test_a_diverged_run_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = runs_of(tmp_path, 3)
+    write_run(runs["mask_rcnn_pwlu_seed0"], {"bbox_AP": 3.0, "segm_AP": 2.0}, diverged=True)
+    main(tmp_path, "--table", 3)
+    lines = lines_of(tmp_path / "smoke_table3.csv")
+    assert [(line["metric"], line["value"]) for line in lines] == [
+        ("bbox_AP", "diverged"),
+        ("segm_AP", "diverged"),
+    ]
+    printed = capsys.readouterr().out
+    assert "\ndiverged: mask_rcnn_pwlu_seed0\n" in printed
+    assert "mask_rcnn_pwlu_seed0" not in printed.partition("missing")[2]
+
+
 def test_missing_cells_are_named_and_every_seed_counts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

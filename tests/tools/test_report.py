@@ -39,6 +39,19 @@ def test_the_papers_number_ours_and_the_difference(results: Path) -> None:
     assert "4 runs on 2 x a GPU: python 3.11.0; torch 2.14.1; timm 1.0." in small
 
 
+def test_a_diverged_run_is_counted_and_in_no_mean(tmp_path: Path) -> None:
+    for run in load_grid(6).runs("small", tmp_path / "sweeps", seeds=[0, 1]):
+        if run.cell.name == "baseline":
+            write_run(run, {"top1": 70.0}, diverged=run.seed == 1)
+        if run.cell.name == "layer-wise_stat-realign":
+            write_run(run, {}, diverged=True)
+    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
+    text = report.report(tmp_path)
+    assert "| MobileNet-V3 baseline | both | top-1 (%) | 67.74 | 70.00 (1 diverged) | 1 | +2.26 |" in text
+    assert "| PWLU-stat-realign | layer-wise | top-1 (%) | 69.30 | 2 diverged | 0 | — |" in text
+    assert "| PWLU-stat-realign | 2 diverged | — |" in text and "1 of 9 numbers." in text
+
+
 def test_scales_never_share_a_table(results: Path) -> None:
     text = report.report(results)
     smoke = text.split("### Table 6, scale smoke: 128 handwritten digits, 24 px")[1].split("##")[0]

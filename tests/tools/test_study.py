@@ -12,7 +12,7 @@ from tools import collect, report, study_figures, sweep
 from tools.compare import SHOWN
 from tools.paper import Place, read_paper
 from tools.study import SCALE, read_study
-from tools.study_page import PAGE, recipe
+from tools.study_page import PAGE, recipe, study_lines
 from tools.sweep_grid import GRIDS, STUDIES, Run, load_grid
 
 # What the cells of a study may differ in.
@@ -129,6 +129,46 @@ def test_what_cannot_be_tested_has_no_verdict(tmp_path: Path) -> None:
     collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
     found = read_study("intervals", tmp_path).comparisons[1]
     assert found.paired.p is None and found.verdict == "not tested"
+
+
+@pytest.fixture
+def with_diverged(tmp_path: Path) -> Path:
+    """N = 16 in three seeds; of N = 8 one diverged, of N = 4 all, of N = 12 one, and one was not run."""
+    values = {"r18_N16": SEEDS, "r18_N8": {0: 50.0, 2: 50.0}, "r18_N12": {0: 50.0}}
+    lost = {"r18_N8": [1], "r18_N4": [0, 1, 2], "r18_N12": [1]}
+    write_study(tmp_path / "sweeps", "intervals", values)
+    for run in runs_of("intervals", tmp_path / "sweeps"):
+        if run.seed in lost.get(run.cell.name, []):
+            write_run(run, {}, diverged=True)
+    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
+    return tmp_path
+
+
+def test_nothing_is_concluded_where_a_run_diverged(with_diverged: Path) -> None:
+    study = read_study("intervals", with_diverged)
+    assert study.values["r18_N8"] == {0: 50.0, 2: 50.0} and study.diverged["r18_N8"] == {1}
+    found = {one.second.label: one for one in study.comparisons}
+    assert found["N = 8"].paired.seeds == (0, 2) and found["N = 8"].verdict == "second diverged"
+    assert found["N = 4"].paired is None and found["N = 4"].verdict == "second diverged"
+    assert found["N = 12"].verdict == "awaits seed 2"
+    text = "\n".join(study_lines(study, with_diverged))
+    assert "| N = 8 | 2 | 50.00 ± 0.00 | 50.00 | diverged | 50.00 |" in text
+    assert "| N = 4 | 0 | — | diverged | diverged | diverged |" in text
+    assert "| N = 12 | 1 | 50.00 | 50.00 | diverged | — |" in text
+    assert "| N = 16 − N = 4 | 0 | — | — | — | — | second diverged |" in text
+
+
+def test_the_picture_says_what_diverged(with_diverged: Path) -> None:
+    accuracies, differences = study_figures.draw_study(read_study("intervals", with_diverged)).get_axes()
+    assert [text.get_text() for text in accuracies.get_yticklabels()] == [
+        "N = 4 (3 diverged)",
+        "N = 8 (1 diverged)",
+        "N = 12 (1 diverged)",
+        "N = 16",
+        "N = 20",
+    ]
+    assert [text.get_text() for text in accuracies.texts] == ["diverged", "missing"]
+    assert [text.get_text() for text in differences.texts] == ["second diverged", "awaits seeds 0, 1, 2"]
 
 
 def test_differences_can_be_compared(tmp_path: Path) -> None:

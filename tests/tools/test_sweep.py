@@ -10,16 +10,21 @@ from tests.tools.sweep_records import write_run
 from tools import collect, report, sweep
 from tools.sweep_grid import load_grid
 
-# Finishes every run, but fails those named in the file FAIL beside it.
+# Finishes every run, but those named in the files FAIL and DIVERGE beside it fail and diverge.
 STUB = """#!{python} -S
 import os, sys
 folder = next(word[7:] for word in sys.argv if word.startswith("output="))
 here = os.path.dirname(__file__)
 with open(os.path.join(here, "calls"), "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\\n")
-fail = os.path.join(here, "FAIL")
-if os.path.exists(fail) and os.path.basename(folder) in open(fail).read():
+def named(name):
+    path = os.path.join(here, name)
+    return os.path.exists(path) and os.path.basename(folder) in open(path).read()
+if named("FAIL"):
     sys.exit("error: no luck")
+if named("DIVERGE"):
+    open(os.path.join(folder, "DIVERGED"), "w").write("{{}}")
+    sys.exit("error: the loss is nan")
 open(os.path.join(folder, "FINISHED"), "w").write("{{}}")
 """
 
@@ -58,6 +63,14 @@ def test_failed_runs_are_told_and_the_same_command_makes_them_alone(
     assert last.endswith(f"seed=0 runtime.device=cpu output={tmp_path}/sweeps/smoke/table6/{failing}")
     assert main(tmp_path, "--table", 6) == 0
     assert "nothing to do" in capsys.readouterr().out and len(calls.read_text().splitlines()) == 10
+
+
+def test_a_diverged_run_is_a_result(tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "DIVERGE").write_text("baseline_seed0")
+    assert main(tmp_path, "--table", 6, "--jobs", 2, "runtime.device=cpu") == 0
+    printed = capsys.readouterr().out
+    assert "baseline_seed0: diverged, which is its result: error: the loss is nan; all of it: " in printed
+    assert "[9 of 9 ended]" in printed and "finished: 8\ndiverged: 1 (baseline_seed0)\n" in printed
 
 
 def test_a_dry_run_does_nothing(tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,18 @@ def test_numbers_are_means_over_seeds(collected: Path) -> None:
     assert "| PWLU-stat-realign | layer-wise | top-1 (%) | 69.30 | 70.00 | 1 |" in numbers.markdown()
 
 
+def test_diverged_runs_are_in_no_mean(tmp_path: Path) -> None:
+    for run in load_grid(6).runs("small", tmp_path / "sweeps", seeds=[0, 1]):
+        if run.cell.name in ("baseline", "layer-wise_stat-realign"):
+            diverged = run.seed == 1 or run.cell.name != "baseline"
+            write_run(run, {"top1": 70.0}, diverged=diverged)
+    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
+    numbers = read_table(6, "small", tmp_path)
+    ((place, number),) = numbers.ours.items()
+    assert place.row == "MobileNet-V3 baseline" and (number.mean, number.spread) == (70.0, None)
+    assert [run.run for run in number.runs] == ["baseline_seed0"] and len(numbers.measurements) == 4
+
+
 def test_two_ways_to_start_beside_a_baseline() -> None:
     numbers = numbers_by_hand(5, ours_of(5))
     del numbers.ours[Place(5, "PWLU-fix-init-6", "channel-wise", "top1")]
