@@ -30,7 +30,7 @@ class RunFolder:
 
     The marker files say how the last start ended, since torchrun turns every exit status into 1: FINISHED
     when the training is complete (it holds the final metrics), REQUEUE when a signal asked for a stop and the
-    same command is to go on, DIVERGED when the loss became NaN or infinite (it holds the step).
+    same command is to go on, DIVERGED when the loss became NaN or infinite (it holds where).
     """
 
     def __init__(self, path: str | Path) -> None:

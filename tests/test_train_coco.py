@@ -20,6 +20,7 @@ from engine.checkpoint import CheckpointError
 from engine.coco.scoring import score
 from engine.config import COCO, ConfigError, config_to_dict, load_config
 from engine.record import read_records
+from engine.run_folder import RunFolder
 from tests import sabotage
 from tests.engine.coco.coco_files import annotation_path, write_coco
 from tests.photographs import needs_photographs, unpack
@@ -174,6 +175,7 @@ def test_a_loss_that_is_no_number_stops_all_processes(settings: list[str], tmp_p
     error = outcome.outputs[0].splitlines()[-1]
     assert error.startswith("error: the loss is nan at step 2")
     assert f"the last good checkpoint is {tmp_path}/checkpoints/last.pt, step 2" in error
+    assert RunFolder(tmp_path).divergence()["step"] == 2
 
 
 @pytest.mark.parametrize("activation", ["relu", "swish", "frelu", "pwlu"])

@@ -20,6 +20,7 @@ from engine.checkpoint import CheckpointError
 from engine.config import IMAGENET, config_to_dict, load_config
 from engine.launch import EXIT_STOPPED
 from engine.record import read_records
+from engine.run_folder import RunFolder
 from pwlu import PWLU
 from tests import sabotage
 from tests.photographs import needs_photographs, unpack
@@ -232,6 +233,7 @@ def test_a_loss_that_is_no_number_stops_all_processes(settings: list[str], tmp_p
     last = torch.load(tmp_path / "checkpoints" / "last.pt")
     assert last["step"] == 4 and all(tensor.isfinite().all() for tensor in last["model"].values())
     assert not (tmp_path / "FINISHED").exists() and not (tmp_path / "REQUEUE").exists()
+    assert RunFolder(tmp_path).divergence()["step"] == 5
 
 
 def test_an_error_of_one_process_ends_the_run_and_can_be_read(

@@ -71,21 +71,21 @@ def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], li
     measurements: list[Measurement] = []
     missing = []
     for run in grid.runs(scale, output, seeds=_seeds(grid, scale, output)):
-        if state_of(run) in (FINISHED, DIVERGED):
-            measurements += measurements_of(run)
+        state = state_of(run)
+        if state in (FINISHED, DIVERGED):
+            measurements += measurements_of(run, diverged=state == DIVERGED)
         elif run.seed in run.scale.seeds or run.folder.exists():
             missing.append(run.title)
     return measurements, missing
 
 
-def measurements_of(run: Run) -> list[Measurement]:
+def measurements_of(run: Run, *, diverged: bool) -> list[Measurement]:
     """Return the numbers of a finished or diverged run of the declared experiment.
 
     Raises:
         ValueError: other images than those of the scale, or no value for one of the cell's metrics.
     """
-    folder = RunFolder(run.folder)
-    manifest = json.loads(folder.manifest.read_text())
+    manifest = json.loads(RunFolder(run.folder).manifest.read_text())
     num_train = manifest["data"]["num_train"]
     if num_train != run.scale.train_images:
         raise ValueError(
@@ -93,7 +93,7 @@ def measurements_of(run: Run) -> list[Measurement]:
             f"{run.scale.dataset} with {run.scale.train_images}; give the right data.root in a new folder"
         )
     origin = _origin(manifest["starts"])
-    values = dict.fromkeys(run.cell.metrics) if folder.divergence() else _last_values(run)
+    values = dict.fromkeys(run.cell.metrics) if diverged else _last_values(run)
     return [
         Measurement(
             **asdict(place),
@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     if not any(done):
-        parser.error(f"no finished run in {arguments.output} of what was asked for; run tools.sweep first")
+        parser.error(f"no run in {arguments.output} of what was asked for has ended; run tools.sweep first")
 
 
 if __name__ == "__main__":

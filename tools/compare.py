@@ -34,7 +34,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         ValueError: the folder holds no finished run.
     """
     if not (folder / "FINISHED").exists():
-        raise ValueError(f"{folder} holds no finished run: it has no file FINISHED. Give its command again.")
+        what = "it diverged" if (folder / "DIVERGED").exists() else "give its command again"
+        raise ValueError(f"{folder} holds no finished run, as it has no file FINISHED: {what}")
     manifest = json.loads((folder / "manifest.json").read_text())
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = [record for record in records if record["kind"] == "eval"][-1]

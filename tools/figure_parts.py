@@ -1,7 +1,7 @@
 """What the figures of tables share: size, colours, points with error bars, missing numbers, files."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ def share_range(panels: Sequence[Axes]) -> None:
 def share_length(panels: Sequence[Axes]) -> None:
     """Give panels ranges of one length, each around its own middle, so that differences compare."""
     filled = [panel for panel in panels if panel.has_data()]
-    length = max(high - low for low, high in (panel.get_ylim() for panel in filled))
+    length = max((high - low for low, high in (panel.get_ylim() for panel in filled)), default=0.0)
     for panel in filled:
         middle = sum(panel.get_ylim()) / 2
         panel.set_ylim(middle - length / 2, middle + length / 2)
@@ -117,19 +117,25 @@ def legend_above(figure: Figure, panel: Axes, columns: int) -> None:
 
 def caption(figure: Figure, numbers: TableNumbers, bars: str = "error bars") -> None:
     """Write under a figure how much our numbers mean, how many seeds they rest on, and what `bars` show."""
-    counts = sorted(len(number.runs) for number in numbers.ours.values())
-    least, most = counts[0], counts[-1]
-    seeds = seed_counts(counts)
-    shown = f"{bars}: standard deviation over seeds{', where there are several' * (least == 1)}"
-    text = f"Ours: {SCALES[numbers.scale]}.\n{seeds}, {shown if most > 1 else 'so no standard deviation'}."
-    figure.supxlabel(text, fontsize=7, color=GREY)
+    counts = [len(number.runs) for number in numbers.ours.values()]
+    several = ", where there are several" if 1 in counts else ""
+    spread = "so no standard deviation"
+    if max(counts, default=0) > 1:
+        spread = f"{bars}: standard deviation over seeds{several}"
+    seeds = seed_counts(counts, numbers.diverged.total())
+    figure.supxlabel(f"Ours: {SCALES[numbers.scale]}.\n{seeds}, {spread}.", fontsize=7, color=GREY)
 
 
-def seed_counts(counts: Iterable[int]) -> str:
-    """Return on how many seeds numbers rest, at least one: `n = 3 seeds`, `n = 1 to 3 seeds`."""
-    known = sorted(counts)
-    least, most = known[0], known[-1]
-    return f"n = {least if least == most else f'{least} to {most}'} {'seed' if most == 1 else 'seeds'}"
+def seed_counts(counts: Collection[int], diverged: int) -> str:
+    """Return on how many seeds numbers rest: `n = 3 seeds`, `n = 1 to 3 seeds (2 diverged and are missing)`.
+
+    Args:
+        counts: of seeds, of each number.
+        diverged: how many more runs or numbers of runs there would be, had they not diverged.
+    """
+    least, most = min(counts, default=0), max(counts, default=0)
+    lost = f" ({diverged} diverged and {'is' if diverged == 1 else 'are'} missing)" if diverged else ""
+    return f"n = {least if least == most else f'{least} to {most}'} {'seed' if most == 1 else 'seeds'}{lost}"
 
 
 def png(figure: Figure) -> bytes:

@@ -27,9 +27,10 @@ Made by `python -m tools.report` from the CSV files in this folder, which `pytho
 the records of runs; do not edit. The paper's numbers are those of [paper.csv](paper.csv).
 
 All numbers are percent. *ours* is the mean ± the standard deviation over n runs that differ in the seed, of
-the evaluation after the last step; *difference* is ours minus the paper's; — is a missing run. The last
-column has each run's folder, the hash of its configuration, the commit (`+changes`: with files that differed
-from it) and the day. What a scale sets: [configs/sweeps](../configs/sweeps); what the paper leaves open:
+the evaluation after the last step; *difference* is ours minus the paper's; — is a missing run. A run that
+diverged, as its loss became NaN or infinite, is counted as such, not in n, and is in no mean. The last column
+has each run's folder, the hash of its configuration, the commit (`+changes`: with files that differed from it)
+and the day. What a scale sets: [configs/sweeps](../configs/sweeps); what the paper leaves open:
 [configs/README.md](../configs/README.md).
 """
 

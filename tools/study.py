@@ -6,7 +6,7 @@ compared too. The discussion, if there is one, is results/study/<name>.md, which
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.collect import Measurement, csv_path
@@ -24,7 +24,7 @@ Diverged = Mapping[str, frozenset[int]]  # by the cell's name the seeds whose tr
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: its words, its value by seed, and the seeds that diverged instead."""
+    """One side of a comparison: its words, and of the declared seeds its values and those that diverged."""
 
     label: str
     values: Mapping[int, float]
@@ -33,26 +33,36 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """First minus second, None before both have a seed in common; `p_holm` is corrected within the study.
+    """First minus second over the seeds that the grid declares; None before both have one in common.
 
-    `awaited` are the seeds that the grid declares of which a side has neither a value nor a divergence.
+    `awaited` are the declared seeds that a side has not run. `p_holm` is corrected within the study, None as
+    long as there is nothing to conclude: a seed is awaited, one diverged, or the test has nothing to go by.
     """
 
     first: Side
     second: Side
     paired: Paired | None
-    p_holm: float | None
     awaited: tuple[int, ...]
+    p_holm: float | None = None
+
+    @property
+    def p(self) -> float | None:
+        """The p-value to conclude from: none before all seeds are in, lest a lucky first one decide.
+
+        Nor where a run diverged, as the seeds that are left are no fair sample.
+        """
+        incomplete = self.awaited or self.first.diverged or self.second.diverged
+        return None if incomplete or self.paired is None else self.paired.p
 
     @property
     def verdict(self) -> str:
-        """What the test says, corrected: nothing before all seeds are in, lest a lucky first one decide."""
+        """What the test says, corrected, or why it says nothing."""
         if self.awaited:
             seeds = "seed" if len(self.awaited) == 1 else "seeds"
             return f"awaits {seeds} {', '.join(map(str, self.awaited))}"
-        if self.first.diverged or self.second.diverged:  # those that did not are no fair sample
-            sides = {"first": self.first, "second": self.second}
-            return " and ".join(f"{name} diverged" for name, side in sides.items() if side.diverged)
+        lost = [name for name in ("first", "second") if getattr(self, name).diverged]
+        if lost:
+            return f"a run of the {' and the '.join(lost)} diverged"
         if self.paired is None or self.p_holm is None:
             return "not tested"
         if self.p_holm >= LEVEL:
@@ -112,13 +122,13 @@ def discussion(results: Path, name: str) -> str:
 
 
 def _comparisons(grid: Grid, values: Values, diverged: Diverged) -> list[Comparison]:
+    declared = grid.scales[SCALE].seeds  # others may have been run because of what these gave
+    values = {name: {seed: one[seed] for seed in declared if seed in one} for name, one in values.items()}
+    diverged = {name: one.intersection(declared) for name, one in diverged.items()}
     sides = [_sides(line, grid, values, diverged) for line in grid.comparisons]
-    tests = [_test(first, second) for first, second in sides]
-    corrected = holm([found.p if found else None for found in tests])
-    return [
-        Comparison(first, second, found, p, _awaited(grid, first, second))
-        for (first, second), found, p in zip(sides, tests, corrected, strict=True)
-    ]
+    found = [Comparison(*pair, _test(*pair), _awaited(declared, *pair)) for pair in sides]
+    corrected = holm([one.p for one in found])
+    return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
 
 
 def _test(first: Side, second: Side) -> Paired | None:
@@ -126,9 +136,9 @@ def _test(first: Side, second: Side) -> Paired | None:
     return compare_paired(first.values, second.values) if common else None
 
 
-def _awaited(grid: Grid, *sides: Side) -> tuple[int, ...]:
+def _awaited(declared: Sequence[int], *sides: Side) -> tuple[int, ...]:
     ended = [side.values.keys() | side.diverged for side in sides]
-    return tuple(seed for seed in grid.scales[SCALE].seeds if any(seed not in one for one in ended))
+    return tuple(seed for seed in declared if any(seed not in one for one in ended))
 
 
 def _sides(line: str, grid: Grid, values: Values, diverged: Diverged) -> tuple[Side, Side]:

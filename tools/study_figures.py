@@ -8,7 +8,6 @@ come from. The numbers are those of results/small_study_<name>.csv, from tools.c
 """
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from tools.compare import SHOWN
 from tools.figure_parts import FIGURES, GREY, color, new_figure, seed_counts
 from tools.paired import CONFIDENCE
 from tools.records import write_figure
-from tools.study import SCALE, Study, label, read_study
+from tools.study import SCALE, Comparison, Study, label, read_study
 from tools.sweep_grid import SCALES, STUDIES, Cell
 
 _ROW_IN = 0.3  # height of a line
@@ -37,10 +36,11 @@ def draw_study(study: Study) -> Figure:
     accuracies, differences = figure.subplots(1, 2, width_ratios=(1, 1))
     _draw_accuracies(accuracies, study)
     _draw_differences(differences, study)
-    runs = Counter((one.row, one.column) for one in study.measurements).values()
+    counts = [len(values) for values in study.values.values() if values]
+    lost = sum(map(len, study.diverged.values()))
     text = (
         f"Scale {SCALE}: {SCALES[SCALE]}. {study.grid.scales[SCALE].dataset}; "
-        f"{seed_counts(runs)}.\n"
+        f"{seed_counts(counts, lost)}.\n"
         f"Left: each seed, mean and standard deviation. Right: mean and {CONFIDENCE:.0%} interval of the "
         "differences seed by seed."
     )
@@ -101,7 +101,7 @@ def _draw_differences(panel: Axes, study: Study) -> None:
         panel.plot(paired.mean, line, "s", color=color(1), markersize=5)
         if paired.low is not None and paired.high is not None:
             panel.plot([paired.low, paired.high], [line, line], color=color(1), linewidth=1.4)
-    names = [f"{one.first.label}\n− {one.second.label}" for one in study.comparisons]
+    names = [_words(one) for one in study.comparisons]
     _finish(panel, names, "difference in percentage points")
 
 
@@ -113,6 +113,12 @@ def _name(study: Study, cell: Cell) -> str:
     """Return a cell's name, with how many of its runs left no point."""
     lost = len(study.diverged[cell.name])
     return label(cell, study.grid) + (f" ({lost} diverged)" if lost else "")
+
+
+def _words(one: Comparison) -> str:
+    """Return a comparison's name, with why nothing follows from what is drawn of it."""
+    drawn_alone = one.paired is not None and one.p is None
+    return f"{one.first.label}\n− {one.second.label}" + (f"\n({one.verdict})" if drawn_alone else "")
 
 
 def _finish(panel: Axes, names: Sequence[str], unit: str) -> None:

@@ -72,7 +72,7 @@ def state_of(run: Run) -> str:
         return NEW
     # The trainer refuses such a folder itself; here the user learns it before hours of other runs.
     require_same(json.loads(folder.manifest.read_text())["experiment"], run.declared, folder.path)
-    return DIVERGED if folder.divergence() else BROKEN
+    return BROKEN if folder.divergence() is None else DIVERGED
 
 
 def training_images(run: Run) -> int:

@@ -120,6 +120,7 @@ def record_of(numbers: TableNumbers) -> dict[str, Any]:
                 "metric": place.metric,
                 "paper": numbers.paper[place].mean,
                 "ours": numbers.ours[place].describe() if place in numbers.ours else None,
+                "diverged": numbers.diverged[place],
             }
             for place in numbers.places
         ],

@@ -4,6 +4,7 @@ What the figures of tables share. Nothing is drawn here.
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,6 +54,12 @@ class TableNumbers:
     def places(self) -> list[Place]:
         """All places of the grid, in its order."""
         return [place for cell in self.grid.cells for place in cell.places]
+
+    @property
+    def diverged(self) -> Counter[Place]:
+        """How many of our runs diverged, by place."""
+        lost = [one for one in self.measurements if one.value is None]
+        return Counter(Place(one.table, one.row, one.column, one.metric) for one in lost)
 
     @property
     def sides(self) -> dict[str, Numbers]:

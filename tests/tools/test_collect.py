@@ -125,4 +125,4 @@ def test_without_a_finished_run_it_says_so(tmp_path: Path, capsys: pytest.Captur
     write_run(runs_of(tmp_path)["baseline_seed0"], {}, finished=False)
     with pytest.raises(SystemExit):
         main(tmp_path)
-    assert "no finished run in" in capsys.readouterr().err
+    assert "of what was asked for has ended; run tools.sweep first" in capsys.readouterr().err

@@ -88,5 +88,7 @@ def test_runs_that_differ_otherwise_are_refused(tmp_path: Path, monkeypatch: pyt
 def test_unfinished_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finished_run(tmp_path / "a", "pwlu", 0, 60.0)
     (run / "FINISHED").unlink()
-    with pytest.raises(SystemExit, match="no finished run"):
-        run_main(monkeypatch, run, "--title", "A study", "--output", tmp_path / "study.json")
+    for mark, words in (("REQUEUE", "give its command again"), ("DIVERGED", "it diverged")):
+        (run / mark).write_text("{}")
+        with pytest.raises(SystemExit, match=f"no finished run, as it has no file FINISHED: {words}"):
+            run_main(monkeypatch, run, "--title", "A study", "--output", tmp_path / "study.json")

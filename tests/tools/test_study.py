@@ -111,15 +111,23 @@ def test_numbers_are_found_by_cell_and_seed_and_compared_in_pairs(results: Path)
 
 
 def test_a_verdict_awaits_the_declared_seeds_however_small_p_is(tmp_path: Path) -> None:
-    """Two seeds that agree within 0.01 points; then the third; then one beyond, which is not declared."""
-    verdicts = []
-    for new in ({0: 65.0, 1: 65.01}, {2: 64.9}, {3: 65.0}):
-        write_study(tmp_path / "sweeps", "intervals", {"r18_N16": new, "r18_N8": dict.fromkeys(new, 60.0)})
+    """Two seeds that agree within 0.01 points; then the third; then one beyond, which is not declared.
+
+    Another comparison is complete from the start: what it is corrected by is no p of an incomplete one.
+    """
+    write_study(tmp_path / "sweeps", "intervals", {"r18_N4": {0: 60.0, 1: 60.5, 2: 60.0}})
+    verdicts, corrected = [], []
+    for new in ({0: 65.0, 1: 65.01}, {2: 64.9}, {3: 50.0}):
+        write_study(tmp_path / "sweeps", "intervals", {"r18_N8": new})
+        for seed in {0: [0, 1, 2], 2: [], 3: [3]}[min(new)]:
+            write_study(tmp_path / "sweeps", "intervals", {"r18_N16": {seed: 62.0}})
         collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
-        found = read_study("intervals", tmp_path).comparisons[1]
-        assert found.p_holm is not None and found.p_holm < 0.05
-        verdicts.append(found.verdict)
-    assert verdicts == ["awaits seed 2", "higher", "higher"]
+        n4, n8, *_ = read_study("intervals", tmp_path).comparisons
+        assert n4.second.label == "N = 4" and n8.second.label == "N = 8" and n8.paired.p < 0.05 / 4
+        verdicts.append((n4.verdict, n8.verdict))
+        corrected.append((n4.p_holm / n4.paired.p, n8.p_holm and n8.p_holm / n8.paired.p))
+    assert verdicts == [("higher", "awaits seed 2"), ("higher", "lower"), ("higher", "lower")]
+    assert corrected == [(pytest.approx(4), None)] + [(pytest.approx(3), pytest.approx(4))] * 2
 
 
 def test_what_cannot_be_tested_has_no_verdict(tmp_path: Path) -> None:
@@ -148,14 +156,15 @@ def test_nothing_is_concluded_where_a_run_diverged(with_diverged: Path) -> None:
     study = read_study("intervals", with_diverged)
     assert study.values["r18_N8"] == {0: 50.0, 2: 50.0} and study.diverged["r18_N8"] == {1}
     found = {one.second.label: one for one in study.comparisons}
-    assert found["N = 8"].paired.seeds == (0, 2) and found["N = 8"].verdict == "second diverged"
-    assert found["N = 4"].paired is None and found["N = 4"].verdict == "second diverged"
+    assert found["N = 8"].paired.seeds == (0, 2) and found["N = 8"].verdict == "a run of the second diverged"
+    assert found["N = 8"].p_holm is None
+    assert found["N = 4"].paired is None and found["N = 4"].verdict == "a run of the second diverged"
     assert found["N = 12"].verdict == "awaits seed 2"
     text = "\n".join(study_lines(study, with_diverged))
     assert "| N = 8 | 2 | 50.00 ± 0.00 | 50.00 | diverged | 50.00 |" in text
     assert "| N = 4 | 0 | — | diverged | diverged | diverged |" in text
     assert "| N = 12 | 1 | 50.00 | 50.00 | diverged | — |" in text
-    assert "| N = 16 − N = 4 | 0 | — | — | — | — | second diverged |" in text
+    assert "| N = 16 − N = 4 | 0 | — | — | — | — | a run of the second diverged |" in text
 
 
 def test_the_picture_says_what_diverged(with_diverged: Path) -> None:
@@ -168,7 +177,26 @@ def test_the_picture_says_what_diverged(with_diverged: Path) -> None:
         "N = 20",
     ]
     assert [text.get_text() for text in accuracies.texts] == ["diverged", "missing"]
-    assert [text.get_text() for text in differences.texts] == ["second diverged", "awaits seeds 0, 1, 2"]
+    assert [text.get_text() for text in differences.texts] == [
+        "a run of the second diverged",
+        "awaits seeds 0, 1, 2",
+    ]
+    assert [text.get_text() for text in differences.get_yticklabels()] == [
+        "N = 16\n− N = 4",
+        "N = 16\n− N = 8\n(a run of the second diverged)",
+        "N = 16\n− N = 12\n(awaits seed 2)",
+        "N = 16\n− N = 20",
+    ]
+
+
+def test_differences_with_a_diverged_run_are_not_concluded_from(tmp_path: Path) -> None:
+    write_study(tmp_path / "sweeps", "activations", {"r18_relu": SEEDS, "r18_pwlu": SEEDS})
+    write_study(tmp_path / "sweeps", "noise", {"b64_relu": SEEDS, "b64_pwlu": {0: 49.0, 1: 49.0}})
+    (run,) = [r for r in runs_of("noise", tmp_path / "sweeps", seeds=[2]) if r.cell.name == "b64_pwlu"]
+    write_run(run, {}, diverged=True)
+    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
+    first = read_study("noise", tmp_path).comparisons[0]
+    assert first.first.diverged == {2} and first.verdict == "a run of the first diverged"
 
 
 def test_differences_can_be_compared(tmp_path: Path) -> None:

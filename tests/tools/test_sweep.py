@@ -1,5 +1,6 @@
 """`python -m tools.sweep` with a stub in the place of Python, and one real run to the end of the report."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def named(name):
 if named("FAIL"):
     sys.exit("error: no luck")
 if named("DIVERGE"):
-    open(os.path.join(folder, "DIVERGED"), "w").write("{{}}")
+    open(os.path.join(folder, "DIVERGED"), "w").write('{{"step": 3, "lr": 0.1}}')
+    open(os.path.join(folder, "manifest.json"), "w").write(open(os.path.join(here, "manifest")).read())
     sys.exit("error: the loss is nan")
 open(os.path.join(folder, "FINISHED"), "w").write("{{}}")
 """
@@ -67,10 +69,15 @@ def test_failed_runs_are_told_and_the_same_command_makes_them_alone(
 
 def test_a_diverged_run_is_a_result(tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "DIVERGE").write_text("baseline_seed0")
+    declared = load_grid(6).runs("smoke", tmp_path)[0].declared
+    (tmp_path / "manifest").write_text(json.dumps({"experiment": declared}))
     assert main(tmp_path, "--table", 6, "--jobs", 2, "runtime.device=cpu") == 0
     printed = capsys.readouterr().out
     assert "baseline_seed0: diverged, which is its result: error: the loss is nan; all of it: " in printed
     assert "[9 of 9 ended]" in printed and "finished: 8\ndiverged: 1 (baseline_seed0)\n" in printed
+    assert main(tmp_path, "--table", 6) == 0
+    assert "finished: 8; diverged: 1; to do: 0" in capsys.readouterr().out
+    assert len(calls.read_text().splitlines()) == 9
 
 
 def test_a_dry_run_does_nothing(tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]) -> None:

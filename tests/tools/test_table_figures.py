@@ -9,7 +9,7 @@ from tests.tools.numbers_by_hand import numbers_by_hand
 from tests.tools.sweep_records import write_run
 from tools import collect, table_figures
 from tools.paper import SHARED, Place
-from tools.sweep_grid import load_grid
+from tools.sweep_grid import TABLES, load_grid
 from tools.table_figures import draw_table, record_of
 from tools.table_numbers import Number, TableNumbers, read_table
 
@@ -70,6 +70,20 @@ def test_diverged_runs_are_in_no_mean(tmp_path: Path) -> None:
     ((place, number),) = numbers.ours.items()
     assert place.row == "MobileNet-V3 baseline" and (number.mean, number.spread) == (70.0, None)
     assert [run.run for run in number.runs] == ["baseline_seed0"] and len(numbers.measurements) == 4
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_whose_runs_all_diverged_is_drawn(table: int, tmp_path: Path) -> None:
+    runs = load_grid(table).runs("small", tmp_path / "sweeps", seeds=[0])
+    for run in runs:
+        write_run(run, {}, diverged=True)
+    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
+    numbers = read_table(table, "small", tmp_path)
+    lost = sum(len(run.cell.places) for run in runs)
+    caption = draw_table(numbers).get_supxlabel()
+    assert caption.endswith(f"n = 0 seeds ({lost} diverged and are missing), so no standard deviation.")
+    found = record_of(numbers)["numbers"]
+    assert all(one["ours"] is None for one in found) and sum(one["diverged"] for one in found) == lost
 
 
 def test_two_ways_to_start_beside_a_baseline() -> None:
