@@ -29,8 +29,8 @@ the records of runs; do not edit. The paper's numbers are those of [paper.csv](p
 All numbers are percent. *ours* is the mean ± the standard deviation over n runs that differ in the seed, of
 the evaluation after the last step; *difference* is ours minus the paper's; — is a missing run. A run that
 diverged, as its loss became NaN or infinite, is counted as such, not in n, and is in no mean. The last column
-has each run's folder, the hash of its configuration, the commit (`+changes`: with files that differed from it)
-and the day. What a scale sets: [configs/sweeps](../configs/sweeps); what the paper leaves open:
+has each run's folder, the hash of its configuration, the commit (`+changes`: with files that differed from
+it) and the day. What a scale sets: [configs/sweeps](../configs/sweeps); what the paper leaves open:
 [configs/README.md](../configs/README.md).
 """
 

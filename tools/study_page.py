@@ -24,8 +24,8 @@ Top-1 in percent after the last step, mean ± standard deviation over seeds. A s
 weights, the order of the images and their augmentation. Differences are taken seed by seed. Interval
 ({CONFIDENCE:.0%}) and p are those of a paired, two-sided t-test over seeds for one comparison alone;
 "corrected" is Holm's p for all comparisons of a study, also those not made yet, and below {LEVEL:g} the first
-counts as higher or lower. Comparisons are of the seeds that the grid declares; nothing is concluded before all
-of them are in. With few seeds such tests find large and steady differences alone: "not told apart" does
+counts as higher or lower. Comparisons are of the seeds that the grid declares; nothing is concluded before
+all of them are in. With few seeds such tests find large and steady differences alone: "not told apart" does
 not mean equal. A run diverged if its loss became NaN or infinite: it is in no mean, its seed in none of its
 cell's differences, and comparisons with its cell conclude nothing.
 """
