@@ -164,7 +164,8 @@ def collect_table(table: Table, scale: str, output: Path, results: Path) -> bool
     path = csv_path(results, scale, table)
     write_text_atomically(path, to_csv(measurements))
     runs = len({measurement.run for measurement in measurements})
-    print(f"{path}: {len(measurements)} numbers of {runs} runs")
+    numbers = sum(one.value is not None for one in measurements)
+    print(f"{path}: {numbers} numbers of {runs} runs")
     diverged = dict.fromkeys(one.run for one in measurements if one.value is None)
     if diverged:
         print(f"diverged: {', '.join(diverged)}")

@@ -56,7 +56,7 @@ def test_a_diverged_run_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixt
         ("segm_AP", "diverged"),
     ]
     printed = capsys.readouterr().out
-    assert "\ndiverged: mask_rcnn_pwlu_seed0\n" in printed
+    assert ": 0 numbers of 1 runs\ndiverged: mask_rcnn_pwlu_seed0\n" in printed
     assert "mask_rcnn_pwlu_seed0" not in printed.partition("missing")[2]
 
 
