@@ -112,6 +112,11 @@ def test_record_and_picture_of_a_run(trained: Path, tmp_path: Path) -> None:
     upper, lower = draw_shapes([one, two]).get_axes()
     assert len(upper.get_lines()) == 2 and len(lower.get_lines()) == 4
     assert [text.get_text() for text in lower.get_xticklabels()] == list(one["layers"])
+    names = list(one["layers"])[1:]
+    other = one | {"layers": {name: one["layers"][name] for name in names}}
+    first, _, second, last = draw_shapes([one, other, two]).get_axes()  # one and two are of the same network
+    assert len(first.get_lines()) == 2 and len(second.get_lines()) == 1 and len(last.get_lines()) == 2
+    assert [text.get_text() for text in last.get_xticklabels()] == names
 
 
 def test_a_wrong_output_is_explained(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
