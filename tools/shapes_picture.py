@@ -23,7 +23,8 @@ def draw_shapes(entries: Sequence[dict[str, Any]]) -> Figure:
     figure = new_layer_figure(max(map(len, networks)), _NETWORK_IN * len(networks))
     panels = figure.subplots(2 * len(networks), 1)
     for row, (names, numbers) in enumerate(networks.items()):
-        _draw_network(*panels[2 * row : 2 * row + 2], names, {number: entries[number] for number in numbers})
+        upper, lower = panels[2 * row], panels[2 * row + 1]
+        _draw_network(upper, lower, names, {number: entries[number] for number in numbers})
     return figure
 
 
