@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,8 @@ def run_training(
         if world.is_main:
             say(announcement)
             say(f"resuming at step {state.step}" if resumed else "starting at step 0")
-        try:
-            with contextlib.closing(reporting):
-                finished = loop.run(resumed)
-        except TrainingDiverged as error:
-            step, lr = error.step, error.lr
-            world.on_main(lambda: folder.mark_diverged(step, lr))
-            raise
+        with contextlib.closing(reporting):
+            finished = _run_loop(loop, resumed, folder)
         world.on_main(lambda: _conclude(folder, finished, loop, stop))
         return finished
 
@@ -148,6 +144,15 @@ def _resume(folder: RunFolder, identity: Identity, state: TrainingState, world: 
     if checkpoint is not None:
         state.load_state_dict(checkpoint)
     return checkpoint is not None
+
+
+def _run_loop(loop: Loop, resumed: bool, folder: RunFolder) -> bool:
+    """Run the loop; of a divergence, which every process raises, the folder keeps a mark."""
+    try:
+        return loop.run(resumed)
+    except TrainingDiverged as error:
+        loop.world.on_main(partial(folder.mark_diverged, error.step, error.lr))
+        raise
 
 
 def _warn(text: str) -> None:

@@ -26,7 +26,7 @@ from engine.run_folder import RunFolder
 from tools.command_line import tool_parser
 from tools.compare import read_run
 from tools.grid_options import add_grid_options
-from tools.paper import Table
+from tools.paper import Place, Table
 from tools.sweep import OUTPUT
 from tools.sweep_grid import GRIDS, SCALES, Grid, Run, load_grid, option, scale_folder, stem
 from tools.sweep_plan import DIVERGED, FINISHED, state_of
@@ -55,6 +55,11 @@ class Measurement:
     versions: str
     date: str
     run: str
+
+    @property
+    def place(self) -> Place:
+        """Where in a table or study it stands."""
+        return Place(self.table, self.row, self.column, self.metric)
 
 
 def csv_path(results: Path, scale: str, table: Table) -> Path:

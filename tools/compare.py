@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.manifest import short_commit
+from engine.run_folder import RunFolder
 from tools.command_line import tool_parser
 
 FREE_SETTINGS = ("activation.name", "seed")
@@ -34,7 +35,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         ValueError: the folder holds no finished run.
     """
     if not (folder / "FINISHED").exists():
-        what = "it diverged" if (folder / "DIVERGED").exists() else "give its command again"
+        what = "give its command again" if RunFolder(folder).divergence() is None else "it diverged"
         raise ValueError(f"{folder} holds no finished run, as it has no file FINISHED: {what}")
     manifest = json.loads((folder / "manifest.json").read_text())
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

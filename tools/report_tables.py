@@ -35,7 +35,7 @@ def read_measurements(path: Path, grid: Grid, scale: str) -> list[Measurement]:
             found = Measurement(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {number}: not a line of tools.collect: {error}") from error
-        if found.scale != scale or _place(found) not in known:
+        if found.scale != scale or found.place not in known:
             raise ValueError(f"{path}, line {number}: {found.run} is no run of this table at scale {scale}")
         measurements.append(found)
     _require_current(path, grid, scale, measurements)
@@ -47,7 +47,7 @@ def table_lines(grid: Grid, scale: str, measurements: Sequence[Measurement]) -> 
     paper, dataset = read_paper(), grid.scales[scale].dataset
     by_place: dict[Place, list[Measurement]] = {}
     for measurement in measurements:
-        by_place.setdefault(_place(measurement), []).append(measurement)
+        by_place.setdefault(measurement.place, []).append(measurement)
     lines = [
         f"### Table {grid.table}, scale {scale}: {dataset}",
         "",
@@ -60,7 +60,7 @@ def table_lines(grid: Grid, scale: str, measurements: Sequence[Measurement]) -> 
     for place in places:
         cells = [*_numbers(paper[place].value, by_place.get(place, [])), _runs(by_place.get(place, []))]
         lines.append(f"| {place.row} | {place.column} | {SHOWN[place.metric]} | {' | '.join(cells)} |")
-    filled = len({_place(one) for one in measurements if one.value is not None})
+    filled = len({one.place for one in measurements if one.value is not None})
     return [*lines, "", f"{filled} of {len(places)} numbers.", *origins(measurements), ""]
 
 
@@ -109,10 +109,6 @@ def origins(measurements: Sequence[Measurement]) -> list[str]:
         count = list(runs.values()).count((hardware, versions))
         lines.append(f"{count} {'run' if count == 1 else 'runs'} on {hardware}: {versions}.")
     return lines
-
-
-def _place(measurement: Measurement) -> Place:
-    return Place(measurement.table, measurement.row, measurement.column, measurement.metric)
 
 
 def _require_current(path: Path, grid: Grid, scale: str, measurements: Sequence[Measurement]) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from engine.run_folder import RunFolder
+
 LOG = "sweep.log"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _POLL_SECONDS = 0.2
@@ -39,7 +41,7 @@ class Job:
     @property
     def has_diverged(self) -> bool:
         """Whether the run's loss became NaN or infinite."""
-        return (self.folder / "DIVERGED").exists()
+        return RunFolder(self.folder).divergence() is not None
 
 
 @dataclass

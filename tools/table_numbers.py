@@ -58,8 +58,7 @@ class TableNumbers:
     @property
     def diverged(self) -> Counter[Place]:
         """How many of our runs diverged, by place."""
-        lost = [one for one in self.measurements if one.value is None]
-        return Counter(Place(one.table, one.row, one.column, one.metric) for one in lost)
+        return Counter(one.place for one in self.measurements if one.value is None)
 
     @property
     def sides(self) -> dict[str, Numbers]:
@@ -95,7 +94,7 @@ def read_table(table: int, scale: str, results: Path) -> TableNumbers:
         )
     found: dict[Place, list[Measurement]] = {}
     for one in measurements:
-        found.setdefault(Place(one.table, one.row, one.column, one.metric), []).append(one)
+        found.setdefault(one.place, []).append(one)
     published = read_paper()
     paper = {place: Number(published[place].value) for cell in grid.cells for place in cell.places}
     ours = {place: number for place, runs in found.items() if (number := _number(runs))}

@@ -117,15 +117,13 @@ def test_a_verdict_awaits_the_declared_seeds_however_small_p_is(tmp_path: Path) 
     """
     write_study(tmp_path / "sweeps", "intervals", {"r18_N4": {0: 60.0, 1: 60.5, 2: 60.0}})
     verdicts, corrected = [], []
-    for new in ({0: 65.0, 1: 65.01}, {2: 64.9}, {3: 50.0}):
-        write_study(tmp_path / "sweeps", "intervals", {"r18_N8": new})
-        for seed in {0: [0, 1, 2], 2: [], 3: [3]}[min(new)]:
-            write_study(tmp_path / "sweeps", "intervals", {"r18_N16": {seed: 62.0}})
+    for n8, n16 in (({0: 65.0, 1: 65.01}, [0, 1, 2]), ({2: 64.9}, []), ({3: 50.0}, [3])):
+        write_study(tmp_path / "sweeps", "intervals", {"r18_N8": n8, "r18_N16": dict.fromkeys(n16, 62.0)})
         collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
-        n4, n8, *_ = read_study("intervals", tmp_path).comparisons
-        assert n4.second.label == "N = 4" and n8.second.label == "N = 8" and n8.paired.p < 0.05 / 4
-        verdicts.append((n4.verdict, n8.verdict))
-        corrected.append((n4.p_holm / n4.paired.p, n8.p_holm and n8.p_holm / n8.paired.p))
+        fewest, eight, *_ = read_study("intervals", tmp_path).comparisons
+        assert fewest.second.label == "N = 4" and eight.second.label == "N = 8" and eight.paired.p < 0.05 / 4
+        verdicts.append((fewest.verdict, eight.verdict))
+        corrected.append((fewest.p_holm / fewest.paired.p, eight.p_holm and eight.p_holm / eight.paired.p))
     assert verdicts == [("higher", "awaits seed 2"), ("higher", "lower"), ("higher", "lower")]
     assert corrected == [(pytest.approx(4), None)] + [(pytest.approx(3), pytest.approx(4))] * 2
 
