@@ -61,43 +61,42 @@ demo-coco: install ## train Mask R-CNN with PWLU on handwritten digits on canvas
 table-%: install FORCE ## make Table N of the paper: 2, 3, 5, 6 or 7 (SCALE=smoke, small or full; SWEEP="data.root=...")
 	$(BIN)/python -m tools.sweep --table $* --scale $(SCALE) $(SWEEP)
 	$(BIN)/python -m tools.collect --table $* --scale $(SCALE)
-	$(BIN)/python -m tools.table_figures --table $* --scale $(SCALE)
 	$(BIN)/python -m tools.report
 
 table-4: install ## measure Table 4, the times of inference (LATENCY="...", LATENCY_RECORD=...)
 	$(BIN)/python -m tools.latency --output $(LATENCY_RECORD) $(LATENCY)
-	$(BIN)/python -m tools.latency_figure $(LATENCY_RECORD)
+	$(BIN)/python -m tools.latency.figure $(LATENCY_RECORD)
 	$(BIN)/python -m tools.report
 
 study-%: install FORCE ## make study N, one of configs/sweeps/study_N.yaml (SWEEP="data.root=..."); hours on two cores
 	$(BIN)/python -m tools.sweep --study $* $(SWEEP)
 	$(BIN)/python -m tools.collect --study $*
-	$(BIN)/python -m tools.study_figures --study $*
+	$(BIN)/python -m tools.study.figures --study $*
 	$(BIN)/python -m tools.report
 
 STUDIED = runs/sweeps/small/study_
 PICTURE = results/figures/small_study_
 study-records: install ## boundaries' IOUs, learned shapes and gradients of the studies' runs, for results/STUDY.md
-	$(BIN)/python -m tools.boundary_iou $(STUDIED)boundaries/channel-wise_fix-init-{3,6,10}_seed0 \
+	$(BIN)/python -m tools.functions.boundary_iou $(STUDIED)boundaries/channel-wise_fix-init-{3,6,10}_seed0 \
 	    $(STUDIED)activations/r18_pwlu_seed0 --labels fix-init-3 fix-init-6 fix-init-10 stat-realign \
 	    --output $(PICTURE)iou.json
-	$(BIN)/python -m tools.learned_shapes $(STUDIED)activations*/*_pwlu_seed0 --output $(PICTURE)shapes.json
-	$(BIN)/python -m tools.learning_signal $(STUDIED)activations/r18_pwlu_seed0 --output $(PICTURE)signal.json
+	$(BIN)/python -m tools.functions.shapes $(STUDIED)activations*/*_pwlu_seed0 --output $(PICTURE)shapes.json
+	$(BIN)/python -m tools.functions.signal $(STUDIED)activations/r18_pwlu_seed0 --output $(PICTURE)signal.json
 	$(BIN)/python -m tools.report
 
 figure-1 figure-5: figure-%: table-2
-	$(BIN)/python -m tools.improvements --figures $* --scale $(SCALE)
+	$(BIN)/python -m tools.tables.improvements --figures $* --scale $(SCALE)
 	$(BIN)/python -m tools.report
 
 RUNS = runs/sweeps/$(SCALE)
 figure-6: table-6 ## make Figure 6, how boundaries cover their inputs, of runs of Table 6; figure-1, 5 and 7 alike
-	$(BIN)/python -m tools.boundary_iou $(RUNS)/table6/channel-wise_{fix-init-10,stat-realign}_seed0 \
+	$(BIN)/python -m tools.functions.boundary_iou $(RUNS)/table6/channel-wise_{fix-init-10,stat-realign}_seed0 \
 	    --labels fix-init-10 stat-realign --output results/figures/$(SCALE)_figure6.json
 	$(BIN)/python -m tools.report
 
 figure-7: install
 	$(BIN)/python -m tools.sweep --table 2 --cells '*_pwlu' --scale $(SCALE) $(SWEEP)
-	$(BIN)/python -m tools.plot_pwlu $(RUNS)/table2/*_pwlu_seed0 --output results/figures/$(SCALE)_figure7
+	$(BIN)/python -m tools.functions.plot $(RUNS)/table2/*_pwlu_seed0 --output results/figures/$(SCALE)_figure7
 	$(BIN)/python -m tools.report
 
 test: install $(STAMPS)/dev ## run all tests

@@ -18,11 +18,7 @@ import torch
 from torch import nn
 
 from engine.amp import Precision
-from engine.checkpoint import CheckpointError
-from engine.coco.data import build_coco_data
-from engine.coco.digits import write_digits
-from engine.command_line import parse_arguments
-from engine.config import (
+from engine.config.load import (
     COCO,
     CocoConfig,
     ConfigError,
@@ -32,17 +28,21 @@ from engine.config import (
     load_config,
     network_values,
 )
-from engine.detection import Detection
-from engine.distributed import World
-from engine.launch import EXIT_STOPPED, launch
-from engine.loop import Plan, TrainingDiverged
-from engine.manifest import describe_package
-from engine.preemption import StopRequest
-from engine.program import run
-from engine.run import evaluate_checkpoint, is_finished, run_training
-from engine.run_folder import Identity, RunFolder
-from engine.schedule import step_decay, whole_steps
-from engine.training_state import new_state
+from engine.data.coco.data import build_coco_data
+from engine.data.coco.digits import write_digits
+from engine.processes.command_line import parse_arguments
+from engine.processes.distributed import World
+from engine.processes.launch import EXIT_STOPPED, launch
+from engine.processes.preemption import StopRequest
+from engine.processes.program import run
+from engine.runs.folder import Identity, RunFolder
+from engine.runs.manifest import describe_package
+from engine.runs.run import evaluate_checkpoint, is_finished, run_training
+from engine.tasks.detection import Detection
+from engine.training.checkpoint import CheckpointError
+from engine.training.loop import Plan, TrainingDiverged
+from engine.training.schedule import step_decay, whole_steps
+from engine.training.state import new_state
 from models import activation_factory, is_activation, synchronize_batch_norm
 from models.detection import DetectorRecipe, build_detector
 from pwlu import ReplacementReport

@@ -17,10 +17,7 @@ import torch
 from torch import nn
 
 from engine.amp import Precision
-from engine.checkpoint import CheckpointError
-from engine.classification import Classification
-from engine.command_line import parse_arguments
-from engine.config import (
+from engine.config.load import (
     IMAGENET,
     ConfigError,
     ImageNetConfig,
@@ -31,15 +28,18 @@ from engine.config import (
     network_values,
 )
 from engine.data import build_data
-from engine.distributed import World
-from engine.launch import EXIT_STOPPED, launch
-from engine.loop import Plan, TrainingDiverged
-from engine.preemption import StopRequest
-from engine.program import run
-from engine.run import evaluate_checkpoint, is_finished, run_training
-from engine.run_folder import Identity, RunFolder
-from engine.schedule import one_cycle_cosine, whole_steps
-from engine.training_state import new_state
+from engine.processes.command_line import parse_arguments
+from engine.processes.distributed import World
+from engine.processes.launch import EXIT_STOPPED, launch
+from engine.processes.preemption import StopRequest
+from engine.processes.program import run
+from engine.runs.folder import Identity, RunFolder
+from engine.runs.run import evaluate_checkpoint, is_finished, run_training
+from engine.tasks.classification import Classification
+from engine.training.checkpoint import CheckpointError
+from engine.training.loop import Plan, TrainingDiverged
+from engine.training.schedule import one_cycle_cosine, whole_steps
+from engine.training.state import new_state
 from models import activation_factory, build_classifier, is_activation
 from pwlu import ReplacementReport
 

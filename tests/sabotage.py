@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from engine import loop
-from engine.classification import Classification
-from engine.detection import Detection
-from engine.train_step import TrainStep
+from engine.tasks.classification import Classification
+from engine.tasks.detection import Detection
+from engine.training import loop
+from engine.training.step import TrainStep
 
 
 def before(owner: Any, name: str, calls: int, misfortune: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.config import COCO, CocoConfig, config_to_dict, load_config
+from engine.config.load import COCO, CocoConfig, config_to_dict, load_config
 from models import activation_factory
 from models.detection import build_detector
 from tests.test_configs import NAMES
@@ -80,16 +80,6 @@ def test_rows_of_table_3_differ_in_detector_and_activation_alone() -> None:
         assert row["model"].pop("architecture") == architecture
         rows.append(row)
     assert len(rows) == 8 and all(row == rows[0] for row in rows)
-
-
-def test_the_runs_on_few_photographs_differ_in_detector_and_activation_alone() -> None:
-    rows = []
-    for file in FILES:
-        if file.startswith("configs/few_"):
-            row = config_to_dict(load(file))
-            del row["output"], row["activation"]["name"], row["model"]["architecture"]
-            rows.append(row)
-    assert len(rows) == 4 and all(row == rows[0] for row in rows)
 
 
 @pytest.mark.parametrize("file", FILES)

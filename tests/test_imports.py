@@ -52,6 +52,6 @@ def test_only_programs_see_the_configuration() -> None:
         path.relative_to(ROOT).as_posix()
         for package, path in source_files()
         if package in ("pwlu", "models", "engine")
-        and any(name.startswith("engine.config") for name in imported_modules(path))
+        and any(name.startswith("engine.config.load") for name in imported_modules(path))
     }
     assert all(reader.startswith("engine/config") for reader in readers)

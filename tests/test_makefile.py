@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.sweep_grid import STUDIES, load_grid
+from tools.paper.grid import STUDIES, load_grid
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,7 +57,7 @@ def test_the_records_of_studies_are_made_of_their_runs() -> None:
 
 def test_table_4_is_measured() -> None:
     assert "tools.latency --output results/latency_cpu.json" in commands("table-4")
-    assert "tools.latency_figure results/latency_cpu.json" in commands("table-4")
+    assert "tools.latency.figure results/latency_cpu.json" in commands("table-4")
     assert "tools.sweep" not in commands("table-4")
 
 

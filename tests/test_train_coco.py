@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import subprocess
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -16,13 +15,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_coco
-from engine.checkpoint import CheckpointError
-from engine.coco.scoring import score
-from engine.config import COCO, ConfigError, config_to_dict, load_config
-from engine.record import read_records
-from engine.run_folder import RunFolder
+from engine.config.load import COCO, ConfigError, config_to_dict, load_config
+from engine.records.record import read_records
+from engine.runs.folder import RunFolder
+from engine.tasks.coco_scoring import score
+from engine.training.checkpoint import CheckpointError
 from tests import sabotage
-from tests.engine.coco.coco_files import annotation_path, write_coco
+from tests.engine.data.coco.coco_files import annotation_path, write_coco
 from tests.photographs import needs_photographs, unpack
 from tests.training_runs import (
     COCO_SETTINGS,
@@ -182,7 +181,7 @@ def test_a_loss_that_is_no_number_stops_all_processes(settings: list[str], tmp_p
 def test_retinanet_with_every_activation(
     activation: str, settings: list[str], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("engine.reporting.draw_curves", lambda model, title: None)
+    monkeypatch.setattr("engine.runs.reporting.draw_curves", lambda model, title: None)
     arguments = [*settings, f"output={tmp_path}", f"activation.name={activation}", "steps=2"]
     arguments += ["model.architecture=retinanet", "schedule.milestones_steps=[]", "phase1_epochs=0.3"]
     assert train_coco.main([*arguments, "schedule.warmup_steps=1", "data.empty_images=keep"]) == 0
@@ -263,15 +262,24 @@ def test_impossible_settings_are_explained(settings: list[str]) -> None:
             train_coco.main([*settings, override])
 
 
+def _keep_first_images(path: Path, number: int) -> None:
+    """Cut a COCO file down to its first images that have objects."""
+    content = json.loads(path.read_text())
+    annotated = {annotation["image_id"] for annotation in content["annotations"]}
+    content["images"] = [image for image in content["images"] if image["id"] in annotated][:number]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in kept]
+    path.write_text(json.dumps(content))
+
+
 @needs_photographs
 def test_photographs_through_both_phases(tmp_path: Path) -> None:
     """The paper's Mask R-CNN on COCO photographs, with its configuration and only its sizes cut down."""
     images = unpack("coco_gpu.tar", tmp_path / "images")
     (root,) = {path.parent for path in images.rglob("annotations")}
-    command = ["-m", "tools.coco_subset", "--root", str(root), "--split", "val2017", "--images", "4"]
-    subprocess.run([sys.executable, *command, "--name", "few"], cwd=REPOSITORY, check=True)
+    _keep_first_images(root / "annotations" / "instances_val2017.json", 4)
     arguments = ["--config", str(REPOSITORY / "configs" / "mask_rcnn_r50_pwlu.yaml"), f"data.root={root}"]
-    arguments += ["data.train_split=few", "data.val_split=few", "steps=2", "phase1_epochs=0.5"]
+    arguments += ["data.train_split=val2017", "data.val_split=val2017", "steps=2", "phase1_epochs=0.5"]
     arguments += ["global_batch_size=2", "data.shorter_side_px=64", "data.longer_side_px=96"]
     arguments += ["schedule.warmup_steps=1", "schedule.milestones_steps=[]", "model.region_samples=32"]
     outcome = run(

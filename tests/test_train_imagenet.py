@@ -16,11 +16,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_imagenet
-from engine.checkpoint import CheckpointError
-from engine.config import IMAGENET, config_to_dict, load_config
-from engine.launch import EXIT_STOPPED
-from engine.record import read_records
-from engine.run_folder import RunFolder
+from engine.config.load import IMAGENET, config_to_dict, load_config
+from engine.processes.launch import EXIT_STOPPED
+from engine.records.record import read_records
+from engine.runs.folder import RunFolder
+from engine.training.checkpoint import CheckpointError
 from pwlu import PWLU
 from tests import sabotage
 from tests.photographs import needs_photographs, unpack
@@ -278,7 +278,7 @@ def test_a_wrong_word_is_one_line_from_one_process(settings: list[str], tmp_path
 def test_switches(
     switches: list[str], settings: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("engine.reporting.draw_curves", lambda model, title: None)
+    monkeypatch.setattr("engine.runs.reporting.draw_curves", lambda model, title: None)
     assert train_imagenet.main([*settings, f"output={tmp_path}", *switches]) == 0
     entries = [entry for entry in records(tmp_path) if entry["kind"] == "train"]
     assert all(entry["loss"] is not None for entry in entries)
@@ -302,10 +302,10 @@ def test_switches(
 def test_the_compile_switch_compiles_the_network(
     settings: list[str], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """How compiled training behaves: tests/engine/test_train_step.py and test_distributed.py."""
+    """How compiled training behaves: tests/engine/training/test_step.py and test_distributed.py."""
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
-    monkeypatch.setattr("engine.reporting.draw_curves", lambda model, title: None)
+    monkeypatch.setattr("engine.runs.reporting.draw_curves", lambda model, title: None)
     arguments = [*settings, f"output={tmp_path}", "epochs=1", "phase1_epochs=0", "schedule.warmup_epochs=0"]
     assert train_imagenet.main([*arguments, "runtime.compile=true"]) == 0
     assert len(compiled) == 1 and "conv1.0.weight" in compiled[0].state_dict()

@@ -127,7 +127,7 @@ class _Call:
     answers: tuple[str, ...]
 
     def __call__(self, rank: int) -> None:
-        from engine import distributed
+        from engine.processes import distributed
 
         world = distributed.start("cpu")
         torch.save(self.function(world, *self.arguments), self.answers[rank])

@@ -19,17 +19,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engine.config import config_hash
+from engine.config.load import config_hash
 from engine.files import write_text_atomically
-from engine.manifest import short_commit
-from engine.run_folder import RunFolder
+from engine.runs.folder import RunFolder
+from engine.runs.manifest import short_commit
 from tools.command_line import tool_parser
-from tools.compare import read_run
-from tools.grid_options import add_grid_options
-from tools.paper import Place, Table
-from tools.sweep import OUTPUT
-from tools.sweep_grid import GRIDS, SCALES, Grid, Run, load_grid, option, scale_folder, stem
-from tools.sweep_plan import DIVERGED, FINISHED, state_of
+from tools.paper.grid import GRIDS, OUTPUT, SCALES, Grid, Run, load_grid, option, scale_folder, stem
+from tools.paper.grid_options import add_grid_options
+from tools.paper.numbers import Place, Table
+from tools.sweep.plan import DIVERGED, FINISHED, state_of
+from tools.tables.compare import read_run
 
 RESULTS = Path("results")
 

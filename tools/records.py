@@ -7,11 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from engine.curves import render
 from engine.files import write_text_atomically
-from engine.manifest import describe_code
-from engine.progress import say
-from engine.record import write_picture
+from engine.records.console import say
+from engine.records.curves import render
+from engine.records.record import write_picture
+from engine.runs.manifest import describe_code
 
 
 def read_record(path: Path, benchmark: str, keys: Sequence[str]) -> dict[str, Any]:

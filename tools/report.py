@@ -1,7 +1,7 @@
 """Make results/README.md: the paper's tables beside our numbers, from the CSV files in results/.
 
-Also results/STUDY.md from results/small_study_*.csv, the pages of Table 4 from results/latency*.json, and of
-GPUs from results/gpu/*.json; the pictures in results/figures are shown.
+Also results/STUDY.md from results/small_study_*.csv and the pages of Table 4 from results/latency*.json; the
+pictures in results/figures are shown.
 
     python -m tools.report
     python -m tools.report --check     # exit status 1 if a file is not what the records give
@@ -16,10 +16,10 @@ from pathlib import Path
 from engine.files import write_text_atomically
 from tools.collect import RESULTS, csv_path
 from tools.command_line import tool_parser
-from tools.report_pages import figure_lines, gpu_lines, gpu_pages, latency_lines, latency_pages
-from tools.report_tables import MISSING, read_measurements, table_lines
-from tools.study_page import link_lines, study_page
-from tools.sweep_grid import SCALES, TABLES, load_grid
+from tools.paper.grid import SCALES, TABLES, load_grid
+from tools.report_pages import figure_lines, latency_lines, latency_pages
+from tools.study.page import link_lines, study_page
+from tools.tables.markdown import MISSING, read_measurements, table_lines
 
 _HEAD = """# Results beside the paper's
 
@@ -54,7 +54,7 @@ def report(results: Path) -> str:
         if sections:
             lines += [f"## Scale {scale}", "", f"**Ours: {SCALES[scale]}.**", "", *sections]
     lines += link_lines(study_page(results))
-    lines += latency_lines(latency_pages(results)) + gpu_lines(gpu_pages(results)) + figure_lines(results)
+    lines += latency_lines(latency_pages(results)) + figure_lines(results)
     if absent:
         lines += ["## Not run", "", *absent, ""]
     return "\n".join(lines)
@@ -66,7 +66,6 @@ def pages(results: Path) -> dict[Path, str]:
         results / "README.md": report(results),
         **study_page(results),
         **latency_pages(results),
-        **gpu_pages(results),
     }
 
 

@@ -4,13 +4,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.gpu_page import gpu_page
-from tools.latency_figure import read_latency
-from tools.latency_table import latency_table, table_4
-from tools.paper import PAPER
-from tools.records import read_record
+from tools.latency.figure import read_latency
+from tools.latency.table import latency_table, table_4
+from tools.paper.numbers import PAPER
 
-_GPU_KEYS = ("dry_run", "commit", "time_utc", "python", "cpu_cores", "gpu", "steps")
 _PICTURE = re.compile(r"(?P<scale>[a-z]+)_(?P<kind>table|figure)(?P<number>\d)(?P<rest>.*)")
 _INTRODUCTION = (
     "The .json beside a picture has its numbers and the runs they are of. Scale demo is that of `make demo`: "
@@ -46,22 +43,6 @@ def latency_lines(pages: dict[Path, str]) -> list[str]:
         if path.with_suffix(".png").exists():
             lines += [f"![{path.stem}]({path.stem}.png)", ""]
     return lines
-
-
-def gpu_pages(results: Path) -> dict[Path, str]:
-    """Return the page that each record of tools.gpu_check in results/gpu makes, by where it belongs.
-
-    Raises:
-        ValueError: a file that is no record of tools.gpu_check.
-    """
-    records = sorted((results / "gpu").glob("*.json"))
-    return {path.with_suffix(".md"): gpu_page(read_record(path, "gpu_check", _GPU_KEYS)) for path in records}
-
-
-def gpu_lines(pages: dict[Path, str]) -> list[str]:
-    """Return a section that links to what was measured on GPUs, none if nothing was."""
-    links = [f"- [{_heading(text)}](gpu/{path.name})" for path, text in pages.items()]
-    return ["## On GPUs", "", *links, ""] if links else []
 
 
 def figure_lines(results: Path) -> list[str]:

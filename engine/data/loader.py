@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from engine.data.sampler import isolated_rng, mix_seed
 from engine.data.source import BrokenImageError, DataError, ImageSource
 from engine.data.transforms import Transform
-from engine.preemption import obey_parent_only, stop_signals_held
+from engine.processes.preemption import obey_parent_only, stop_signals_held
 
 Batch = TypeVar("Batch")
 ImageBatch = tuple[torch.Tensor, torch.Tensor]

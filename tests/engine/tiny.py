@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.distributed import World
-from engine.ema import Ema
 from engine.evaluation import Evaluation
-from engine.optimizer import build_sgd
-from engine.training_state import TrainingState
+from engine.processes.distributed import World
+from engine.training.ema import Ema
+from engine.training.optimizer import build_sgd
+from engine.training.state import TrainingState
 from pwlu import PWLU, TwoPhaseLearning
 
 STEPS_PER_EPOCH = 3
@@ -62,7 +62,7 @@ def global_batch(step: int) -> Batch:
 
 
 class Task:
-    """Classifies the images of `global_batch` (see engine.loop.Task); `on_call` is told of every call."""
+    """Classifies the images of `global_batch` (see engine.training.loop.Task); `on_call` is told of every call."""
 
     main_metric = "top1"
 

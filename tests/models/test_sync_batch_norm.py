@@ -5,7 +5,7 @@ import torch
 from pytest import mark, raises
 from torch import Tensor, nn
 
-from engine.distributed import World
+from engine.processes.distributed import World
 from models.frelu import FReLU
 from models.sync_batch_norm import SafeSyncBatchNorm, SyncBatchNorm2d, synchronize_batch_norm
 from tests.training_runs import run_function

@@ -9,8 +9,8 @@ import pytest
 
 import train_coco
 import train_imagenet
-from engine.checkpoint import read_checkpoint, write_checkpoint
-from tests.engine.coco.coco_files import write_coco
+from engine.training.checkpoint import read_checkpoint, write_checkpoint
+from tests.engine.data.coco.coco_files import write_coco
 from tests.training_runs import COCO_SETTINGS
 
 

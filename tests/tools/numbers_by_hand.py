@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from tools.collect import Measurement
-from tools.paper import Place, read_paper
-from tools.sweep_grid import load_grid
-from tools.table_numbers import Number, TableNumbers
+from tools.paper.grid import load_grid
+from tools.paper.numbers import Place, read_paper
+from tools.tables.numbers import Number, TableNumbers
 
 
 def measurement(place: Place, value: float, seed: int = 0) -> Measurement:

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from engine.run_folder import RunFolder
-from tools.sweep_grid import Run
+from engine.runs.folder import RunFolder
+from tools.paper.grid import Run
 
 START = {
     "time_utc": "2026-02-03T04:05:06+00:00",

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import config_hash
+from engine.config.load import config_hash
 from tests.tools.sweep_records import write_run
 from tools import collect
-from tools.sweep_grid import Run, load_grid
+from tools.paper.grid import Run, load_grid
 
 
 def runs_of(tmp_path: Path, table: int = 6, scale: str = "smoke", **options: object) -> dict[str, Run]:

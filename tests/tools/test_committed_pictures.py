@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tools import improvements, study_figures, table_figures
-from tools.over_relu import TABLE
-from tools.study import read_study
-from tools.table_numbers import read_table
+from tools.study import figures as study_figures
+from tools.study.study import read_study
+from tools.tables import improvements
+from tools.tables.numbers import read_table
+from tools.tables.over_relu import TABLE
 
 ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "results" / "figures").glob("*.json"))
@@ -23,8 +24,6 @@ def shown_now(name: str) -> dict[str, Any]:
     scale, what = found.groups()
     if what.startswith("study_"):
         return study_figures.record_of(read_study(what.removeprefix("study_"), ROOT / "results"))
-    if what.startswith("table"):
-        return table_figures.record_of(read_table(int(what[-1]), scale, ROOT / "results"))
     return improvements.record_of(int(what[-1]), read_table(TABLE, scale, ROOT / "results"))
 
 

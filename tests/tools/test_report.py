@@ -6,7 +6,7 @@ import pytest
 from tests.tools.latency_records import latency_record
 from tests.tools.sweep_records import write_run
 from tools import collect, report
-from tools.sweep_grid import load_grid
+from tools.paper.grid import load_grid
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from pytest import approx, importorskip, mark
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engine.distributed import World
+from engine.processes.distributed import World
 from models.detection import ARCHITECTURES, DetectorRecipe
 from models.sync_batch_norm import SyncBatchNorm2d, synchronize_batch_norm
 from pwlu import TwoPhaseLearning

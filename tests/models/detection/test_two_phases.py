@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from engine.distributed import World
+from engine.processes.distributed import World
 from models.detection import ARCHITECTURES
 from pwlu import PWLU, TwoPhaseLearning
 from tests.models.detection import tiny

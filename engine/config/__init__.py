@@ -1,0 +1,1 @@
+"""Configuration: from YAML files and key=value words to checked, typed values."""

@@ -1,0 +1,135 @@
+"""The configuration of `train_coco.py`: see engine.config.schema."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from engine.config.schema import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARED_BOUNDS,
+    SHARED_CHOICES,
+    UP_TO_ONE,
+    ActivationConfig,
+    Conflict,
+    Schema,
+    SgdConfig,
+    optimizer_conflicts,
+)
+
+
+@dataclass
+class DetectorConfig:
+    """Which detector. Its other numbers (anchors, samples, thresholds): models/detection/recipe.py."""
+
+    architecture: str = MISSING  # mask_rcnn | retinanet
+    engine: str = "torchvision"  # torchvision | detectron2: whose heads, losses and post-processing
+    backbone: str = "resnet50"  # timm's name of a ResNet
+    pyramid_channels: int = 256  # width of the feature pyramid and of the convolutions in the heads
+    smallest_anchor_px: int = 32  # side of the anchors of the pyramid's finest level; it doubles with each
+    region_samples: int = 512  # Mask R-CNN's proposals per image that the box loss is taken of
+    replace_all: bool = False  # the two ReLUs with tiny inputs too: before the last linear layer, at P6
+
+
+@dataclass
+class CocoDataConfig:
+    """Which images, and at what size the network sees them."""
+
+    kind: str = "coco"  # coco | digits
+    # Holds annotations/instances_<split>.json and <split>/; digits are written there.
+    root: str = "data/coco"
+    train_split: str = "train2017"
+    val_split: str = "val2017"
+    workers: int = 4  # loading processes per training process; 0 loads in the training process
+    shorter_side_px: int = 800  # the image's shorter side is scaled to this ...
+    longer_side_px: int = 1333  # ... unless that makes the longer side exceed this
+    empty_images: str = "drop"  # training images without an object: drop | keep
+
+
+@dataclass
+class StepScheduleConfig:
+    """Linear warm-up, then a constant rate that is multiplied by `decay_factor` at each milestone."""
+
+    warmup_steps: int = 1000
+    start_lr_ratio: float = 1e-3  # first learning rate / peak_lr
+    milestones_steps: list[int] = MISSING
+    decay_factor: float = 0.1
+
+
+@dataclass
+class CocoRuntimeConfig:
+    """How the run is executed and how often it speaks; none of it is part of the experiment but `amp`."""
+
+    device: str = "auto"  # auto | cpu | cuda
+    amp: str = "off"  # off | bf16 | fp16
+    device_batch_size: int = 2  # most images per device and forward; accumulation is derived from it
+    log_every_steps: int = 50
+    checkpoint_every_steps: int = 1000
+    eval_every_steps: int = 10_000
+    plot_every_steps: int = 10_000
+    scorer: str = "pycocotools"  # pycocotools | faster-coco-eval: the same numbers
+
+
+@dataclass
+class CocoConfig:
+    """One training run of a detector."""
+
+    output: str = ""  # run folder; runs/<name of the YAML file> unless given
+    seed: int = 0
+    steps: int = MISSING  # optimizer steps: the paper's iterations
+    phase1_epochs: float = 5.0  # T', the length of phase I; 0 = no phase I: fix-init
+    global_batch_size: int = 16  # images per optimizer step over all devices
+    model: DetectorConfig = field(default_factory=DetectorConfig)
+    activation: ActivationConfig = field(default_factory=ActivationConfig)
+    data: CocoDataConfig = field(default_factory=CocoDataConfig)
+    optimizer: SgdConfig = field(default_factory=SgdConfig)
+    schedule: StepScheduleConfig = field(default_factory=StepScheduleConfig)
+    runtime: CocoRuntimeConfig = field(default_factory=CocoRuntimeConfig)
+
+
+def _conflicts(config: CocoConfig) -> list[Conflict]:
+    milestones, warmup_steps = config.schedule.milestones_steps, config.schedule.warmup_steps
+    key = "schedule.milestones_steps"
+    conflicts: list[Conflict] = []
+    if milestones != sorted(set(milestones)) or any(step <= 0 for step in milestones):
+        sentence = f"{key}: expected rising numbers greater than 0, got {milestones}"
+        conflicts.append(((key, key), sentence))
+    elif milestones and milestones[-1] >= config.steps:
+        sentence = f"{key}={milestones} does not end before steps={config.steps}; give earlier milestones"
+        conflicts.append(((key, "steps"), sentence + " as well"))
+    if warmup_steps >= config.steps:
+        sentence = f"schedule.warmup_steps={warmup_steps} leaves nothing of steps={config.steps}"
+        conflicts.append((("schedule.warmup_steps", "steps"), sentence + "; give a shorter warm-up as well"))
+    if config.data.shorter_side_px > config.data.longer_side_px:
+        keys = ("data.shorter_side_px", "data.longer_side_px")
+        sides = config.data.shorter_side_px, config.data.longer_side_px
+        conflicts.append((keys, f"{keys[0]}={sides[0]} exceeds {keys[1]}={sides[1]}"))
+    return conflicts + optimizer_conflicts(config.optimizer)
+
+
+COCO = Schema(
+    kind=CocoConfig,
+    choices={
+        **SHARED_CHOICES,
+        "model.architecture": ("mask_rcnn", "retinanet"),
+        "model.engine": ("torchvision", "detectron2"),
+        "data.kind": ("coco", "digits"),
+        "data.empty_images": ("drop", "keep"),
+        "runtime.scorer": ("pycocotools", "faster-coco-eval"),
+    },
+    bounds={
+        **SHARED_BOUNDS,
+        "steps": POSITIVE,
+        "model.pyramid_channels": POSITIVE,
+        "model.smallest_anchor_px": POSITIVE,
+        "model.region_samples": POSITIVE,
+        "data.shorter_side_px": POSITIVE,
+        "data.longer_side_px": POSITIVE,
+        "schedule.warmup_steps": NOT_NEGATIVE,
+        "schedule.start_lr_ratio": UP_TO_ONE,
+        "schedule.decay_factor": UP_TO_ONE,
+        "runtime.eval_every_steps": POSITIVE,
+        "runtime.plot_every_steps": POSITIVE,
+    },
+    conflicts=_conflicts,
+)

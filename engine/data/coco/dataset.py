@@ -1,0 +1,122 @@
+"""Samples of a split in COCO's layout: a picture as the network sees it, and what is in it."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from engine.data.coco.annotations import CocoAnnotations
+from engine.data.coco.transforms import ResizeRule, Target, to_input, to_target
+from engine.data.source import BrokenImageError, DataError, decode_rgb
+
+_REMEDY = "copy or download it again"
+
+
+class CocoImages:
+    """The pictures and annotations of one split."""
+
+    def __init__(self, folder: Path, annotations: CocoAnnotations) -> None:
+        """Take the pictures in `folder`. Raises DataError where one is not there."""
+        self._folder, self.annotations = folder, annotations
+        self._require_files()
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.annotations)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of one image, as annotated."""
+        return int(self.annotations.heights[index]), int(self.annotations.widths[index])
+
+    def picture(self, index: int) -> Image.Image:
+        """Return one image in RGB, its pixels as stored: COCO's annotations know no EXIF orientation.
+
+        Raises BrokenImageError, with file and id, if it cannot be read or its size is not as annotated.
+        """
+        path = self._folder / self.annotations.file_name(index)
+        name = f"{path} (image {self.annotations.image_ids[index]} of {self.annotations.path.name})"
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BrokenImageError(f"cannot read the image {name}: {error.strerror}; {_REMEDY}") from error
+        picture = decode_rgb(data, name, remedy=_REMEDY)
+        height, width = self.size(index)
+        if picture.size != (width, height):
+            raise BrokenImageError(
+                f"the image {name} is {picture.width} x {picture.height} pixels, but annotated as "
+                f"{width} x {height}; {_REMEDY}, as it is another image than the annotated one"
+            )
+        return picture
+
+    def _require_files(self) -> None:
+        """Compare names with the folders' lists: asking for 118,287 files one by one takes minutes on NFS."""
+        if not self._folder.is_dir():
+            raise DataError(f"{self._folder} is not a folder; {self.annotations.path} is about its images")
+        present: defaultdict[str, set[str]] = defaultdict(set)
+        for index in range(len(self)):
+            parent, name = os.path.split(self.annotations.file_name(index))
+            if parent not in present and (self._folder / parent).is_dir():
+                present[parent] = set(os.listdir(self._folder / parent))
+            if name not in present[parent]:
+                identity = f"image {self.annotations.image_ids[index]}"
+                missing = self._folder / parent / name
+                raise DataError(
+                    f"{self.annotations.path}: {identity}: there is no file {missing}; "
+                    f"copy or download the images again"
+                )
+
+
+class DetectionSample(NamedTuple):
+    """One image ready for the network, or None with a sentence about what is wrong with it.
+
+    `original_size` is (height, width) before resizing.
+    """
+
+    image: torch.Tensor | None
+    target: Target
+    image_id: int
+    original_size: tuple[int, int]
+    broken: list[str]
+
+
+def _never(index: int) -> bool:
+    return False
+
+
+class DetectionSamples(Dataset[DetectionSample]):
+    """The samples of a split, resized; with masks and mirrored ones for training."""
+
+    def __init__(
+        self,
+        images: CocoImages,
+        resize: ResizeRule,
+        *,
+        with_masks: bool = False,
+        mirrored: Callable[[int], bool] = _never,
+    ) -> None:
+        """Number samples as `images` does; `mirrored` says which of them are seen in a mirror."""
+        self._images, self._resize = images, resize
+        self._with_masks, self._mirrored = with_masks, mirrored
+
+    def __getitem__(self, index: int) -> DetectionSample:
+        """Return sample `index`. What is wrong travels as text: engine.data.loader says why."""
+        original_size = self._images.size(index)
+        image_id = int(self._images.annotations.image_ids[index])
+        try:
+            picture = self._images.picture(index)
+        except BrokenImageError as error:
+            return DetectionSample(None, {}, image_id, original_size, [str(error)])
+        size, mirrored = self._resize.size(*original_size), self._mirrored(index)
+        target = to_target(
+            self._images.annotations.objects(index),
+            original_size,
+            size,
+            mirrored=mirrored,
+            with_masks=self._with_masks,
+        )
+        return DetectionSample(to_input(picture, size, mirrored), target, image_id, original_size, [])

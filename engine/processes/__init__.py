@@ -1,0 +1,1 @@
+"""The processes of a program: their start and end, what they exchange, signals."""

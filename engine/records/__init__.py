@@ -1,0 +1,1 @@
+"""What a run records: lines of metrics, curves, the learned functions."""

@@ -1,0 +1,122 @@
+"""What a person sees while a run trains: a line per logged step, realignment and evaluation."""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from engine.records.record import Record
+
+
+class Stopwatch:
+    """Measures the rate of training steps, without what happens between them (evaluations, checkpoints)."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._seconds = 0.0
+        self._steps = 0
+        self._last = 0.0
+
+    def start(self) -> None:
+        """Call before training steps begin, at first and after each pause."""
+        self._last = self._clock()
+
+    def lap(self) -> None:
+        """Call after each training step."""
+        now = self._clock()
+        self._seconds += now - self._last
+        self._steps += 1
+        self._last = now
+
+    def steps_per_second(self) -> float:
+        """Return the rate since the last reading."""
+        rate = self._steps / max(self._seconds, 1e-9)
+        self._seconds, self._steps = 0.0, 0
+        return rate
+
+
+class Console:
+    """Prints records as lines of aligned columns.
+
+    The time left is estimated from all that happened since this was made, at step `resume_step`.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps_per_epoch: int,
+        total_steps: int,
+        resume_step: int,
+        write: Callable[[str], object] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._epochs = f"{round(total_steps / steps_per_epoch, 2):g}"
+        self._total_steps = total_steps
+        self._resume_step = resume_step
+        self._write = write or say
+        self._clock = clock
+        self._began = clock()
+
+    def __call__(self, record: Record) -> None:
+        """Print one record."""
+        if record.kind == "train":
+            self._write(self._train_line(record))
+        elif record.kind == "eval":
+            self._write(f"{self._place(record)}  validation: {metrics_line(record.values)}")
+        elif record.kind == "realign":
+            meaning = "every PWLU now covers its input, mean +- 3 std; phase II begins"
+            self._write(f"{self._place(record)}  realignment: {meaning}")
+
+    def _place(self, record: Record) -> str:
+        epoch_width, step_width = len(self._epochs.split(".")[0]) + 2, len(str(self._total_steps))
+        return (
+            f"epoch {record.epoch:{epoch_width + 1}.2f}/{self._epochs}  "
+            f"step {record.step:{step_width}d}/{self._total_steps}"
+        )
+
+    def _train_line(self, record: Record) -> str:
+        values = record.values
+        parts = [self._place(record)]
+        if "phase" in values:
+            parts.append("phase I " if values["phase"] == 1 else "phase II")
+        parts.append(f"loss {values['loss']:7.4f}")
+        parts.append(f"lr {values['lr']:.3e}")
+        parts.append(f"{_short(values['images_per_second'])} images/s")
+        seconds_per_step = (self._clock() - self._began) / (record.step - self._resume_step)
+        parts.append(f"ETA {_duration(seconds_per_step * (self._total_steps - record.step))}")
+        return "  ".join(parts)
+
+
+def say(line: str) -> None:
+    """Print a line at once, so that a log file shows it while the run goes on."""
+    print(line, file=sys.stdout, flush=True)
+
+
+# COCO's averages over sizes and numbers of detections: eighteen numbers more, for the records.
+_DETAIL = re.compile(r"_(AR\d*[sml]?|AP[sml])$")
+
+
+def metrics_line(metrics: Mapping[str, float | int]) -> str:
+    """Return an evaluation's metrics in words, `top1 71.34 %  top5 ...`, without COCO's details."""
+    return "  ".join(_metric(name, value) for name, value in metrics.items() if not _DETAIL.search(name))
+
+
+def _metric(name: str, value: float | int) -> str:
+    if "top" in name or "_AP" in name:
+        return f"{name} {value:.2f} %"
+    return f"{name} {value}" if isinstance(value, int) else f"{name} {value:.4f}"
+
+
+def _short(rate: float) -> str:
+    return f"{rate:6.0f}" if rate >= 100 else f"{rate:6.1f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (
+        f"{days}d {hours:02d}:{minutes:02d}:{seconds:02d}"
+        if days
+        else f"{hours:d}:{minutes:02d}:{seconds:02d}"
+    )

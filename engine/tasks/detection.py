@@ -1,0 +1,118 @@
+"""Object detection as a task for the training loop: its batches, its losses, its evaluation as COCO's."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.data.coco.data import CocoData
+from engine.data.coco.loader import DetectionBatch
+from engine.evaluation import Evaluation
+from engine.tasks.coco_pictures import Pixels, draw_detections, truths_of
+from engine.tasks.coco_results import Detections, coco_results
+from engine.tasks.coco_scoring import score
+from engine.tasks.image_task import ImageTask
+
+PICTURES = 8  # images in the grid that an evaluation draws
+
+
+@dataclass
+class Detection(ImageTask):
+    """What the loop needs to know about training a detector on `data`.
+
+    The model is called as `model(images, targets)`, which gives losses by name, in training mode, and as
+    `model(images, original_sizes=sizes)`, which gives each image's detections, in evaluation mode. `scorer`
+    is pycocotools or faster-coco-eval.
+    """
+
+    data: CocoData
+    scorer: str = "pycocotools"
+    main_metric: str = "bbox_AP"
+
+    def facts(self) -> dict[str, int]:
+        """Return what must not change about the data when a run is resumed."""
+        data = self.data
+        return {
+            "num_train": data.num_train,
+            "num_val": data.num_val,
+            "num_categories": len(data.category_ids),
+        }
+
+    def describe(self) -> str:
+        """Return, in two lines, the images and how a global batch is cut."""
+        data = self.data
+        return (
+            f"{data.num_train} training and {data.num_val} validation images with objects of "
+            f"{len(data.category_ids)} categories\n{self.describe_cut()}"
+        )
+
+    def losses(self, model: nn.Module, micro_batch: DetectionBatch) -> dict[str, torch.Tensor]:
+        """Return the detector's losses over one micro-batch, by the names that its engine gives them."""
+        images = [self._on_device(image) for image in micro_batch.images]
+        targets = [
+            {name: self._on_device(value) for name, value in target.items()} for target in micro_batch.targets
+        ]
+        with self.precision.autocast():
+            losses = model(images, targets)
+        return {name: loss.float() for name, loss in losses.items()}
+
+    def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
+        """Score the detections in all validation images; None if any process was asked to stop.
+
+        The metrics are COCO's, in percent, without those of objects that the data do not have; the main one
+        is then 0.
+        """
+        found = self._detect(model, should_stop)
+        if found is None:
+            return None
+        results, shown = found
+        gathered = [entry for share in self.world.gather(results) for entry in share]
+        metrics = self.world.on_main(lambda: self._score(gathered))
+        if not self.world.is_main:
+            return Evaluation(metrics)
+        pictures = {"detections": self._draw(shown)} if shown else {}
+        return Evaluation(metrics, pictures, {"detections": gathered})
+
+    @torch.no_grad()
+    def _detect(
+        self, model: nn.Module, should_stop: Callable[[], bool]
+    ) -> tuple[list[dict[str, Any]], dict[int, Detections]] | None:
+        """Return this process's share of COCO results, and the detections in its first images by id."""
+        results: list[dict[str, Any]] = []
+        shown: dict[int, Detections] = {}
+        was_training = model.training
+        model.eval()
+        # One by one: a batch is padded to a common size, and its borders change what is found near them.
+        for batch in self.val_loader(batch_size=1):
+            if should_stop():
+                break
+            with self.precision.autocast():
+                detections = model(
+                    [self._on_device(image) for image in batch.images], original_sizes=batch.original_sizes
+                )
+            results += coco_results(batch.image_ids, detections, self.data.category_ids)
+            for image_id, one in zip(batch.image_ids, detections, strict=True):
+                if len(shown) < PICTURES:
+                    shown[image_id] = {name: tensor.cpu() for name, tensor in one.items()}
+        model.train(was_training)
+        # Asked once more: what comes now takes minutes for thousands of images, and is not interrupted.
+        return None if self.world.sum([float(should_stop())])[0] else (results, shown)
+
+    def _score(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        kinds = ("bbox", "segm") if self.data.with_masks else ("bbox",)
+        scores = score(self.data.ground_truth, results, kinds, self.scorer)
+        percent = {name: 100 * value for name, value in scores.items() if value >= 0}
+        return {**percent, self.main_metric: percent.get(self.main_metric, 0.0), "images": self.data.num_val}
+
+    def _draw(self, shown: Mapping[int, Detections]) -> Pixels:
+        return draw_detections(
+            [self.data.val_image(image_id) for image_id in shown],
+            truths_of(self.data.ground_truth, list(shown), self.data.category_ids),
+            list(shown.values()),
+            self.data.category_names,
+        )
+
+    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.world.device, non_blocking=True)

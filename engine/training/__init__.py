@@ -1,0 +1,1 @@
+"""The training itself: step, loop, optimizer, schedules, checkpoints."""

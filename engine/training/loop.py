@@ -1,0 +1,225 @@
+"""The training loop: steps, evaluations, checkpoints and stops in an order that survives death at any point.
+
+Invariant: a checkpoint at step s precedes the evaluation at step s. A run that resumes where an evaluation is
+due therefore evaluates first, whether the old one did or not, and reaches the same results.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from engine.evaluation import Evaluation
+from engine.processes.distributed import World
+from engine.processes.preemption import StopRequest
+from engine.records.console import Stopwatch
+from engine.records.record import Record
+from engine.training.checkpoint import CheckpointFolder
+from engine.training.ema import Ema
+from engine.training.state import TrainingState
+from engine.training.step import TrainStep
+
+
+class Task(Protocol):
+    """What is trained: its data, its loss and its evaluation. Classification is one, detection another."""
+
+    @property
+    def main_metric(self) -> str:
+        """The metric, higher is better, by which the best weights are chosen."""
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches per optimizer step and process."""
+
+    def batches(self, epoch: int, start_step: int) -> Iterator[Sequence[Any]]:
+        """Yield this process's micro-batches of each step of an epoch, from `start_step` on."""
+
+    def losses(self, model: nn.Module, micro_batch: Any) -> dict[str, torch.Tensor]:
+        """Return the terms whose sum is the mean loss over a micro-batch, always the same ones."""
+
+    def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
+        """Return metrics, the same on all processes; None on all if one of them should stop."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long the training is, and what is done how often."""
+
+    total_steps: int
+    steps_per_epoch: int
+    images_per_step: int
+    log_every_steps: int
+    checkpoint_every_steps: int
+    eval_every_steps: int
+    plot_every_steps: int
+
+    def is_evaluation(self, step: int) -> bool:
+        """Whether the weights after `step` steps are evaluated."""
+        return step == self.total_steps or step % self.eval_every_steps == 0
+
+    def is_plot(self, step: int) -> bool:
+        """Whether the curves are drawn as they are after `step` steps."""
+        return step == self.total_steps or step % self.plot_every_steps == 0
+
+    def is_pause(self, step: int) -> bool:
+        """Whether training stops for a moment after `step` steps: an epoch ends, or something is due."""
+        return step % self.steps_per_epoch == 0 or self.is_evaluation(step) or self.is_plot(step)
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is not a finite number, after `step` steps, with the learning rate `lr`."""
+
+    def __init__(self, message: str, *, step: int, lr: float) -> None:
+        super().__init__(message)
+        self.step, self.lr = step, lr
+
+
+def evaluate_all(
+    task: Task, model: nn.Module, ema: Ema | None, world: World, should_stop: Callable[[], bool]
+) -> Evaluation | None:
+    """Return the metrics of the weights and, prefixed `ema_`, those of the averaged weights if any."""
+    world.share_buffers(model)
+    evaluation = task.evaluate(model, should_stop)
+    if evaluation is None or ema is None:
+        return evaluation
+    with ema.in_model():
+        world.share_buffers(model)
+        averaged = task.evaluate(model, should_stop)
+    if averaged is None:
+        return None
+    more = {f"ema_{name}": value for name, value in averaged.metrics.items() if name != "images"}
+    return replace(evaluation, metrics={**evaluation.metrics, **more})
+
+
+@dataclass
+class Loop:
+    """Trains from the state's step to the plan's end, or until a signal asks for a stop.
+
+    `learning_rate` gives the learning rate of a step. `identity` is what a checkpoint says about its run
+    beside the state. `listeners` are told of everything worth recording, and `plot` draws the model's curves
+    as they are after a number of steps; both are at work on the main process only.
+    """
+
+    plan: Plan
+    task: Task
+    state: TrainingState
+    take_step: TrainStep
+    learning_rate: Callable[[int], float]
+    world: World
+    stop: StopRequest
+    checkpoints: CheckpointFolder
+    identity: Mapping[str, Any]
+    listeners: Sequence[Callable[[Record], None]] = ()
+    plot: Callable[[int], None] = lambda step: None
+    metrics: Mapping[str, float] = field(default_factory=dict, init=False)  # of the last evaluation
+    _saved_step: int | None = field(default=None, init=False)
+    _stopwatch: Stopwatch = field(default_factory=Stopwatch, init=False)
+
+    def run(self, resumed: bool) -> bool:
+        """Train; return True at the end, False if stopped by a signal; all is saved in both cases.
+
+        Raises:
+            TrainingDiverged: the loss became NaN or infinite; the checkpoints are those from before.
+        """
+        if resumed:
+            self._saved_step = self.state.step
+        else:
+            self.plot(0)
+        while True:
+            if self.state.step > 0 and self.plan.is_pause(self.state.step) and not self._pause():
+                return False
+            if self.state.step == self.plan.total_steps:
+                return True
+            if not self._train_to_pause():
+                return False
+
+    def _train_to_pause(self) -> bool:
+        """Train to the next pause of the plan; return False if stopped before."""
+        epoch, first_step = divmod(self.state.step, self.plan.steps_per_epoch)
+        self._stopwatch.start()
+        for micro_batches in self.task.batches(epoch, first_step):
+            stop_requested = self._step(micro_batches)
+            if stop_requested or self.state.step % self.plan.checkpoint_every_steps == 0:
+                self._save()
+                self._stopwatch.start()
+            if stop_requested:
+                return False
+            if self.plan.is_pause(self.state.step):
+                return True
+        raise RuntimeError(f"no more batches in epoch {epoch}, at step {self.state.step}")
+
+    def _step(self, micro_batches: Sequence[Any]) -> bool:
+        """Take one step and record it; return True if any process was asked to stop."""
+        state = self.state
+        lr = self.learning_rate(state.step)
+        phase = state.phase
+        result = self.take_step(micro_batches, lr, self._should_stop)
+        if not math.isfinite(result.loss):
+            raise TrainingDiverged(self._divergence(result.loss, lr), step=state.step, lr=lr)
+        self._stopwatch.lap()
+        state.losses.add(result.losses)
+        if state.step % self.plan.log_every_steps == 0 or self.plan.is_evaluation(state.step):
+            rate = self._stopwatch.steps_per_second() * self.plan.images_per_step
+            values = state.losses.take() | {"lr": lr, "images_per_second": rate}
+            self._tell("train", values | ({"phase": phase} if phase else {}))
+        if result.realigned:
+            self._tell("realign", {})
+            self.plot(state.step)
+        return result.stop_requested
+
+    def _pause(self) -> bool:
+        """Save, evaluate and draw what is due; return False if stopped meanwhile."""
+        state = self.state
+        if self.plan.is_evaluation(state.step):
+            if self._saved_step != state.step:
+                self._save()
+            evaluation = evaluate_all(self.task, state.model, state.ema, self.world, self._should_stop)
+            if evaluation is None:
+                return False
+            self._tell("eval", evaluation.metrics, evaluation)
+            self._keep_best(evaluation.metrics)
+            self.metrics = evaluation.metrics
+        if self.plan.is_plot(state.step):
+            self.plot(state.step)
+        return True
+
+    def _should_stop(self) -> bool:
+        return self.stop.requested
+
+    def _keep_best(self, metrics: Mapping[str, float]) -> None:
+        name = self.task.main_metric if self.state.ema is None else f"ema_{self.task.main_metric}"
+        if metrics[name] > self.state.best.get(name, -math.inf):
+            self.state.best = {name: metrics[name], "step": self.state.step}
+            self.world.on_main(lambda: self.checkpoints.save_best(self._content()))
+
+    def _save(self) -> None:
+        """Save on the main process; the others learn if that failed."""
+        self.world.on_main(lambda: self.checkpoints.save(self._content()))
+        self._saved_step = self.state.step
+
+    def _content(self) -> dict[str, Any]:
+        return {**self.identity, **self.state.state_dict()}
+
+    def _tell(
+        self, kind: str, values: Mapping[str, float | int], evaluation: Evaluation | None = None
+    ) -> None:
+        step = self.state.step
+        record = Record(kind, step, round(step / self.plan.steps_per_epoch, 4), values, evaluation)
+        for listener in self.listeners:
+            listener(record)
+
+    def _divergence(self, loss: float, lr: float) -> str:
+        kept = self.checkpoints.last
+        good = (
+            f"the last good checkpoint is {kept}, step {self._saved_step}"
+            if self._saved_step
+            else "none was saved"
+        )
+        return (
+            f"the loss is {loss} at step {self.state.step} with learning rate {lr:.6g}; {good}. Training "
+            "stopped before the parameters changed. Try a lower optimizer.peak_lr, a longer "
+            "schedule.warmup_epochs or optimizer.clip_grad_norm=1, in a new output folder"
+        )

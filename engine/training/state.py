@@ -1,0 +1,106 @@
+"""Everything that a training run must remember to go on as if it had never stopped."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.amp import Precision
+from engine.training.checkpoint import load_weights
+from engine.training.ema import Ema
+from engine.training.optimizer import build_sgd
+from pwlu import PWLU, TwoPhaseLearning
+
+
+@dataclass
+class MeanLosses:
+    """Means of the loss's terms since the last time they were taken."""
+
+    totals: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Count the terms of one more step."""
+        self.totals = {name: self.totals.get(name, 0.0) + value for name, value in losses.items()}
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        """Return the mean `loss`, and of a loss with several terms each of their means; start anew."""
+        means = {name: total / self.count for name, total in self.totals.items()}
+        self.totals, self.count = {}, 0
+        return {"loss": sum(means.values())} | (means if len(means) > 1 else {})
+
+
+@dataclass
+class TrainingState:
+    """All that changes during training. There is no random state: see `engine.training.step.seed_step`.
+
+    `best` is the highest value so far of the task's main metric, with its step; `step` counts finished
+    optimizer steps.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    phases: TwoPhaseLearning
+    ema: Ema | None = None
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    losses: MeanLosses = field(default_factory=MeanLosses)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values only, fit for `torch.load(weights_only=True)`."""
+        return {
+            "step": self.step,
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "phases": self.phases.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "best": dict(self.best),
+            "losses": {"totals": dict(self.losses.totals), "count": self.losses.count},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state; the experiment must be the one that saved it."""
+        self.step = state["step"]
+        load_weights(self.model, state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.phases.load_state_dict(state["phases"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        self.best = dict(state["best"])
+        self.losses = MeanLosses(dict(state["losses"]["totals"]), state["losses"]["count"])
+
+    @property
+    def phase(self) -> int | None:
+        """The learning phase (section 3.3), 1 or 2; None for a model without PWLU, which has no phases."""
+        has_pwlu = any(isinstance(module, PWLU) for module in self.model.modules())
+        return self.phases.phase if has_pwlu else None
+
+
+def new_state(
+    model: nn.Module,
+    precision: Precision,
+    *,
+    is_activation: Callable[[nn.Module], bool],
+    phase1_steps: int,
+    ema_decay: float,
+    **sgd: Any,
+) -> TrainingState:
+    """Return the state before the first step. `sgd` are the other arguments of `engine.training.optimizer.build_sgd`.
+
+    Args:
+        phase1_steps: the paper's T' in optimizer steps; 0 for no phase I.
+        ema_decay: of the averaged weights; 0 for none.
+    """
+    return TrainingState(
+        model=model,
+        optimizer=build_sgd(model, is_activation=is_activation, **sgd),
+        scaler=precision.scaler(),
+        phases=TwoPhaseLearning(model, phase1_steps),
+        ema=Ema(model, ema_decay) if ema_decay else None,
+    )

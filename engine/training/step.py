@@ -1,0 +1,140 @@
+"""One optimizer step over the global batch, the same for every task."""
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from engine.processes.distributed import World
+from engine.training.optimizer import set_learning_rate
+from engine.training.state import TrainingState
+from pwlu import PWLU
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch's generators from (seed, step, rank) alone.
+
+    Dropout and the like then depend on nothing that came before this step: no random state needs saving, and
+    a resumed run draws what the uninterrupted one would have drawn.
+    """
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step found out; the same on every process.
+
+    `losses` are the terms of the loss, each the mean over the global batch. If their sum is not finite the
+    step changed nothing. `stop_requested` says that at least one process was asked to stop; `realigned` that
+    phase II begins with the next step.
+    """
+
+    losses: dict[str, float]
+    stop_requested: bool
+    realigned: bool
+
+    @property
+    def loss(self) -> float:
+        """The sum of all terms."""
+        return sum(self.losses.values())
+
+
+class TrainStep:
+    """Forward, backward and update over one global batch.
+
+    Args:
+        compute_losses: gives the terms of one micro-batch's mean loss from the model and the micro-batch.
+        accumulation: micro-batches per step and process, all of the same size.
+        clip_grad_norm: greatest norm of all gradients together; 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        world: World,
+        *,
+        compute_losses: Callable[[nn.Module, Any], dict[str, torch.Tensor]],
+        accumulation: int,
+        clip_grad_norm: float,
+        seed: int,
+    ) -> None:
+        self._state = state
+        self._world = world
+        self._parallel = world.parallel(state.model)
+        self._compute_losses = compute_losses
+        self._accumulation = accumulation
+        self._clip_grad_norm = clip_grad_norm
+        self._seed = seed
+        self._parameters = list(state.model.parameters())
+        self._pwlu_tensors = [
+            f"{name}.{tensor}" if name else tensor
+            for name, module in state.model.named_modules()
+            if isinstance(module, PWLU)
+            for tensor in module.state_dict()
+        ]
+
+    def __call__(
+        self, micro_batches: Sequence[Any], lr: float, should_stop: Callable[[], bool] = lambda: False
+    ) -> StepResult:
+        """Train on one global batch, of which `micro_batches` is this process's share."""
+        seed_step(self._seed, self._state.step, self._world.rank)
+        local = self._backward(micro_batches)
+        # one small collective carries both the losses and the wish of any process to stop
+        shares = [loss / self._world.size for loss in local.values()]
+        *sums, stops = self._world.sum([*shares, float(should_stop())])
+        losses = dict(zip(local, sums, strict=True))
+        if not math.isfinite(sum(sums)):
+            return StepResult(losses, stops > 0, realigned=False)
+        realigned = self._update(lr)
+        self._state.step += 1
+        return StepResult(losses, stops > 0, realigned)
+
+    def _backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+        """Put the gradients of the global batch's mean loss in place; return this process's mean terms."""
+        if len(micro_batches) != self._accumulation:
+            raise RuntimeError(
+                f"expected {self._accumulation} micro-batches for a step, got {len(micro_batches)}"
+            )
+        state = self._state
+        state.model.train()
+        state.optimizer.zero_grad(set_to_none=True)
+        means: dict[str, torch.Tensor] = {}
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            with self._communication(number == self._accumulation):
+                losses = self._compute_losses(self._parallel, micro_batch)
+                loss = torch.stack(list(losses.values())).sum() / self._accumulation
+                state.scaler.scale(loss).backward()
+            for name, term in losses.items():
+                share = term.detach().float() / self._accumulation
+                means[name] = means[name] + share if name in means else share
+        return dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+
+    def _communication(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Exchange gradients in the last micro-batch of a step only."""
+        if wanted or not isinstance(self._parallel, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._parallel.no_sync()
+
+    def _update(self, lr: float) -> bool:
+        """Apply the gradients; return True if this step ended phase I with the realignment."""
+        state = self._state
+        set_learning_rate(state.optimizer, lr)
+        state.scaler.unscale_(state.optimizer)
+        state.phases.before_optimizer_step()
+        if self._clip_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_grad_norm)
+        state.scaler.step(state.optimizer)  # leaves the step out if a float16 gradient overflowed
+        state.scaler.update()
+        realigned = state.phases.after_optimizer_step()
+        if state.ema:
+            state.ema.update()
+            if realigned:  # the average of a curve before and after its reset would be neither
+                state.ema.copy(self._pwlu_tensors)
+        return realigned

@@ -1,0 +1,266 @@
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from engine.config import load as configuration
+from engine.config.load import (
+    IMAGENET,
+    ConfigError,
+    ImageNetConfig,
+    config_hash,
+    config_to_dict,
+    experiment_values,
+)
+
+SMALLEST = """
+epochs: 10
+phase1_epochs: 2
+model: {name: resnet18}
+optimizer: {peak_lr: 1e-1, weight_decay: 1e-4}
+schedule: {warmup_epochs: 3}
+"""
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ImageNetConfig:
+    return configuration.load_config(path, overrides, IMAGENET)
+
+
+@pytest.fixture
+def smallest(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALLEST)
+    return path
+
+
+def error_of(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def leaves(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in tree.items():
+        flat |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def test_values_get_the_types_of_their_keys(smallest: Path) -> None:
+    config = load_config(smallest, ["optimizer.clip_grad_norm=1", "runtime.amp=off", "runtime.compile=true"])
+    assert isinstance(config, ImageNetConfig)
+    assert config.optimizer.weight_decay == 1e-4 and isinstance(config.optimizer.weight_decay, float)
+    assert config.optimizer.clip_grad_norm == 1.0 and isinstance(config.optimizer.clip_grad_norm, float)
+    assert config.epochs == 10 and isinstance(config.epochs, int)
+    assert config.runtime.amp == "off"
+    assert config.runtime.compile is True
+
+
+def test_the_word_off_in_a_file_is_no_boolean(smallest: Path) -> None:
+    smallest.write_text(SMALLEST + "runtime: {amp: off}\noutput: 2024\n")
+    config = load_config(smallest)
+    assert (config.runtime.amp, config.output) == ("off", "2024")
+
+
+def test_output_is_named_after_the_file_unless_given(smallest: Path) -> None:
+    assert load_config(smallest).output == "runs/small"
+    assert load_config(str(smallest), ["output=elsewhere/a=b"]).output == "elsewhere/a=b"
+
+
+def test_overrides_win_over_the_file_and_later_ones_over_earlier(smallest: Path) -> None:
+    assert load_config(smallest, ["epochs=20", "epochs=30"]).epochs == 30
+
+
+def test_references_take_the_final_value(smallest: Path) -> None:
+    smallest.write_text(SMALLEST.replace("1e-4", "'${optimizer.peak_lr}'"))
+    assert load_config(smallest, ["optimizer.peak_lr=0.5"]).optimizer.weight_decay == 0.5
+    message = error_of(smallest, "optimizer.weight_decay=${optimizer.peek}")
+    assert "optimizer.weight_decay" in message and "optimizer.peek" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("optimizer.peek_lr=1", ["unknown key 'optimizer.peek_lr'", "did you mean 'optimizer.peak_lr'?"]),
+        ("optimizer.epochs=1", ["unknown key 'optimizer.epochs'", "did you mean 'epochs'?"]),
+        ("batch=1", ["unknown key 'batch'"]),
+        ("model.name.deep=1", ["unknown key 'model.name.deep'"]),
+        ("model=resnet18", ["'model' is a section", "model.name"]),
+        ("epochs=1.5", ["epochs: expected a whole number, got '1.5'"]),
+        ("epochs=ten", ["epochs: expected a whole number, got 'ten'"]),
+        ("epochs=true", ["epochs: expected a whole number, got 'true'"]),
+        ("optimizer.peak_lr=fast", ["optimizer.peak_lr: expected a number, got 'fast'"]),
+        ("optimizer.peak_lr=", ["optimizer.peak_lr: expected a number, got ''"]),
+        ("optimizer.peak_lr=0", ["optimizer.peak_lr: expected a number greater than 0, got 0.0"]),
+        ("optimizer.weight_decay=nan", ["optimizer.weight_decay", "0 or greater, got nan"]),
+        ("optimizer.weight_decay=inf", ["optimizer.weight_decay", "0 or greater, got inf"]),
+        ("optimizer.label_smoothing=1", ["optimizer.label_smoothing", "[0, 1), got 1.0"]),
+        ("data.eval_crop_ratio=0", ["data.eval_crop_ratio", "(0, 1], got 0.0"]),
+        ("runtime.compile=maybe", ["runtime.compile: expected true or false, got 'maybe'"]),
+        ("runtime.amp=fp32", ["runtime.amp: expected one of off, bf16, fp16, got 'fp32'"]),
+        ("activation.name=pwl", ["activation.name: expected one of relu, ", "did you mean 'pwlu'?"]),
+        ("activation.mode=both", ["activation.mode: expected one of channel, layer, got 'both'"]),
+        ("activation.num_intervals=0", ["activation.num_intervals", "greater than 0, got 0"]),
+        ("activation.bound=-3", ["activation.bound", "greater than 0, got -3.0"]),
+        ("global_batch_size=0", ["global_batch_size", "greater than 0, got 0"]),
+        ("seed=-1", ["seed: expected a number in [0, 2^63), got -1"]),
+        ("data.root=", ["data.root: expected a word, got nothing"]),
+        ("epochs", ["expected key=value, got 'epochs'"]),
+        ("=3", ["expected key=value, got '=3'"]),
+        ("base=other.yaml", ["base=other.yaml", "--config other.yaml"]),
+        ("phase1_epochs=11", ["phase1_epochs=11 exceeds epochs=10"]),
+        ("epochs=1", ["phase1_epochs=2 exceeds epochs=1"]),
+        ("schedule.warmup_epochs=10", ["schedule.warmup_epochs=10", "epochs=10"]),
+    ],
+)
+def test_a_wrong_override_is_named_with_what_was_expected(
+    smallest: Path, override: str, parts: list[str]
+) -> None:
+    message = error_of(smallest, override)
+    assert message.startswith("command line: ")
+    for part in parts:
+        assert part in message
+
+
+def test_nesterov_needs_momentum(smallest: Path) -> None:
+    assert load_config(smallest, ["optimizer.nesterov=true"]).optimizer.nesterov
+    assert "momentum" in error_of(smallest, "optimizer.nesterov=true", "optimizer.momentum=0")
+
+
+def test_a_missing_value_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text("")
+    message = error_of(path)
+    assert message.startswith(f"{path}: no value for epochs, model.name, optimizer.peak_lr, ")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("epochs: [1, 2]\n", ["epochs", "expected a whole number", "[1, 2]"]),
+        ("- epochs\n", ["expected `key: value` lines, got a list"]),
+        ("epochs: 1\nepochs: 2\n", ["line 2: the key 'epochs' appears twice"]),
+        ("optimizer.peak_lr: 1\n", ["line 1: the key 'optimizer.peak_lr'", "nested lines"]),
+        ("epochs: {\n", ["not valid YAML"]),
+        ("base: {a: b}\n", ["base: expected a file name or a list of file names"]),
+        ("base: missing.yaml\n", ["missing.yaml: cannot read it (base of ", "No such file"]),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, parts: list[str]) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    message = error_of(path)
+    assert str(tmp_path) in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"\x80\x02\xff")
+    assert error_of(path).startswith(f"{path}: not a text file")
+
+
+def test_a_missing_file_is_named_with_the_nearest_in_its_folder(smallest: Path) -> None:
+    message = error_of(smallest.parent / "smal.yaml")
+    assert "smal.yaml: cannot read it: No such file" in message and "did you mean 'small.yaml'?" in message
+
+
+def test_bases_are_relative_to_their_file_and_later_ones_win(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "root.yaml").write_text(SMALLEST)
+    (tmp_path / "base" / "a.yaml").write_text(
+        "base: root.yaml\nseed: 1\nepochs: 11\noptimizer: {momentum: 0.5}\n"
+    )
+    (tmp_path / "base" / "b.yaml").write_text("seed: 2\n")
+    child = tmp_path / "child.yaml"
+    child.write_text("base: [base/a.yaml, base/b.yaml]\noptimizer:\n  momentum: 0.6\n")
+    config = load_config(child)
+    assert (config.seed, config.epochs, config.optimizer.momentum, config.optimizer.peak_lr) == (
+        2,
+        11,
+        0.6,
+        0.1,
+    )
+
+
+def test_two_bases_may_share_one(tmp_path: Path) -> None:
+    (tmp_path / "root.yaml").write_text(SMALLEST)
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text("base: root.yaml\n")
+    (tmp_path / "child.yaml").write_text("base: [a.yaml, b.yaml]\n")
+    assert load_config(tmp_path / "child.yaml").epochs == 10
+
+
+def test_a_circle_of_bases_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    message = error_of(tmp_path / "a.yaml")
+    assert "circle" in message and "a.yaml -> " in message and "b.yaml" in message
+
+
+def test_an_error_names_the_file_that_says_it(tmp_path: Path, smallest: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text("base: small.yaml\n")
+    smallest.write_text(SMALLEST.replace("1e-1", "-1"))
+    assert error_of(child).startswith(f"{smallest}: optimizer.peak_lr: ")
+    smallest.write_text(SMALLEST + "data: {rot: x}\n")
+    assert error_of(child).startswith(f"{smallest}: unknown key 'data.rot'; did you mean 'data.root'?")
+
+
+def test_the_dictionary_holds_plain_values_and_loads_again(smallest: Path) -> None:
+    config = load_config(smallest, ["seed=7", "runtime.amp=bf16"])
+    plain = json.loads(json.dumps(config_to_dict(config)))
+    words = [f"{key}={value}" for key, value in leaves(plain).items()]
+    assert load_config(smallest, words) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("output=elsewhere", True),
+        ("data.root=elsewhere", True),
+        ("data.workers=0", True),
+        ("runtime.device=cpu", True),
+        ("runtime.device_batch_size=8", True),
+        ("runtime.log_every_steps=1", True),
+        ("data.shrink_px=0", True),
+        ("data.shrink_px=64", False),
+        ("runtime.amp=bf16", False),
+        ("seed=1", False),
+        ("epochs=11", False),
+        ("data.augmentation=none", False),
+        ("optimizer.weight_decay=1e-5", False),
+        ("activation.name=relu", False),
+    ],
+)
+def test_the_hash_is_over_the_experiment(smallest: Path, override: str, same: bool) -> None:
+    one, other = config_hash(load_config(smallest)), config_hash(load_config(smallest, [override]))
+    assert (one == other) is same
+
+
+def test_a_key_that_came_later_and_has_no_effect_leaves_older_experiments_what_they_were(
+    smallest: Path,
+) -> None:
+    assert "data.shrink_px" not in experiment_values(load_config(smallest))
+    assert experiment_values(load_config(smallest, ["data.shrink_px=64"]))["data.shrink_px"] == 64
+
+
+def test_every_number_has_bounds_and_every_rule_a_key(smallest: Path) -> None:
+    plain = leaves(config_to_dict(load_config(smallest)))
+    numbers = {key for key, value in plain.items() if type(value) in (int, float)}
+    assert numbers == set(IMAGENET.bounds)
+    assert {key for key in IMAGENET.choices if isinstance(plain[key], str)} == set(IMAGENET.choices)
+    free_words = {"output", "model.name", "data.root"}
+    assert {key for key, value in plain.items() if isinstance(value, str)} == set(
+        IMAGENET.choices
+    ) | free_words
+
+
+def test_no_section_is_shared_between_two_configurations(smallest: Path) -> None:
+    one, other = load_config(smallest), load_config(smallest)
+    one.optimizer.peak_lr = 9.0
+    assert other.optimizer.peak_lr == 0.1
+    assert all(dataclasses.is_dataclass(section) for section in (one.model, one.data, one.runtime))

@@ -1,0 +1,340 @@
+"""What a detector's data promise: the same batches whoever reads them, and sentences for broken files."""
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.data import BrokenImageError, DataError
+from engine.data.coco.data import CocoData, build_coco_data
+from engine.data.coco.loader import DetectionBatch
+from tests.engine.data.coco.coco_files import annotation_path, split_content, write_coco, write_split
+
+EMPTY = {100, 101, 106, 107, 112, 113}  # of the images 100 .. 117 those with a crowd alone, or nothing
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_coco(tmp_path_factory.mktemp("coco"))
+
+
+def open_data(root: Path, seed: int = 0, **changes: Any) -> CocoData:
+    arguments: dict[str, Any] = {
+        "kind": "coco",
+        "root": str(root),
+        "shorter_side_px": 24,
+        "longer_side_px": 30,
+        "empty_images": "drop",
+        "with_masks": True,
+    }
+    data = build_coco_data(seed=seed, **{**arguments, **changes})
+    assert len(data.trained_on) == data.num_train  # opens the training images
+    return data
+
+
+def test_evaluation_needs_no_training_images(tmp_path: Path) -> None:
+    write_split(tmp_path, "val2017", split_content(300, 7))
+    data = build_coco_data(
+        kind="coco", root=tmp_path, shorter_side_px=24, longer_side_px=30, empty_images="drop",
+        with_masks=True, seed=0,
+    )  # fmt: skip
+    assert len(val_batches(data)) == 4
+    with pytest.raises(DataError, match="instances_train2017.json"):
+        _ = data.num_train
+
+
+def train_batches(data: CocoData, **changes: int) -> list[DetectionBatch]:
+    arguments = {
+        "epoch": 0,
+        "start_step": 0,
+        "global_batch_size": 4,
+        "micro_batch_size": 2,
+        "rank": 0,
+        "world_size": 1,
+        "workers": 0,
+    }
+    loader = data.train_loader(**{**arguments, **changes})
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    return batches
+
+
+def val_batches(data: CocoData, rank: int = 0, world_size: int = 1, workers: int = 0) -> list[DetectionBatch]:
+    return list(data.val_loader(batch_size=2, rank=rank, world_size=world_size, workers=workers))
+
+
+def flat(batches: list[DetectionBatch]) -> list[Any]:
+    """Return what the batches hold, image by image, as plain values."""
+    return [
+        (image_id, size, image.tolist(), {name: value.tolist() for name, value in target.items()})
+        for batch in batches
+        for image, target, image_id, size in zip(
+            batch.images, batch.targets, batch.image_ids, batch.original_sizes, strict=True
+        )
+    ]
+
+
+def ids(batches: list[DetectionBatch]) -> list[int]:
+    return [image_id for batch in batches for image_id in batch.image_ids]
+
+
+def test_a_batch_is_as_promised(root: Path) -> None:
+    data = open_data(root)
+    assert (data.num_train, data.num_val) == (12, 7)
+    assert data.category_ids == [1, 7, 90] and data.category_names == ["cup", "tree", "comb"]
+    batches = train_batches(data)
+    assert len(batches) == 2 * data.steps_per_epoch(4) == 6
+    for batch in batches:
+        assert len(batch.images) == len(batch.targets) == 2
+        for image, target, size in zip(batch.images, batch.targets, batch.original_sizes, strict=True):
+            assert tuple(image.shape) == (3, *data.resize.size(*size)) and image.dtype == torch.float32
+            count = len(target["boxes"])
+            assert target["boxes"].dtype == torch.float32 and target["boxes"].shape == (count, 4)
+            assert target["labels"].dtype == torch.int64 and target["labels"].shape == (count,)
+            assert target["masks"].dtype == torch.uint8
+            assert target["masks"].shape == (count, *image.shape[1:])
+            assert count in (1, 2) and set(target["labels"].tolist()) <= {0, 1, 2}
+
+
+def test_batches_do_not_depend_on_workers(root: Path) -> None:
+    data = open_data(root)
+    assert flat(train_batches(data)) == flat(train_batches(data, workers=2))
+    assert flat(val_batches(data)) == flat(val_batches(data, workers=1))
+
+
+def test_a_resume_in_mid_epoch_gives_the_same_batches(root: Path) -> None:
+    whole = train_batches(open_data(root), epoch=2)
+    assert flat(train_batches(open_data(root), epoch=2, start_step=1)) == flat(whole[2:])
+
+
+def test_a_step_consumes_the_same_samples_on_any_number_of_ranks(root: Path) -> None:
+    data = open_data(root)
+    alone = train_batches(data)
+    shares = [train_batches(data, rank=rank, world_size=2) for rank in range(2)]
+    for step in range(3):
+        assert flat([share[step] for share in shares]) == flat(alone[2 * step : 2 * step + 2])
+
+
+def test_the_two_images_of_a_pair_are_wide_or_not(root: Path) -> None:
+    for epoch in range(4):
+        for batch in train_batches(open_data(root), epoch=epoch):
+            assert len({width > height for height, width in batch.original_sizes}) == 1
+
+
+def test_an_epoch_has_each_image_once_and_no_empty_one(root: Path) -> None:
+    with_objects = {10 * number for number in set(range(100, 118)) - EMPTY}
+    epochs = [ids(train_batches(open_data(root), epoch=epoch)) for epoch in range(3)]
+    assert all(len(set(epoch)) == len(epoch) == 12 and set(epoch) == with_objects for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_empty_images_can_be_kept(root: Path) -> None:
+    data = open_data(root, empty_images="keep")
+    assert data.num_train == 18
+    batches = train_batches(data, global_batch_size=18)
+    assert set(ids(batches)) == {10 * number for number in range(100, 118)}
+    sizes = {
+        image_id: len(target["boxes"])
+        for batch in batches
+        for image_id, target in zip(batch.image_ids, batch.targets, strict=True)
+    }
+    assert {image_id // 10 for image_id, size in sizes.items() if size == 0} == EMPTY
+
+
+def test_epochs_and_seeds_mirror_others(root: Path) -> None:
+    def mirrored(seed: int, epoch: int) -> list[int]:
+        batches = train_batches(open_data(root, seed=seed), epoch=epoch)
+        boxes = {row[0]: row[3]["boxes"] for row in flat(batches)}
+        return [image_id for image_id in sorted(boxes) if boxes[image_id] != unmirrored[image_id]]
+
+    plain = dataclasses.replace(open_data(root), mirror_probability=0.0)
+    unmirrored = {row[0]: row[3]["boxes"] for row in flat(train_batches(plain))}
+    chosen = [mirrored(0, 0), mirrored(0, 1), mirrored(1, 0)]
+    assert chosen[0] == mirrored(0, 0)
+    assert all(1 < len(images) < 11 for images in chosen)
+    assert len({tuple(images) for images in chosen}) == 3
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 9])
+def test_evaluation_sees_every_image_once_as_it_is(root: Path, world_size: int) -> None:
+    data = open_data(root)
+    batches = [batch for rank in range(world_size) for batch in val_batches(data, rank, world_size)]
+    assert ids(batches) == [10 * number for number in range(300, 307)]
+    for index, (_, size, image, target) in enumerate(flat(batches)):
+        original = data.val.picture(index)
+        assert size == (original.height, original.width)
+        height, width = data.resize.size(*size)
+        expected = np.asarray(original.resize((width, height), Image.Resampling.BILINEAR)) / np.float32(255)
+        assert np.array_equal(np.float32(image), expected.transpose(2, 0, 1))
+        assert target.keys() == {"boxes", "labels"}
+
+
+def test_without_masks_targets_have_none(root: Path) -> None:
+    batch = train_batches(open_data(root, with_masks=False))[0]
+    assert batch.targets[0].keys() == {"boxes", "labels"}
+
+
+def test_the_ground_truth_is_the_file(root: Path) -> None:
+    data = open_data(root)
+    assert data.ground_truth == json.loads(annotation_path(root, "val2017").read_text())
+    assert data.val_image(3010).size == (30, 40)
+    with pytest.raises(KeyError):
+        data.val_image(1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_reading_leaves_the_global_rng_alone(root: Path, workers: int) -> None:
+    data = open_data(root)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    train_batches(data, workers=workers)
+    val_batches(data, workers=workers)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_data_can_be_sent_to_another_process(root: Path) -> None:
+    data = open_data(root)
+    assert flat(train_batches(pickle.loads(pickle.dumps(data)))) == flat(train_batches(data))
+
+
+def test_a_batch_too_large_is_named(root: Path) -> None:
+    with pytest.raises(DataError, match="global_batch_size=16 exceeds the 12 images in pairs of the 12"):
+        open_data(root).steps_per_epoch(16)
+    with pytest.raises(DataError, match="set global_batch_size to 12 or less"):
+        train_batches(open_data(root), global_batch_size=16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "voc"}, "kind: expected one of coco, digits, got 'voc'"),
+        ({"empty_images": "some"}, "empty_images: expected one of drop, keep"),
+        ({"shorter_side_px": 31}, "shorter_side_px, longer_side_px: .* got 31 and 30"),
+        ({"train_split": "train2014"}, "instances_train2014.json: there is no such file; .*layout"),
+    ],
+)
+def test_other_arguments_are_named(root: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_data(root, **changes)
+
+
+def test_a_missing_picture_is_named_when_opening(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    (tmp_path / "val2017" / f"{303:012d}.png").unlink()
+    with pytest.raises(DataError, match="val2017.json: image 3030: there is no file .*000303.png; copy"):
+        open_data(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    (tmp_path / "val2017").rename(tmp_path / "val")
+    with pytest.raises(DataError, match="val2017 is not a folder; .*instances_val2017.json"):
+        open_data(tmp_path)
+
+
+def test_file_names_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    content = split_content(300, 7)
+    (tmp_path / "val2017" / "more").mkdir()
+    for image in content["images"]:
+        image["file_name"] = f"more/{image['file_name']}"
+    write_split(tmp_path, "val2017", content)
+    assert len(ids(val_batches(open_data(tmp_path)))) == 7
+
+
+def test_splits_of_other_categories_are_named(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    content = split_content(300, 7)
+    content["categories"] = [*content["categories"], {"id": 8, "name": "bush"}]
+    write_split(tmp_path, "val2017", content)
+    with pytest.raises(DataError, match=r"instances_val2017.json: category 8 \(bush\) is not in the other"):
+        open_data(tmp_path)
+
+
+def test_a_split_of_crowds_alone_cannot_be_trained_on(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    write_split(tmp_path, "train2017", split_content(100, 2))
+    content = split_content(100, 2)
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    annotation_path(tmp_path, "train2017").write_text(json.dumps(content))
+    open_data(tmp_path, with_masks=False, empty_images="keep")
+    with pytest.raises(DataError, match="instances_train2017.json: no image has an object"):
+        open_data(tmp_path, with_masks=False)
+
+
+def damage(root: Path, what: str) -> None:
+    """Spoil image 3020 of the validation split."""
+    path = root / "val2017" / f"{302:012d}.png"
+    content = path.read_bytes()
+    if what == "gone":
+        path.unlink()
+    elif what == "resized":
+        Image.open(path).resize((20, 20)).save(path)
+    else:
+        path.write_bytes({"truncated": content[: len(content) // 2], "text": b"404: no such image"}[what])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("truncated", r"^cannot decode the image .*{name}: .*truncated.*; copy or download it again$"),
+        ("text", r"^cannot decode the image .*{name}: no image format known; copy or download it again$"),
+        ("gone", r"^cannot read the image .*{name}: No such file or directory; copy or download it again$"),
+        ("resized", r"^the image .*{name} is 20 x 20 pixels, but annotated as 32 x 32; .*"),
+    ],
+)
+def test_a_broken_image_is_named_by_file_and_id(
+    tmp_path: Path, what: str, message: str, workers: int
+) -> None:
+    data = open_data(write_coco(tmp_path))
+    damage(tmp_path, what)
+    name = r"val2017/000000000302.png \(image 3020 of instances_val2017.json\)"
+    with pytest.raises(BrokenImageError, match=message.format(name=name)) as caught:
+        val_batches(data, workers=workers)
+    assert "\n" not in str(caught.value)
+
+
+def test_pixels_are_used_as_stored(tmp_path: Path) -> None:
+    """EXIF may say that a picture is to be shown turned; COCO's boxes refer to it unturned."""
+    data = open_data(write_coco(tmp_path))
+    path = tmp_path / "val2017" / f"{300:012d}.png"
+    picture = Image.open(path).copy()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees to the right
+    picture.save(path, exif=exif)
+    assert Image.open(path).getexif()[0x0112] == 6
+    assert np.array_equal(np.asarray(data.val_image(3000)), np.asarray(picture))
+    assert val_batches(data)[0].original_sizes[0] == (30, 40)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "1"])
+def test_pictures_of_any_mode_become_rgb(tmp_path: Path, mode: str) -> None:
+    data = open_data(write_coco(tmp_path))
+    path = tmp_path / "val2017" / f"{300:012d}.png"
+    Image.open(path).convert(mode).save(path, format="TIFF" if mode == "CMYK" else "PNG")
+    assert data.val_image(3000).mode == "RGB"
+    assert val_batches(data)[0].images[0].shape == (3, 23, 30)
+
+
+def test_digits_are_written_where_asked_and_never_mirrored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # tests of engine.data.coco.digits write the real ones
+    monkeypatch.setattr("engine.data.coco.digits.write_digits", write_coco)
+    data = open_data(tmp_path / "digits", kind="digits")
+    assert data.mirror_probability == 0 and data.num_val == 7
+    for batch in train_batches(data):
+        for image_id, target in zip(batch.image_ids, batch.targets, strict=True):
+            place = data.train.annotations.image_ids.tolist().index(image_id)
+            height, width = data.train.size(place)
+            scale = target["masks"].shape[2] / width
+            found = data.train.annotations.objects(place).boxes
+            assert np.allclose(target["boxes"][:, 0], found[:, 0] * scale, atol=1e-4)

@@ -1,0 +1,228 @@
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from engine.data.coco import digits
+from engine.data.coco.digits import CANVASES, MARKER, draw_canvases, write_digits
+from engine.data.digits import open_digits
+from engine.data.source import DataError
+from tests.sabotage import before, die
+
+# pycocotools 2.0.11 under numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+# Of all pixels and annotations: a change needs a new VERSION.
+DIGEST = "73aa658ee248dae595cacc5b319453be5ae52f6a5363fab17eb2a9552f43fdcb"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("data") / "nested" / "digits")
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set of a tenth of a second."""
+    monkeypatch.setattr(digits, "CANVASES", {"train2017": 6, "val2017": 3})
+
+
+def content(folder: Path, split: str) -> dict[str, Any]:
+    return json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
+
+
+def decoded(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """The mask that COCO's own code makes of an annotation."""
+    encoded = coco_mask.frPyObjects(annotation["segmentation"], *size)
+    merged = coco_mask.merge(encoded) if isinstance(encoded, list) else encoded
+    return coco_mask.decode([merged])[..., 0].astype(bool)
+
+
+def files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of change of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_pixels_and_annotations_are_the_same_on_every_machine(folder: Path) -> None:
+    digest = hashlib.sha256()
+    for split in CANVASES:
+        images = content(folder, split)["images"]
+        for image in images:
+            with Image.open(folder / split / image["file_name"]) as opened:
+                assert opened.mode == "RGB" and opened.size == (image["width"], image["height"])
+                digest.update(opened.tobytes())
+        digest.update((folder / "annotations" / f"instances_{split}.json").read_bytes())
+    assert digest.hexdigest() == DIGEST
+
+
+@pytest.mark.parametrize("split", CANVASES)
+def test_annotations_are_what_cocos_code_reads_from_the_masks(folder: Path, split: str) -> None:
+    read = content(folder, split)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in read["images"]}
+    seen = {image: np.zeros(size, bool) for image, size in sizes.items()}
+    for annotation in read["annotations"]:
+        size = sizes[annotation["image_id"]]
+        mask = decoded(annotation, size)
+        assert annotation["area"] == mask.sum() > 0
+        bounds = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
+        assert annotation["bbox"] == bounds.tolist()
+        assert not (mask & seen[annotation["image_id"]]).any()  # a pixel shows one thing only
+        seen[annotation["image_id"]] |= mask
+
+
+def test_it_has_everything_that_coco_has(folder: Path) -> None:
+    for split, (empty, crowds) in {"train2017": (20, 20), "val2017": (4, 4)}.items():
+        read = content(folder, split)
+        objects = [annotation for annotation in read["annotations"] if not annotation["iscrowd"]]
+        per_image = Counter(annotation["image_id"] for annotation in read["annotations"])
+        assert len(read["images"]) == CANVASES[split]
+        assert CANVASES[split] - len(per_image) == empty
+        assert len(read["annotations"]) - len(objects) == crowds
+        assert set(Counter(annotation["image_id"] for annotation in objects).values()) == {1, 2, 3, 4}
+        per_class = Counter(annotation["category_id"] for annotation in objects)
+        assert set(per_class) == set(range(1, 11)) and min(per_class.values()) > len(objects) / 20
+        forms = Counter(type(annotation["segmentation"]) for annotation in objects)
+        assert min(forms[list], forms[dict]) > len(objects) / 4
+        sides = Counter((image["width"], image["height"]) for image in read["images"])
+        assert set(sides) == {(128, 96), (96, 128)} and min(sides.values()) > CANVASES[split] / 4
+        heights = [annotation["bbox"][3] for annotation in objects]
+        assert 16 <= min(heights) < 24 and 52 < max(heights) <= 64
+    assert [category["name"] for category in read["categories"]] == list("0123456789")
+
+
+def test_ids_are_unique_over_both_splits(folder: Path) -> None:
+    for kind in ("images", "annotations"):
+        ids = [[entry["id"] for entry in content(folder, split)[kind]] for split in CANVASES]
+        assert min(ids[0]) == 1 and len(set(ids[0])) == len(ids[0]) and len(set(ids[1])) == len(ids[1])
+        assert kind == "annotations" or not set(ids[0]) & set(ids[1])
+
+
+def test_three_quarters_of_everything_can_be_seen_and_some_things_are_covered() -> None:
+    _, val, _ = open_digits()
+    shares = []
+    for canvas in draw_canvases("val2017", val):
+        for number, thing in enumerate(canvas.things):
+            shares.append(canvas.visible(number).sum() / thing.area)
+    assert min(shares) >= 0.75 and sum(share < 0.95 for share in shares) > 20
+
+
+def shape_of(mask: np.ndarray) -> np.ndarray:
+    """What is left of a mask without place, size and proportions: 16 x 16 numbers."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.asarray(Image.fromarray(cut.astype(np.float32)).resize((16, 16), Image.Resampling.BOX))
+
+
+def test_every_label_is_that_of_the_scan_that_was_drawn() -> None:
+    _, val, _ = open_digits()
+    large = [np.asarray(val.image(index).convert("L").resize((64, 64), 3)) for index in range(len(val))]
+    scans = np.stack([shape_of(scan > 100) for scan in large])
+    right = []
+    for canvas in draw_canvases("val2017", val):
+        for number, thing in enumerate(canvas.things):
+            mask = canvas.visible(number)
+            if mask.sum() == thing.area and not thing.is_crowd:
+                nearest = np.square(scans - shape_of(mask)).sum((1, 2)).argmin()
+                right.append(val.labels[nearest] == thing.label)
+    assert len(right) > 60 and np.mean(right) > 0.97
+
+
+def test_what_is_there_is_left_as_it_is(tmp_path: Path, few: None) -> None:
+    folder = write_digits(str(tmp_path / "digits"))
+    assert folder == tmp_path / "digits"
+    once = files(folder)
+    assert len(once) == 9 + 2 + 1 and write_digits(folder) == folder and files(folder) == once
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_others_may_read_the_folder(tmp_path: Path, few: None) -> None:
+    (tmp_path / "plain").mkdir()
+    usual = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert stat.S_IMODE(write_digits(tmp_path / "digits").stat().st_mode) == usual
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path, few: None) -> None:
+    (tmp_path / "digits").mkdir()
+    assert (write_digits(tmp_path / "digits") / MARKER).exists()
+
+
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, few: None) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"root: .* holds other files, not 'digits on canvases, version 1'"):
+        write_digits(tmp_path)
+    with pytest.raises(DataError, match="holds other files"):
+        write_digits(tmp_path / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_of_another_version_is_refused(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_digits(tmp_path / "digits")
+    monkeypatch.setattr(digits, "VERSION", 2)
+    with pytest.raises(DataError, match="holds 'digits on canvases, version 1', not .* version 2'; name a"):
+        write_digits(folder)
+
+
+def write_and_die(folder: Path, saved: int) -> None:
+    before(Image.Image, "save", saved, die)
+    write_digits(folder)
+
+
+def test_a_killed_process_leaves_no_half_of_a_data_set(tmp_path: Path, few: None) -> None:
+    folder = tmp_path / "digits"
+    process = multiprocessing.get_context("fork").Process(target=write_and_die, args=(folder, 5))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.name.startswith("digits.") and not folder.exists()
+    assert len(files(write_digits(folder))) == 12
+
+
+def test_old_leftovers_are_removed(tmp_path: Path, few: None) -> None:
+    for name, age in (("old", 7200), ("new", 0)):
+        leftover = tmp_path / f"digits.{name}.writing"
+        leftover.mkdir()
+        (leftover / "half").touch()
+        os.utime(leftover, (time.time() - age, time.time() - age))
+    write_digits(tmp_path / "digits")
+    assert {path.name for path in tmp_path.iterdir()} == {"digits", "digits.new.writing"}
+
+
+def test_of_two_processes_that_write_at_once_the_first_one_stays(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, taken = tmp_path / "digits", []
+    monkeypatch.setattr(os, "rename", os.rename)  # put back afterwards
+    before(os, "rename", 1, lambda: taken.append(files(write_digits(folder))))
+    assert write_digits(folder) == folder
+    assert files(folder) == taken[0] and [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_a_failure_to_write_leaves_nothing(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", Image.Image.save)
+    before(Image.Image, "save", 4, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_digits(tmp_path / "digits")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,72 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from engine.processes.preemption import STOP_SIGNALS, StopRequest, obey_parent_only, stop_signals_held
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_is_remembered_and_interrupts_nothing(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested and stop.signal_name == number.name
+    assert signal.getsignal(number) == before
+
+
+def test_held_signals_come_after_the_block() -> None:
+    with StopRequest() as stop:
+        with stop_signals_held():
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+            assert not stop.requested
+        assert stop.requested
+
+
+class Numbers(Dataset[torch.Tensor]):
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.tensor(index)
+
+
+def test_loading_processes_outlive_signals_to_the_group_and_obey_their_parent() -> None:
+    loader = DataLoader(Numbers(), batch_size=2, num_workers=2, worker_init_fn=obey_parent_only)
+    with StopRequest():
+        with stop_signals_held():
+            batches = iter(loader)
+        workers = batches._workers
+        received = next(batches).tolist()
+        for number in STOP_SIGNALS:  # from a process that is not their parent, as torchrun is not
+            subprocess.run(["kill", f"-{number.value}", *(str(worker.pid) for worker in workers)], check=True)
+        for batch in batches:
+            received += batch.tolist()
+        assert received == list(range(40))
+
+
+ORPHANING = """
+import os, sys
+from torch.utils.data import DataLoader
+from tests.engine.processes.test_preemption import Numbers
+from engine.processes.preemption import obey_parent_only
+
+batches = iter(DataLoader(Numbers(), batch_size=2, num_workers=1, worker_init_fn=obey_parent_only))
+next(batches)
+if sys.argv[1] == "die":
+    os._exit(3)
+raise SystemExit(4)  # a program that fails while the loader is in use
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("die", 3), ("fail", 4)])
+def test_loading_processes_leave_with_their_training_process(how: str, status: int) -> None:
+    """The output pipe is closed when the last process that holds it has gone: `run` waits for that."""
+    done = subprocess.run([sys.executable, "-c", ORPHANING, how], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == status

@@ -1,0 +1,75 @@
+from engine.records.console import Console, Stopwatch, metrics_line
+from engine.records.record import Record
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_stopwatch_leaves_pauses_out() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    stopwatch.start()
+    for _ in range(2):
+        clock.now += 0.5
+        stopwatch.lap()
+    clock.now += 100  # an evaluation
+    stopwatch.start()
+    clock.now += 1.0
+    stopwatch.lap()
+    assert stopwatch.steps_per_second() == 3 / 2.0
+    clock.now += 0.25
+    stopwatch.lap()
+    assert stopwatch.steps_per_second() == 4.0  # since the last reading
+
+
+def test_console_lines() -> None:
+    clock, lines = Clock(), []
+    console = Console(steps_per_epoch=22, total_steps=220, resume_step=100, write=lines.append, clock=clock)
+    clock.now += 60.0
+    values = {"loss": 1.23456, "lr": 0.05, "images_per_second": 1234.5, "phase": 1}
+    console(Record("train", 110, 5.0, values))
+    console(Record("realign", 110, 5.0))
+    console(Record("eval", 110, 5.0, {"top1": 71.3456, "loss": 1.5, "images": 360}))
+    assert lines == [
+        "epoch  5.00/10  step 110/220  phase I   loss  1.2346  lr 5.000e-02    1234 images/s  ETA 0:11:00",
+        "epoch  5.00/10  step 110/220  realignment: every PWLU now covers its input, mean +- 3 std; "
+        "phase II begins",
+        "epoch  5.00/10  step 110/220  validation: top1 71.35 %  loss 1.5000  images 360",
+    ]
+
+
+def test_a_network_without_pwlu_has_no_phase() -> None:
+    lines: list[str] = []
+    console = Console(steps_per_epoch=2, total_steps=2, resume_step=0, write=lines.append)
+    console(Record("train", 1, 0.5, {"loss": 1.0, "lr": 0.1, "images_per_second": 5.25}))
+    assert "phase" not in lines[0] and "   5.2 images/s" in lines[0]
+
+
+def test_time_left_of_days() -> None:
+    clock, lines = Clock(), []
+    console = Console(
+        steps_per_epoch=100_000, total_steps=100_000, resume_step=0, write=lines.append, clock=clock
+    )
+    clock.now += 1.0
+    console(Record("train", 1, 0.0, {"loss": 1.0, "lr": 0.1, "images_per_second": 1.0}))
+    assert lines[0].endswith("ETA 1d 03:46:39")
+
+
+def test_metrics_in_words() -> None:
+    assert (
+        metrics_line({"top1": 70.0, "ema_top5": 90.126, "loss": 0.5})
+        == "top1 70.00 %  ema_top5 90.13 %  loss 0.5000"
+    )
+    coco = {
+        "bbox_AP": 40.0,
+        "bbox_AP50": 60.0,
+        "bbox_APs": 1.0,
+        "bbox_AR100": 2.0,
+        "bbox_ARl": 3.0,
+        "images": 5,
+    }
+    assert metrics_line(coco) == "bbox_AP 40.00 %  bbox_AP50 60.00 %  images 5"

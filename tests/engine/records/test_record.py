@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.records.record import JsonLines, Record, TensorBoard, read_records
+
+
+def write(path: Path, resume_step: int, records: list[Record]) -> None:
+    lines = JsonLines(path, resume_step)
+    for record in records:
+        lines(record)
+    lines.close()
+
+
+def test_a_record_is_one_line_of_json(tmp_path: Path) -> None:
+    write(tmp_path / "m.jsonl", 0, [Record("train", 3, 0.5, {"loss": 1.25, "phase": 1})])
+    assert (tmp_path / "m.jsonl").read_text() == (
+        '{"kind": "train", "step": 3, "epoch": 0.5, "loss": 1.25, "phase": 1}\n'
+    )
+
+
+def test_numbers_json_does_not_know_become_null(tmp_path: Path) -> None:
+    write(tmp_path / "m.jsonl", 0, [Record("eval", 1, 1.0, {"loss": float("nan"), "top1": float("inf")})])
+    entry = json.loads((tmp_path / "m.jsonl").read_text(), parse_constant=lambda name: name)
+    assert entry["loss"] is None and entry["top1"] is None
+
+
+def test_resuming_drops_what_happens_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    kinds = [("train", 1), ("train", 2), ("eval", 2), ("train", 3), ("train", 4), ("eval", 4), ("train", 5)]
+    write(path, 0, [Record(kind, step, 0.0) for kind, step in kinds])
+    with open(path, "a") as file:
+        file.write('{"kind": "train", "st')  # killed in the middle of a line
+    assert len(read_records(path)) == 7
+    write(path, 4, [Record("eval", 4, 0.0)])
+    assert [(entry["kind"], entry["step"]) for entry in read_records(path)] == kinds[:5] + [("eval", 4)]
+
+
+def test_beginning_again_drops_everything(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    write(path, 0, [Record("train", 0, 0.0), Record("train", 1, 0.0)])
+    write(path, 0, [])
+    assert path.read_text() == ""
+
+
+def test_tensorboard_has_scalars_and_pictures(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path, 0)
+    board(Record("train", 1, 0.5, {"loss": 2.0}))
+    board(Record("eval", 2, 1.0, {"top1": 50.0}))
+    board.add_picture("pwlu/curves", np.zeros((4, 6, 3), np.uint8), 2)
+    board.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 2.0)]
+    assert [(event.step, event.value) for event in events.Scalars("eval/top1")] == [(2, 50.0)]
+    (picture,) = events.Images("pwlu/curves")
+    assert (picture.step, picture.height, picture.width) == (2, 4, 6)
+
+
+def test_tensorboard_forgets_steps_after_the_checkpoint(tmp_path: Path) -> None:
+    for resume_step, steps in ((0, range(1, 6)), (3, range(4, 7))):
+        board = TensorBoard(tmp_path, resume_step)
+        for step in steps:
+            board(Record("train", step, 0.0, {"loss": float(resume_step)}))
+        board.close()
+    values = [
+        (event.step, event.value) for event in EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")
+    ]
+    assert values == [(1, 0), (2, 0), (3, 0), (4, 3), (5, 3), (6, 3)]

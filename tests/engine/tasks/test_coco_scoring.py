@@ -1,0 +1,252 @@
+import copy
+import importlib.util
+import json
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from engine.data.coco.outlines import run_lengths
+from engine.tasks.coco_scoring import METRICS, score
+
+HAS_FASTER = importlib.util.find_spec("faster_coco_eval") is not None
+needs_faster = pytest.mark.skipif(not HAS_FASTER, reason="faster-coco-eval is not installed")
+needs_data = pytest.mark.skipif("PWLU_DATA" not in os.environ, reason="PWLU_DATA names no folder of data")
+each_scorer = pytest.mark.parametrize(
+    "scorer", ["pycocotools", pytest.param("faster-coco-eval", marks=needs_faster)]
+)
+each_kind = pytest.mark.parametrize("kind", ["bbox", "segm"])
+SIZE = (200, 300)  # height, width of the images
+
+Box = tuple[int, int, int, int]  # x y width height
+
+
+def rectangle(box: Box) -> dict[str, Any]:
+    """The mask of a box."""
+    x, y, width, height = box
+    mask = np.zeros(SIZE, bool)
+    mask[y : y + height, x : x + width] = True
+    return run_lengths(mask)
+
+
+def compressed(lengths: dict[str, Any]) -> dict[str, Any]:
+    """Run lengths as detections have them."""
+    encoded = coco_mask.frPyObjects(lengths, *lengths["size"])
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+
+
+def truth(objects: list[tuple[int, int, Box]], num_images: int = 2, crowds: tuple[int, ...] = ()) -> dict:
+    """An annotation file of (image, category, box), of which some numbers are crowds."""
+    annotations = [
+        {
+            "id": number + 1,
+            "image_id": image,
+            "category_id": category,
+            "bbox": list(box),
+            "area": box[2] * box[3],
+            "iscrowd": int(number in crowds),
+            "segmentation": rectangle(box),
+        }
+        for number, (image, category, box) in enumerate(objects)
+    ]
+    images = [{"id": number + 1, "height": SIZE[0], "width": SIZE[1]} for number in range(num_images)]
+    categories = [{"id": number, "name": str(number)} for number in (4, 7, 9)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def found(image: int, category: int, box: Box, sure: float) -> dict[str, Any]:
+    return {
+        "image_id": image,
+        "category_id": category,
+        "bbox": list(map(float, box)),
+        "score": sure,
+        "segmentation": compressed(rectangle(box)),
+    }
+
+
+# One object per image. The surest detection is exact, the next one wrong, the last one has IoU 0.72.
+BY_HAND = truth([(1, 7, (10, 20, 100, 100)), (2, 7, (50, 60, 100, 100))])
+BY_HAND_FOUND = [
+    found(1, 7, (10, 20, 100, 100), 0.9),
+    found(2, 7, (170, 60, 100, 100), 0.8),
+    found(2, 7, (50, 60, 72, 100), 0.7),
+]
+
+
+def random_case(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Objects of all sizes with crowds, and detections near them with many equal scores."""
+    draw = random.Random(seed)
+
+    def box() -> Box:
+        width, height = draw.randint(5, 180), draw.randint(5, 150)
+        return draw.randint(0, 300 - width), draw.randint(0, 200 - height), width, height
+
+    objects = [(draw.randint(1, 12), draw.choice((4, 7, 9)), box()) for _ in range(40)]
+    results = []
+    for image, category, (x, y, width, height) in objects * 2:
+        smaller = (x, y, max(1, width - draw.randint(0, 20)), max(1, height - draw.randint(0, 20)))
+        category = category if draw.random() < 0.9 else 4
+        mask = (x, y, smaller[2], max(1, smaller[3] - draw.randint(0, 20)))
+        entry = found(image, category, smaller, draw.choice((0.2, 0.5, 0.5, 0.9)))
+        results.append(entry | {"segmentation": compressed(rectangle(mask))})
+    return truth(objects, num_images=12, crowds=(3, 17)), results
+
+
+@each_scorer
+@each_kind
+def test_scores_are_those_worked_out_by_hand(kind: str, scorer: str) -> None:
+    scores = score(BY_HAND, BY_HAND_FOUND, (kind,), scorer)
+    # Precision is 1 up to a recall of one half (51 of the 101 points), then 2 / 3; above IoU 0.7 nothing.
+    loose, strict = (51 + 50 * 2 / 3) / 101, 51 / 101
+    mean = (5 * loose + 5 * strict) / 10  # IoU 0.50, 0.55 ... 0.70 and 0.75 ... 0.95
+    recall = (5 * 1 + 5 * 0.5) / 10
+    expected = {"AP": mean, "AP50": loose, "AP75": strict, "APs": -1, "APm": -1, "APl": mean}
+    expected |= {"AR1": 0.5, "AR10": recall, "AR100": recall, "ARs": -1, "ARm": -1, "ARl": recall}
+    assert scores == pytest.approx({f"{kind}_{name}": value for name, value in expected.items()}, abs=1e-12)
+
+
+@needs_data
+@each_scorer
+@each_kind
+def test_scores_of_cocos_example_detections_are_the_published_ones(kind: str, scorer: str) -> None:
+    folder = Path(os.environ["PWLU_DATA"]) / "coco_eval_ref"
+    ground_truth = json.loads((folder / "instances_val2014_100.json").read_text())
+    results = json.loads((folder / f"instances_val2014_fake{kind}100_results.json").read_text())
+    expected = json.loads((folder / "expected.json").read_text())["stats"][kind]
+    scores = score(ground_truth, results, (kind,), scorer)
+    assert scores == pytest.approx({f"{kind}_{name}": expected[name] for name in METRICS}, rel=0, abs=1e-12)
+
+
+@needs_faster
+def test_both_scorers_agree() -> None:
+    ground_truth, results = random_case(0)
+    reference = score(ground_truth, results, ("bbox", "segm"))
+    assert 0.1 < reference["bbox_AP"] < 0.9 and reference["segm_AP"] != reference["bbox_AP"]
+    assert score(ground_truth, results, ("bbox", "segm"), "faster-coco-eval") == pytest.approx(
+        reference, rel=0, abs=1e-12
+    )
+
+
+@each_scorer
+def test_the_order_of_the_images_changes_nothing(scorer: str) -> None:
+    ground_truth, results = random_case(1)
+    expected = score(ground_truth, results, ("bbox", "segm"), scorer)
+    order = list(range(1, 13))
+    for seed in range(3):
+        random.Random(seed).shuffle(order)
+        shuffled = [entry for image in order for entry in results if entry["image_id"] == image]
+        images = sorted(ground_truth["images"], key=lambda image: order.index(image["id"]))
+        assert shuffled != results
+        assert score(ground_truth | {"images": images}, shuffled, ("bbox", "segm"), scorer) == expected
+
+
+@each_scorer
+def test_masks_are_small_or_large_by_their_own_area(scorer: str) -> None:
+    """COCO's own reader takes the box's area where an entry has both, and would pass over the wrong one."""
+    ground_truth = truth([(1, 7, (0, 0, 20, 20))])
+    frame = np.zeros(SIZE, bool)
+    frame[100:160, 100] = frame[100, 100:160] = True  # 119 pixels in a box of 3600
+    wrong = found(1, 7, (100, 100, 60, 60), 0.9) | {"segmentation": compressed(run_lengths(frame))}
+    scores = score(ground_truth, [wrong, found(1, 7, (0, 0, 20, 20), 0.8)], ("bbox", "segm"), scorer)
+    assert scores["segm_APs"] == pytest.approx(0.5) and scores["bbox_APs"] == pytest.approx(1.0)
+
+
+@each_scorer
+def test_crowds_are_nothing_to_find_and_nothing_wrong_to_find(scorer: str) -> None:
+    ground_truth = truth([(1, 7, (0, 0, 50, 50)), (1, 7, (100, 0, 100, 100))], crowds=(1,))
+    results = [found(1, 7, (100, 0, 60, 60), 0.9), found(1, 7, (0, 0, 50, 50), 0.8)]
+    assert score(ground_truth, results, ("bbox", "segm"), scorer)["segm_AP"] == pytest.approx(1.0)
+    assert score(truth([(1, 7, (0, 0, 50, 50))]), results, scorer=scorer)["bbox_AP"] == pytest.approx(0.5)
+
+
+@each_scorer
+def test_an_object_of_id_0_can_be_found(scorer: str) -> None:
+    ground_truth = truth([(1, 7, (0, 0, 50, 50))])
+    ground_truth["annotations"][0]["id"] = 0
+    assert score(ground_truth, [found(1, 7, (0, 0, 50, 50), 0.5)], scorer=scorer)["bbox_AP"] > 0.999
+
+
+@each_scorer
+def test_without_detections_scores_are_0_with_one_warning(
+    scorer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        scores = score(BY_HAND, [], ("bbox", "segm"), scorer)
+        for kind in ("bbox", "segm"):
+            values = [scores[f"{kind}_{name}"] for name in METRICS]
+            assert values == [0, 0, 0, -1, -1, 0, 0, 0, 0, -1, -1, 0]
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1
+        assert captured.err.startswith("WARNING: there is not a single detection to score")
+
+
+@each_scorer
+@pytest.mark.parametrize("results", [[], BY_HAND_FOUND], ids=["nothing found", "something found"])
+def test_without_annotations_scores_are_minus_1_with_one_warning(
+    scorer: str, results: list[dict[str, Any]]
+) -> None:
+    told: list[str] = []
+    scores = score(truth([]), results, ("bbox", "segm"), scorer, warn=told.append)
+    assert set(scores.values()) == {-1.0} and len(scores) == 24
+    assert told == ["the ground truth has no annotations: every COCO score is -1"]
+
+
+@each_scorer
+def test_nothing_is_printed_and_no_argument_modified(scorer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ground_truth, results = random_case(2)
+    ground_truth["annotations"][0]["segmentation"] = [[0, 0, 50, 0, 50, 50]]
+    before = copy.deepcopy((ground_truth, results))
+    scores = score(ground_truth, results, ("bbox", "segm"), scorer)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert (ground_truth, results) == before
+    assert list(scores) == [f"{kind}_{name}" for kind in ("bbox", "segm") for name in METRICS]
+    assert {type(value) for value in scores.values()} == {float}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"image_id": 3}, "entry 1, of image 3: the ground truth has no such image"),
+        ({"category_id": 5}, "entry 1, of image 2: the ground truth has no category 5"),
+        ({"score": float("nan")}, "entry 1, of image 2: expected a finite score, got nan"),
+        ({"score": float("inf")}, "expected a finite score, got inf"),
+        ({"bbox": [0, 0, -1, 5]}, r"expected bbox .* got \[0, 0, -1, 5\]"),
+        ({"bbox": [0, float("nan"), 1, 5]}, "expected bbox .* of finite numbers"),
+        ({"bbox": [0, 0, 1]}, r"expected bbox .* got \[0, 0, 1\]"),
+        ({"segmentation": {"size": [300, 200], "counts": ""}}, r"size .* \[200, 300\], got \[300, 200\]"),
+    ],
+)
+def test_a_detection_that_cannot_be_scored_is_refused(change: dict[str, Any], sentence: str) -> None:
+    results = [BY_HAND_FOUND[0], BY_HAND_FOUND[1] | change]
+    with pytest.raises(ValueError, match=sentence):
+        score(BY_HAND, results, ("bbox", "segm"))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("bbox", "bbox"), ("segm", "segmentation")])
+def test_detections_lack_only_what_is_not_scored(kind: str, name: str) -> None:
+    results = [{key: value for key, value in entry.items() if key != name} for entry in BY_HAND_FOUND]
+    with pytest.raises(ValueError, match=f"it has no {name}, which kind {kind} needs"):
+        score(BY_HAND, results, ("bbox", "segm"))
+    (other,) = {"bbox", "segm"} - {kind}
+    assert score(BY_HAND, results, (other,))[f"{other}_AP75"] == pytest.approx(51 / 101)
+
+
+def test_unknown_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="kinds: expected one or both of bbox, segm in a tuple, got 'bbox'"):
+        score(BY_HAND, [], "bbox")
+    with pytest.raises(ValueError, match="kinds: .* got .*keypoints"):
+        score(BY_HAND, [], ("bbox", "keypoints"))
+    with pytest.raises(ValueError, match="scorer: expected one of pycocotools, faster-coco-eval, got 'coco'"):
+        score(BY_HAND, [], scorer="coco")
+
+
+def test_a_scorer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(ValueError, match="`pip install faster-coco-eval`, or take scorer=pycocotools"):
+        score(BY_HAND, BY_HAND_FOUND, scorer="faster-coco-eval")

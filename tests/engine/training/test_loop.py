@@ -1,0 +1,249 @@
+"""A run that dies at any moment and is started again must end as if nothing had happened, to the bit."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.processes.distributed import World
+from engine.processes.preemption import StopRequest
+from engine.records.functions_log import read_functions
+from engine.records.record import read_records
+from engine.runs.folder import Identity, RunFolder
+from engine.runs.run import run_training
+from engine.training.loop import Plan, Task, TrainingDiverged
+from engine.training.schedule import one_cycle_cosine
+from pwlu import PWLU
+from tests.engine import tiny
+from tests.training_runs import assert_same_bits, weights
+
+PLAN = Plan(
+    total_steps=3 * tiny.STEPS_PER_EPOCH,
+    steps_per_epoch=tiny.STEPS_PER_EPOCH,
+    images_per_step=tiny.GLOBAL_BATCH,
+    log_every_steps=2,
+    checkpoint_every_steps=2,
+    eval_every_steps=2 * tiny.STEPS_PER_EPOCH,
+    plot_every_steps=4,  # at the realignment too
+)
+
+
+def train(folder: Path, on_call: Callable[[str], Any] = lambda name: None, task: Task | None = None) -> bool:
+    """Train the tiny network in the folder; every call with the same arguments is the same command."""
+    state = tiny.state(tiny.network(), fp16=True)
+    with StopRequest() as stop:
+        return run_training(
+            folder=RunFolder(folder),
+            identity=Identity({}, {"seed": 1}, "0", {"num_train": 24}),
+            plan=PLAN,
+            task=task or tiny.Task(World(), on_call=on_call),
+            state=state,
+            learning_rate=lambda step: one_cycle_cosine(
+                step,
+                total_steps=PLAN.total_steps,
+                warmup_steps=3,
+                peak_lr=0.1,
+                start_lr_ratio=0.1,
+                final_lr_ratio=0.01,
+            ),
+            clip_grad_norm=1.0,
+            seed=1,
+            world=World(),
+            stop=stop,
+            announcement="",
+        )
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Return what was recorded, without what depends on the machine's speed."""
+    entries = read_records(folder / "metrics.jsonl")
+    return [
+        {name: value for name, value in entry.items() if name != "images_per_second"} for entry in entries
+    ]
+
+
+def functions(folder: Path) -> str:
+    """Return the log of the learned functions, a line for each time that they are drawn."""
+    return (folder / "curves.jsonl").read_text()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Any:
+    """Drawing takes longer than all the rest together."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.runs.reporting.draw_curves", lambda model, title: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, no_pictures: None) -> Path:
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(folder)
+    return folder
+
+
+def test_the_records_tell_the_run(whole: Path) -> None:
+    told = [(entry["kind"], entry["step"], entry.get("phase")) for entry in records(whole)]
+    assert told == [
+        ("train", 2, 1),
+        ("train", 4, 1),
+        ("realign", 4, None),
+        ("train", 6, 2),
+        ("eval", 6, None),
+        ("train", 8, 2),
+        ("train", 9, 2),
+        ("eval", 9, None),
+    ]
+    assert records(whole)[0]["epoch"] == round(2 / 3, 4)
+    assert {"top1", "loss", "ema_top1", "ema_loss"} <= records(whole)[-1].keys()
+    assert (whole / "FINISHED").exists() and not (whole / "REQUEUE").exists()
+
+
+def test_the_functions_are_logged_whenever_they_are_drawn(whole: Path) -> None:
+    """At the beginning, right after the realignment (once, though step 4 is drawn anyway), and at the end."""
+    logged = read_functions(whole / "curves.jsonl")
+    assert [(entry.step, entry.epoch) for entry in logged] == [(0, 0), (4, 1.3333), (8, 2.6667), (9, 3)]
+    before, after = (entry.layers["2"].functions for entry in logged[:2])
+    assert [list(before), logged[0].layers["2"].total] == [[0, 1, 2, 3], 4]
+    assert {function.left for function in before.values()} == {PWLU(1).left.item()}
+    assert before[0].left != after[0].left != after[1].left
+    end = torch.load(whole / "checkpoints" / "last.pt")["model"]
+    assert logged[-1].layers["2"].functions[3].points == pytest.approx(end["2.points"][3].tolist(), rel=1e-6)
+
+
+class Died(BaseException):
+    """The process is gone: nothing in the program handles this."""
+
+
+def mortal(moments: int) -> Callable[[str], None]:
+    """Return what survives that many moments of danger."""
+    left = moments
+
+    def moment(name: str = "") -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Died
+
+    return moment
+
+
+def train_until_death(folder: Path, moments: int) -> bool:
+    """Train, and die at a moment: a call of the task, or before something is written or renamed."""
+    moment = mortal(moments)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fsync", "replace"):
+            operation = getattr(os, name)
+            patch.setattr(os, name, lambda *words, operation=operation: (moment(), operation(*words))[1])
+        try:
+            return train(folder, moment)
+        except Died:
+            return False
+
+
+@pytest.mark.parametrize("stride", [1, 7, 29])
+def test_death_at_any_moment(stride: int, whole: Path, tmp_path: Path) -> None:
+    """Every start survives some moments more than the one before, so deaths fall on every kind of moment."""
+    starts = 0
+    while not train_until_death(tmp_path, moments=10 + starts * stride):
+        starts += 1
+        assert starts < 200
+    assert starts > 0
+    assert_same_bits(weights(tmp_path), weights(whole))
+    assert_same_bits(weights(tmp_path, "best.pt"), weights(whole, "best.pt"))
+    assert records(tmp_path) == records(whole)
+    assert functions(tmp_path) == functions(whole)
+    assert (tmp_path / "FINISHED").read_text() == (whole / "FINISHED").read_text()
+
+
+def signal_at(calls: int) -> Callable[[str], None]:
+    """Return what sends SIGTERM to this process when it is called for the n-th time."""
+    count = 0
+
+    def on_call(name: str) -> None:
+        nonlocal count
+        count += 1
+        if count == calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_call
+
+
+@pytest.mark.parametrize("calls", range(1, 32, 3))
+def test_stop_by_a_signal_at_any_moment(calls: int, whole: Path, tmp_path: Path) -> None:
+    """The signal comes during a forward, the loading of data or an evaluation; the run saves and says so."""
+    if not train(tmp_path, signal_at(calls)):
+        assert '"signal": "SIGTERM"' in (tmp_path / "REQUEUE").read_text()
+        assert not (tmp_path / "FINISHED").exists()
+        assert train(tmp_path)
+    assert not (tmp_path / "REQUEUE").exists()
+    assert_same_bits(weights(tmp_path), weights(whole))
+    assert records(tmp_path) == records(whole)
+    assert functions(tmp_path) == functions(whole)
+
+
+def test_stopping_costs_no_step(tmp_path: Path) -> None:
+    """The step in which the signal comes is finished and saved, though no checkpoint was due."""
+    assert not train(tmp_path, signal_at(14))  # a step is three calls: batches and two losses
+    assert torch.load(tmp_path / "checkpoints" / "last.pt")["step"] == 5
+    assert torch.load(tmp_path / "checkpoints" / "previous.pt")["step"] == 4
+    assert '"step": 5' in (tmp_path / "REQUEUE").read_text()
+
+
+def test_divergence_names_step_rate_and_last_good_checkpoint(tmp_path: Path) -> None:
+    task = tiny.Task(World())
+    bad = tiny.global_batch(4)[0][4:]
+    task.losses = lambda model, batch: {
+        "mean": model(batch[0]).mean() * (float("nan") if torch.equal(batch[0], bad) else 1.0)
+    }
+    with pytest.raises(TrainingDiverged) as caught:
+        train(tmp_path, task=task)
+    message = str(caught.value)
+    assert "the loss is nan at step 4 with learning rate 0.09" in message
+    assert f"the last good checkpoint is {tmp_path}/checkpoints/last.pt, step 4" in message
+    last = torch.load(tmp_path / "checkpoints" / "last.pt")
+    assert last["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in last["model"].values())
+
+
+def test_divergence_before_any_checkpoint(tmp_path: Path) -> None:
+    task = tiny.Task(World())
+    task.losses = lambda model, batch: {"sum": model(batch[0]).sum() * float("inf")}
+    with pytest.raises(TrainingDiverged, match="at step 0 .* none was saved"):
+        train(tmp_path, task=task)
+
+
+def test_divergence_leaves_a_mark_until_the_next_start(tmp_path: Path) -> None:
+    task = tiny.Task(World())
+    task.losses = lambda model, batch: {"sum": model(batch[0]).sum() * float("inf")}
+    with pytest.raises(TrainingDiverged):
+        train(tmp_path, task=task)
+    assert RunFolder(tmp_path).divergence() == {"step": 0, "lr": pytest.approx(0.01)}
+    assert not (tmp_path / "FINISHED").exists() and not (tmp_path / "REQUEUE").exists()
+    assert train(tmp_path)
+    assert RunFolder(tmp_path).divergence() is None and (tmp_path / "FINISHED").exists()
+
+
+def test_best_follows_the_averaged_weights(whole: Path) -> None:
+    evaluations = [entry for entry in records(whole) if entry["kind"] == "eval"]
+    best = torch.load(whole / "checkpoints" / "best.pt")
+    assert best["best"]["ema_top1"] == max(entry["ema_top1"] for entry in evaluations)
+    assert best["best"]["step"] == best["step"]
+
+
+def test_a_damaged_last_checkpoint_costs_only_its_steps(whole: Path, tmp_path: Path, capsys: Any) -> None:
+    assert not train(tmp_path, signal_at(14))
+    last = tmp_path / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert train(tmp_path)
+    assert "continuing from previous.pt, step 4\nresuming at step 4" in capsys.readouterr().out.replace(
+        "\n\n", "\n"
+    )
+    assert_same_bits(weights(tmp_path), weights(whole))
+    assert records(tmp_path) == records(whole)
+    assert functions(tmp_path) == functions(whole)

@@ -1,0 +1,125 @@
+"""V-shapes and straight lines among learned functions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pwlu import PWLU
+from tools.functions import shapes as learned_shapes
+from tools.functions.moments import Moments
+from tools.functions.shapes import rises, summarize
+from tools.functions.shapes_picture import draw_shapes
+
+
+def layer_of(*functions: list[float]) -> PWLU:
+    """A PWLU on [-2, 2] with four intervals and these heights at -2, -1, 0, 1, 2."""
+    layer = PWLU(len(functions), num_intervals=4, bound=2)
+    with torch.no_grad():
+        layer.points.copy_(torch.tensor(functions))
+    return layer
+
+
+def test_what_a_line_explains_is_the_squared_correlation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 1000, generator=generator) + 2
+    y = torch.stack([x[0] * -2 + 1, x[1].abs() ** 2, torch.full((1000,), 0.1)])
+    fit = Moments()
+    for part in range(4):
+        fit.add(x[:, part::4], y[:, part::4])
+    expected = [1.0, np.corrcoef(x[1], y[1])[0, 1] ** 2, 1.0]
+    assert fit.explained().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("constant", [0.1, -3.3, 1e6 / 7])
+def test_what_does_not_vary_has_no_variance_at_all(constant: float) -> None:
+    x, y = torch.randn(2, 5, 999, generator=torch.Generator().manual_seed(1))
+    for pair in ((torch.full_like(x, constant), y), (x, torch.full_like(x, constant))):
+        fit = Moments()
+        for part in range(7):
+            fit.add(*(values[:, part::7] for values in pair))
+        assert 0 in [variance.max() for variance in fit.covariances()[:2]]
+        assert fit.explained().tolist() == [1.0] * 5
+
+
+def test_a_large_mean_does_not_hide_the_variance() -> None:
+    x = torch.randn(1, 10_000, generator=torch.Generator().manual_seed(2)).double()
+    fit = Moments()
+    fit.add(x + 1e8, x)
+    assert fit.covariances()[0].item() == pytest.approx(x.var(correction=0).item(), rel=1e-6)
+    with pytest.raises(ValueError, match="moments of no numbers"):
+        Moments().covariances()
+
+
+def test_crossed_boundaries_and_layer_wise_functions_are_judged_too() -> None:
+    layer = layer_of([4, 2, 0, 2, 4])
+    with torch.no_grad():
+        layer.left.fill_(1.0)
+        layer.right.fill_(-1.0)
+    found = rises(layer, torch.tensor([-2.0]).double(), torch.tensor([2.0]).double())
+    assert all(0 <= values.item() <= 1 for values in found.values())
+
+
+def test_relu_of_normal_inputs() -> None:
+    x = torch.randn(1, 1_000_000, generator=torch.Generator().manual_seed(0))
+    fit = Moments()
+    fit.add(x, x.clamp(min=0))
+    # covariance 1/2, variance of ReLU(x) 1/2 - 1/(2 pi)
+    assert fit.explained().item() == pytest.approx(0.25 / (0.5 - 1 / (2 * torch.pi)), abs=2e-3)
+
+
+def test_rises_between_the_ends_of_the_inputs() -> None:
+    layer = layer_of([0, 0, 0, 1, 2], [4, 2, 0, 2, 4], [-2, -1, 0, 1, 2], [3, 3, 3, 3, 3])
+    low, high = torch.full((4,), -1.5).double(), torch.full((4,), 1.0).double()
+    found = rises(layer, low, high)
+    assert found["left_rise"].tolist() == pytest.approx([0, 1, 0, 0])
+    assert found["right_rise"].tolist() == pytest.approx([1, 2 / 3, 1, 0])
+    assert found["left_fall"].tolist() == pytest.approx([1, 0, 1, 0])
+    assert found["right_fall"].tolist() == pytest.approx([0, 1 / 3, 0, 0])
+
+
+def test_inputs_on_one_side_of_a_v_see_none() -> None:
+    layer = layer_of([4, 2, 0, 2, 4])
+    found = rises(layer, torch.tensor([0.5]).double(), torch.tensor([3.0]).double())
+    assert found["left_rise"].item() == 0 and found["right_rise"].item() == 1
+
+
+def test_vs_inverted_vs_and_waves_are_counted() -> None:
+    names = ("left_rise", "right_rise", "left_fall", "right_fall", "line", "relu_line")
+    shapes = [(1, 0.5, 0, 0.5), (0.05, 1, 0.95, 0), (0, 0.5, 1, 0.5), (0.5, 0.5, 0.5, 0.5)]
+    layer = {name: [] for name in names}
+    for shape in shapes:
+        for name, value in zip(names, (*shape, 0.25, 0.75), strict=True):
+            layer[name].append(value)
+    expected = {"functions": 4, "v_shaped": 1, "inverted_v_shaped": 1, "wavy": 1}
+    assert summarize(layer) == expected | {"median_line": 0.25, "median_relu_line": 0.75}
+
+
+def test_record_and_picture_of_a_run(trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "shapes.json"
+    learned_shapes.main([str(trained), str(trained), "--labels", "one", "two", "--output", str(output)])
+    record = json.loads(output.read_text())
+    one, two = record["checkpoints"]
+    assert (one["label"], two["label"]) == ("one", "two") and one["layers"] == two["layers"]
+    assert "code" in record and output.with_suffix(".png").stat().st_size > 10_000
+    for layer in one["layers"].values():
+        assert len(layer["line"]) == layer["summary"]["functions"] == len(layer["left_rise"])
+        assert all(0 <= value <= 1 for name in layer if name != "summary" for value in layer[name])
+        # two epochs, one of them as ReLU: still close to it
+        assert layer["summary"]["median_line"] == pytest.approx(layer["summary"]["median_relu_line"], abs=0.1)
+    upper, lower = draw_shapes([one, two]).get_axes()
+    assert len(upper.get_lines()) == 2 and len(lower.get_lines()) == 4
+    assert [text.get_text() for text in lower.get_xticklabels()] == list(one["layers"])
+    names = list(one["layers"])[1:]
+    other = one | {"layers": {name: one["layers"][name] for name in names}}
+    first, _, second, last = draw_shapes([one, other, two]).get_axes()  # one and two are of the same network
+    assert len(first.get_lines()) == 2 and len(second.get_lines()) == 1 and len(last.get_lines()) == 2
+    assert [text.get_text() for text in last.get_xticklabels()] == names
+
+
+def test_a_wrong_output_is_explained(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        learned_shapes.main([str(trained), "--output", "shapes.png"])
+    assert "argument --output: expected a name that ends in .json, got shapes.png" in capsys.readouterr().err

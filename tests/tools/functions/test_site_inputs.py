@@ -1,0 +1,64 @@
+"""How a trained classifier and its images are opened, and what of them a tool gets to see."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from pwlu import PWLU
+from tools.functions import boundary_iou
+from tools.functions.site_inputs import open_network, rows_of
+from tools.functions.trained import open_trained
+
+
+def test_a_row_per_function() -> None:
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    assert rows_of(x, PWLU(3)).tolist() == [[*x[0, c], *x[1, c]] for c in range(3)]
+    assert rows_of(x, PWLU(4, channel_dim=-1))[1].tolist() == x[:, :, 1].flatten().tolist()
+    assert rows_of(x, PWLU(1)).tolist() == [x.flatten().tolist()]
+    for layer in (PWLU(3), PWLU(1)):
+        assert rows_of(torch.zeros(0, 3, 7, 7), layer).shape == (layer.num_parameters, 0)  # no region
+
+
+def test_broken_images_are_left_out_and_counted(
+    trained: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(images, tmp_path / "images")
+    pictures = sorted(path for path in (root / "val").rglob("*") if path.is_file())
+    output = tmp_path / "iou.json"
+    arguments = [str(trained), "--output", str(output), "--set", f"data.root={root}"]
+    skipping = [*arguments, "--set", "data.broken_images=skip"]
+    pictures[0].write_bytes(b"not a picture")
+    boundary_iou.main(skipping)
+    (entry,) = json.loads(output.read_text())["checkpoints"]
+    assert (entry["inputs"]["images"], entry["inputs"]["broken_images_left_out"]) == (14, 1)
+    for picture in pictures:
+        picture.write_bytes(b"not a picture")
+    for words, sentence in [(arguments, "cannot decode"), (skipping, "none of the 15 images can be decoded")]:
+        with pytest.raises(SystemExit):
+            boundary_iou.main(words)
+        assert sentence in capsys.readouterr().err
+
+
+def test_passes_that_differ_are_explained(trained: Path) -> None:
+    network = open_network(open_trained(trained), split="val", images=2)
+    first = next(iter(network.layers))
+    network.layers[first].register_forward_pre_hook(lambda _, inputs: inputs[0] + torch.rand(()))
+    with pytest.raises(
+        ValueError, match="tiny: inputs of .*: pass 2 brought other values.*runtime.device=cpu"
+    ):
+        boundary_iou.input_percentiles(network)
+
+
+def test_network_is_as_trained_but_not_compiled(trained: Path) -> None:
+    opened = open_trained(trained)
+    given = ["runtime.compile=true", "runtime.channels_last=true"]
+    network = open_network(opened, split="val", images=2, overrides=given)
+    for call in network.images.calls(network.precision.device):
+        network.model(*call.arguments, **call.options)
+    assert network.model._compiled_call_impl is None and not network.model.training
+    assert all(weight.is_contiguous() for weight in network.model.parameters())
+    for name, value in network.model.state_dict().items():
+        assert torch.equal(value, opened.content["model"][name])

@@ -1,0 +1,271 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.amp import Precision
+from engine.processes.distributed import World
+from tools.latency import __main__ as latency
+from tools.latency import families as latency_families
+from tools.latency import memory as latency_memory
+from tools.latency import training as latency_training
+from tools.latency.clock import cuda_clock, interleaved_times, summarize
+from tools.latency.networks import (
+    ABSORBED,
+    compile_alone,
+    cuda_graph,
+    eager,
+    inference_networks,
+    prepare,
+    training_form,
+)
+
+TINY = (
+    "--models test_resnet --image-size 32 --batch-size 2 --training-batch-size 2 --iterations 3 --warm-up 1"
+)
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, output: Path, arguments: str) -> None:
+    command = ["latency", "--output", str(output), "--device", "cpu", *TINY.split(), *arguments.split()]
+    monkeypatch.setattr("sys.argv", command)
+    latency.main()
+
+
+def test_every_round_runs_every_rival_once_in_turn() -> None:
+    log: list[str] = []
+    seconds = iter(range(100))
+
+    def clock(call: Callable[[], object]) -> float:
+        call()
+        return next(seconds)
+
+    rivals = {name: lambda name=name: log.append(name) for name in ("a", "b", "c")}
+    finished: list[int] = []
+    times = interleaved_times(rivals, iterations=2, warm_up=1, clock=clock, progress=finished.append)
+    assert log == ["a", "b", "c"] * 3
+    assert times == {"a": [3, 6], "b": [4, 7], "c": [5, 8]}  # the warm-up's 0, 1, 2 do not count
+    assert finished == [1, 2, 3]
+
+
+def test_percentiles_and_ratio_by_hand() -> None:
+    """The ratio is the median of 3/1, 1/2, 2/2, 5/1, 4/8, not the ratio of the medians 3 and 2."""
+    times, relu = [0.003, 0.001, 0.002, 0.005, 0.004], [0.001, 0.002, 0.002, 0.001, 0.008]
+    assert summarize(times, relu) == {"p50_ms": 3.0, "p10_ms": 1.4, "p90_ms": 4.6, "ratio_to_relu": 1.0}
+
+
+def test_pwlu_computes_what_the_training_form_computes() -> None:
+    networks = dict(inference_networks("test_resnet", ["relu", "pwlu"], 32))
+    assert list(networks) == ["relu", "pwlu", ABSORBED]
+    trained = training_form("test_resnet", "pwlu", 32)
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        expected = trained(images)
+        assert not any(network.training for network in networks.values())
+        torch.testing.assert_close(networks["pwlu"](images), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(networks[ABSORBED](images), expected, rtol=0, atol=1e-4)
+        assert (networks["relu"](images) - expected).abs().max() > 0.1  # its PWLUs are no ReLUs
+    assert len(networks[ABSORBED].fold_report.feeds) > 0
+
+
+def test_many_rivals_of_one_class_are_all_compiled() -> None:
+    """More than torch's limit of compiled forms of one function, which they would share otherwise."""
+
+    class Network(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, width)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)
+
+    compilations = []
+
+    def backend(graph: Any, _: list[Tensor]) -> Any:
+        compilations.append(graph)
+        return graph
+
+    count, x = torch._dynamo.config.recompile_limit + 2, torch.randn(2, 3)
+    networks = [Network(width) for width in range(1, count + 1)]
+    calls = [eager(compile_alone(network, backend), x) for network in networks]
+    for _ in range(2):
+        for network, call in zip(networks, calls, strict=True):
+            torch.testing.assert_close(call(), network(x).detach())
+    assert len(compilations) == count
+
+
+def test_training_step_is_in_phase_two_and_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = []
+    build = latency_training.new_state
+    monkeypatch.setattr(
+        latency_training, "new_state", lambda *a, **k: states.append(build(*a, **k)) or states[-1]
+    )
+    world = World()
+    batch = (torch.randn(4, 3, 32, 32), torch.arange(4))
+
+    def calls(images: Tensor) -> dict[str, Callable[[], object]]:
+        return latency_training.training_steps(
+            "test_resnet", "pwlu", (images, batch[1]), modes=["eager"], world=world,
+            precision=Precision("off", world.device), memory_format=torch.channels_last,
+        )  # fmt: skip
+
+    call = calls(batch[0])["eager"]
+    assert states[0].phase == 2
+    name = next(name for name, _ in states[0].model.named_parameters() if name.endswith("points"))
+    before = states[0].model.get_parameter(name).detach().clone()
+    call()
+    assert not torch.equal(states[0].model.get_parameter(name), before)
+    with pytest.raises(ValueError, match="the loss of the training step is nan"):
+        calls(torch.full_like(batch[0], torch.inf))
+
+
+def test_record_and_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paper = tmp_path / "paper.csv"
+    paper.write_text("table,row,column,metric,value,unit\n4,Test-ResNet,ReLU,inference_time,10.0,ms\n")
+    monkeypatch.setattr(latency, "PAPER", paper)
+    monkeypatch.setitem(latency_families.MODES, "compiled", eager)  # compiling takes minutes
+    output = tmp_path / "results" / "latency.json"
+    run_main(monkeypatch, output, "--activations relu pwlu --threads 1")
+    record = json.loads(output.read_text())
+    rows = record["inference"]
+    names = ["relu", "pwlu", ABSORBED]
+    assert [(row["activation"], row["mode"]) for row in rows] == [
+        (name, mode) for name in names for mode in ("eager", "compiled")
+    ]
+    assert all(0 < row["p10_ms"] <= row["p50_ms"] <= row["p90_ms"] for row in rows)
+    assert [row["ratio_to_relu"] for row in rows if row["activation"] == "relu"] == [1.0, 1.0]
+    assert record["training_step"] == [] and record["left_out"] == [latency.NO_GRAPH]
+    assert record["arguments"]["iterations"] == 3 and record["arguments"]["modes"] == ["eager", "compiled"]
+    environment = record["environment"]
+    assert environment["hardware"]["threads_per_process"] == 1 and environment["packages"]["torch"]
+    assert {"commit", "uncommitted_changes"} <= set(environment["code"])
+    text = output.with_suffix(".md").read_text()
+    assert text in capsys.readouterr().out
+    assert "# Latency on a CPU, 1 thread (" in text and latency.NO_GRAPH in text
+    assert "| 10.0 | 1.00 |" in text
+
+
+def test_training_step_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "step.json"
+    run_main(monkeypatch, output, "--activations relu pwlu --modes eager --training-step only")
+    record = json.loads(output.read_text())
+    assert record["inference"] == []
+    assert [row["activation"] for row in record["training_step"]] == ["relu", "pwlu"]
+    assert not any("peak_memory_mib" in row for row in record["training_step"])  # a CPU's is not counted
+    assert "Table 4" not in output.with_suffix(".md").read_text()
+
+
+def test_memory_of_one_rival_is_without_that_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's counters, played: tensors lie there before, and a call takes more for a moment."""
+    mib = 2**20
+    state = {"now": 100 * mib, "peak": 900 * mib}
+
+    def call() -> None:
+        state["peak"] = max(state["peak"], state["now"] + 30 * mib)
+
+    fakes = {
+        "synchronize": lambda *_: None,
+        "reset_peak_memory_stats": lambda: state.update(peak=state["now"]),
+        "max_memory_allocated": lambda: state["peak"],
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    assert latency_memory.peak_mib(call, others_bytes=60 * mib) == 70.0
+    assert latency_memory.settled_bytes(torch.device("cpu")) is None
+
+
+def test_training_steps_have_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, which is played here."""
+    monkeypatch.setattr(latency_families, "settled_bytes", lambda device: 5)
+    monkeypatch.setattr(latency_families, "peak_mib", lambda call, others: 100.0 + others)
+    output = tmp_path / "step.json"
+    run_main(monkeypatch, output, "--activations relu --modes eager --training-step also")
+    record = json.loads(output.read_text())
+    assert [row["peak_memory_mib"] for row in record["training_step"]] == [105.0]
+    assert not any("peak_memory_mib" in row for row in record["inference"])
+
+
+def test_modes_that_a_gpu_can_do() -> None:
+    gpu = torch.device("cuda")
+    modes = ["eager", "compiled", "cuda-graph"]
+    assert latency.choose_modes(None, ["inference"], gpu) == (modes, [])
+    both = ["inference", "training_step"]
+    assert latency.choose_modes(None, both, gpu) == (modes, [latency.NO_TRAINING_GRAPH])
+    assert latency.choose_modes(["cuda-graph"], ["inference"], gpu) == (["cuda-graph"], [])
+    with pytest.raises(ValueError, match="--modes is cuda-graph, in which the training step cannot run"):
+        latency.choose_modes(["cuda-graph"], ["training_step"], gpu)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--models resnet81", "--models: model name is 'resnet81'.* did you mean"),
+        ("--activations relu swich", "--activations: activation name is 'swich'.* did you mean 'swish'"),
+        ("--activations pwlu swish", "--activations is pwlu swish, without relu"),
+        ("--modes eager cuda-graph", "--modes has cuda-graph, but the device is a CPU"),
+        ("--output x.md", "--output is x.md, expected a name that ends in .json"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match=f"error: {sentence}"):
+        run_main(monkeypatch, tmp_path / "x.json", arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_are_no_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, tmp_path / "x.json", "--iterations 0")
+    assert "argument --iterations: expected an integer >= 1, got '0'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="--device is cuda, but torch finds no usable GPU"):
+        run_main(monkeypatch, tmp_path / "x.json", "--device cuda")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: no")],
+)
+def test_out_of_memory(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setitem(latency_families.MODES, "eager", full)
+    sentence = "test_resnet, inference: the memory of the cpu does not suffice; take a smaller --batch-size"
+    with pytest.raises(SystemExit, match=sentence):
+        run_main(monkeypatch, tmp_path / "x.json", "--modes eager --activations relu")
+
+
+def test_a_mode_that_fails_names_the_row() -> None:
+    def fail() -> None:
+        raise RuntimeError("no compiler\nand more")
+
+    sentence = r"pau cannot run in mode compiled \(RuntimeError: no compiler\); leave that mode out"
+    for make in (fail, lambda: fail):  # while it is prepared, or at the first call
+        with pytest.raises(ValueError, match=sentence):
+            prepare("compiled", "pau", make)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_graph_replays_the_network() -> None:
+    images = torch.randn(2, 3, 32, 32, device="cuda")
+    for row, network in inference_networks("test_resnet", ["relu", "pwlu", "frelu", "apl", "pau"], 32):
+        network.cuda()
+        replay = cuda_graph(network, images)
+        assert cuda_clock(replay) > 0
+        images.normal_()
+        torch.testing.assert_close(
+            replay(), eager(network, images)(), msg=lambda text, row=row: f"{row}: {text}"
+        )

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from engine.config.schema import ACTIVATION_NAMES
+from tests.test_coco_configs import TABLE_3
+from tests.test_configs import NAMES, TOP1
+from tools.paper.numbers import PAPER, Place, Quantity, read_paper
+
+NETWORKS = {"r18": "ResNet-18", "r50": "ResNet-50", "mbv2": "MobileNet-V2", "mbv3": "MobileNet-V3"}
+NETWORKS |= {"effb0": "EfficientNet-B0"}
+
+
+def test_the_papers_numbers_are_those_of_the_configurations_heads() -> None:
+    paper = read_paper()
+    assert len(paper) == 102
+    for network, values in TOP1.items():
+        for activation, value in zip(ACTIVATION_NAMES, values, strict=True):
+            place = Place(2, NAMES[activation], NETWORKS[network], "top1")
+            assert paper[place] == Quantity(value, "%")
+    for (architecture, activation), head in TABLE_3.items():
+        column = {"mask_rcnn": "Mask R-CNN", "retinanet": "RetinaNet"}[architecture]
+        for words in head.split(", "):
+            value, kind, _ = words.split()
+            metric = {"box": "bbox_AP", "mask": "segm_AP"}[kind]
+            assert paper[Place(3, NAMES[activation], column, metric)].value == float(value)
+
+
+def test_what_stands_twice_in_the_paper_is_the_same() -> None:
+    paper = read_paper()
+    for table, network in ((5, "ResNet-18"), (6, "MobileNet-V3")):
+        realigned = paper[Place(table, "PWLU-stat-realign", "channel-wise", "top1")]
+        assert (
+            realigned
+            == paper[Place(2, "PWLU", network, "top1")]
+            == paper[Place(7, "N = 16", network, "top1")]
+        )
+        assert (
+            paper[Place(table, f"{network} baseline", "both", "top1")]
+            == paper[Place(2, "ReLU", network, "top1")]
+        )
+
+
+def test_numbers_of_every_kind() -> None:
+    paper = read_paper()
+    assert paper[Place(2, "FLOPs", "MobileNet-V3", "flops")] == Quantity(56, "M")
+    assert paper[Place(2, "#Params", "ResNet-18", "parameters")] == Quantity(11.69, "M")
+    assert paper[Place(4, "ResNet-18", "PWLU", "inference_time")] == Quantity(19.9, "ms")
+    assert paper[Place(4, "MobileNet-V3", "PAU", "inference_time")] == Quantity(38.6, "ms")
+    assert paper[Place(6, "PWLU-fix-init-10", "channel-wise", "top1")] == Quantity(68.20, "%")
+    assert paper[Place(7, "N = 20", "EfficientNet-B0", "top1")] == Quantity(77.86, "%")
+
+
+def test_a_broken_file_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "paper.csv"
+    with pytest.raises(ValueError, match="is missing; it holds the paper's numbers"):
+        read_paper(path)
+    path.write_text(PAPER.read_text().replace("17.1", "high"))
+    with pytest.raises(ValueError, match="paper.csv, line 59: could not convert string to float: 'high'"):
+        read_paper(path)
+    path.write_text("table,row\n2,ReLU\n")
+    with pytest.raises(ValueError, match="expected the columns table, row, column"):
+        read_paper(path)

@@ -1,0 +1,198 @@
+"""Draw learned PWLUs as in the paper's Figure 7: a page per model, boundaries marked, inputs underneath.
+
+    python -m tools.functions.plot runs/digits_r18_pwlu --output results/curves
+    python -m tools.functions.plot runs/mbv3_pwlu runs/r18_pwlu --output results/curves --images 5000
+    python -m tools.functions.plot runs/r18_pwlu --output results/curves --layers layer1.0.act1 --all-channels
+    python -m tools.functions.plot runs/mask_rcnn_r50_pwlu --output results/curves --images 500
+    python -m tools.functions.plot runs/r18_pwlu --output results/curves --evolution
+
+Writes OUTPUT/<run>.png and beside it OUTPUT/<run>.json, which holds what is drawn and where it comes from.
+The inputs are collected by sending validation images through the network once; a detector's PWLU counts what
+it gets on all levels of the pyramid and in all regions. `--evolution` draws how the functions changed, from
+the run's log of them (curves.jsonl), in which training writes five functions of every layer whenever it draws
+its curves; it goes to OUTPUT/<run>_evolution.png and .json.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from engine.records.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, function_vertices
+from engine.records.functions_log import LoggedFunctions, read_functions
+from tools.command_line import tool_parser
+from tools.functions.choice import choose_functions, choose_logged, choose_steps
+from tools.functions.histograms import InputHistogram, input_histograms
+from tools.functions.page import draw_evolution, draw_page, panel_range
+from tools.functions.site_inputs import open_network
+from tools.functions.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
+from tools.records import write_figure
+
+Corners = tuple[Tensor, Tensor]
+
+
+def logged_functions(trained: Trained) -> list[LoggedFunctions]:
+    """Return what the run of a checkpoint has logged of its functions, by ascending step.
+
+    Raises:
+        ValueError: the run has no PWLU, no log, or one of less than two steps; or averaged weights are meant.
+    """
+    path = trained.folder.functions
+    if trained.averaged:
+        raise ValueError(
+            f"--evolution: {path} holds functions of each step's own weights; leave --averaged out"
+        )
+    if not path.exists():
+        pwlu_layers_of(trained)  # to say so if there is none
+        raise ValueError(
+            f"--evolution: {path} is missing, the log of the run's functions: an older program trained "
+            "it, or the checkpoint has left its folder; an older run's TensorBoard has pictures of its curves"
+        )
+    logged = read_functions(path)
+    if len(logged) < 2:
+        raise ValueError(
+            f"--evolution: {path} has functions after {len(logged)} step(s), expected 2 or more; try again "
+            "when the run has drawn its curves once more (runtime.plot_every_epochs, or plot_every_steps)"
+        )
+    return logged
+
+
+def page(
+    trained: Trained,
+    *,
+    names: Sequence[str] | None = None,
+    at_most: int | None = FUNCTIONS_PER_LAYER,
+    with_inputs: bool = True,
+    split: str = "val",
+    images: int | None = None,
+    overrides: Sequence[str] = (),
+) -> tuple[Figure, dict[str, Any]]:
+    """Return the page of one checkpoint, and its record.
+
+    `names` and `at_most` as in `choose_functions`; `split`, `images` and `overrides` say which inputs, as in
+    `tools.functions.site_inputs.open_network`. Errors are theirs.
+    """
+    layers = pwlu_layers_of(trained)
+    functions = choose_functions(layers, names, at_most)
+    histograms: dict[str, InputHistogram] = {}
+    inputs = None
+    if with_inputs:
+        network = open_network(trained, split=split, images=images, overrides=overrides)
+        ranges = {name: panel_range(layers[name], chosen) for name, chosen in functions.items()}
+        histograms = input_histograms(network, functions, ranges)
+        inputs = network.describe()
+    figure = draw_page(layers, functions, histograms, f"{trained.label}, step {trained.step}")
+    drawn = {
+        name: _drawn({index: function_vertices(layers[name], index) for index in chosen})
+        for name, chosen in functions.items()
+    }
+    for name, histogram in histograms.items():
+        drawn[name]["inputs"] = histogram.describe()
+    return figure, {**trained.describe(), "inputs": inputs, "layers": drawn}
+
+
+def evolution(
+    trained: Trained, *, names: Sequence[str] | None = None, at_most: int | None = FUNCTIONS_PER_LAYER
+) -> tuple[Figure, dict[str, Any]]:
+    """Return the page of how a run's functions changed, from its log, and the page's record.
+
+    `names` and errors as in `choose_logged` and `logged_functions`; `at_most` functions per layer, None for
+    all, if they were logged.
+    """
+    logged = logged_functions(trained)
+    functions = choose_logged(logged[0].layers, names, at_most)
+    realigned = trained.content["phases"]["phase1_steps"]
+    steps = choose_steps(logged, realigned)
+    shown = f"{len(steps)} of {len(logged)}" if len(steps) < len(logged) else f"all {len(logged)}"
+    title = f"{trained.label}: learned functions after {shown} logged steps"
+    figure = draw_evolution({_step_label(step, realigned): step.layers for step in steps}, functions, title)
+    entries = [
+        {
+            "step": step.step,
+            "epoch": step.epoch,
+            "layers": {
+                name: _drawn({index: step.layers[name].functions[index].corners() for index in chosen})
+                for name, chosen in functions.items()
+            },
+        }
+        for step in steps
+    ]
+    logged_steps = [step.step for step in logged]
+    return figure, {"of": trained.describe(), "logged_steps": logged_steps, "steps": entries}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    which = {
+        "names": arguments.layers,
+        "at_most": None if arguments.all_channels else arguments.functions,
+    }
+    seen = {"split": arguments.split, "images": arguments.images, "overrides": arguments.set}
+    try:
+        if arguments.evolution and (arguments.images or arguments.set or arguments.split != "val"):
+            raise ValueError("--evolution draws no inputs: leave --images, --split and --set out")
+        if arguments.functions < 1:
+            raise ValueError(f"--functions is {arguments.functions}, expected 1 or more")
+        for trained in open_all(arguments.runs, arguments.labels, arguments.averaged):
+            if arguments.evolution:
+                write_figure(_picture(arguments.output, trained, "_evolution"), *evolution(trained, **which))
+            else:
+                drawn = page(trained, **which, with_inputs=not arguments.no_inputs, **seen)
+                write_figure(_picture(arguments.output, trained), *drawn)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = tool_parser("plot_pwlu", __doc__)
+    add_run_options(parser)
+    parser.add_argument("--output", required=True, type=Path, help="folder for pictures and records")
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="NAME",
+        help=f"PWLUs to draw, or `all` ({MAX_LAYERS}, spread over the network)",
+    )
+    parser.add_argument(
+        "--functions",
+        type=int,
+        default=FUNCTIONS_PER_LAYER,
+        metavar="N",
+        help=f"functions per layer, spread over its channels ({FUNCTIONS_PER_LAYER})",
+    )
+    parser.add_argument("--all-channels", action="store_true", help="all functions of each layer")
+    parser.add_argument("--no-inputs", action="store_true", help="leave the input histograms out")
+    parser.add_argument(
+        "--evolution", action="store_true", help="draw how the functions changed, from the run's log of them"
+    )
+    add_image_options(parser)
+    return parser
+
+
+def _picture(folder: Path, trained: Trained, ending: str = "") -> Path:
+    """Return where a page goes; a checkpoint's label has a slash."""
+    return folder / f"{trained.label.replace('/', '_')}{ending}.png"
+
+
+def _step_label(step: LoggedFunctions, realigned: int) -> str:
+    """Return the legend's words for a step; the one that ends phase I is marked."""
+    ending = ", realigned" if 0 < realigned == step.step else ""
+    return f"{step.step} ({round(step.epoch, 2):g}{ending})"
+
+
+def _drawn(corners: Mapping[int, Corners]) -> dict[str, Any]:
+    """Return what a figure shows of a layer, by channel, as plain values: a list per function."""
+    return {
+        "channels": list(corners),
+        "x": [x.tolist() for x, _ in corners.values()],
+        "y": [y.tolist() for _, y in corners.values()],
+    }
+
+
+if __name__ == "__main__":
+    main()

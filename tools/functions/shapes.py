@@ -1,0 +1,144 @@
+"""What learned PWLUs look like, counted: V-shapes and straight lines, as section 4.7 says of Figure 7.
+
+    python -m tools.functions.shapes runs/r18_pwlu --output results/figures/full_shapes.json
+    python -m tools.functions.shapes runs/r18_pwlu_seed0 runs/r18_pwlu_seed1 --output shapes.json --images 5000
+
+Sends the validation images four times through each network in evaluation mode. Whether a function is a V is
+judged where its inputs are, between their 5th and 95th percentile; how straight it is, over all of them.
+Writes a record with every function's numbers and, beside it, a picture with a point per layer.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.records.console import say
+from pwlu import PWLU
+from tools.command_line import add_record_option, tool_parser
+from tools.functions.boundary_iou import input_percentiles
+from tools.functions.moments import Moments
+from tools.functions.shapes_picture import draw_shapes
+from tools.functions.site_inputs import Network, open_network
+from tools.functions.trained import Trained, add_image_options, add_run_options, examine_all
+from tools.records import write_figure
+
+BEND = 0.1  # of a function's range of values: what it must rise on both sides of its minimum to be a V
+MEANING = (
+    "line: squared correlation of a function's output with its input, over all inputs; relu_line: of ReLU's "
+    "output on the same inputs; both 1 where input or output does not vary. left_rise, right_rise: between "
+    "the 5th and the 95th percentile of the inputs, output at either end minus the smallest, over largest "
+    f"minus smallest; a V rises by {BEND:g} or more on both sides. left_fall, right_fall: largest output "
+    "minus that at either end, alike; an inverted V falls on both sides, a wavy function does both and is "
+    "counted as that alone. layers_without_input: those that no image brought anything to"
+)
+
+
+def rises(layer: PWLU, low: Tensor, high: Tensor) -> dict[str, Tensor]:
+    """Return how far each function rises and falls towards both ends of [low, high], over its range there.
+
+    A piecewise linear function has its extremes at its corners or at the ends. All are 0 for a constant.
+
+    Args:
+        layer: a PWLU with C functions.
+        low, high: (C,), low <= high.
+    """
+    steps = torch.linspace(0, 1, layer.num_intervals + 1, dtype=torch.float64)[:, None]
+    left, right = layer.left.detach().double().cpu(), layer.right.detach().double().cpu()
+    corners = left + steps * (right - left)
+    places = torch.cat([corners, low[None], high[None]]).clamp(low, high)  # (N + 3, C)
+    values = _apply(layer, places)
+    smallest, largest = values.amin(0), values.amax(0)
+    extent = (largest - smallest).clamp(min=torch.finfo(torch.float64).tiny)
+    return {
+        "left_rise": (values[-2] - smallest) / extent,
+        "right_rise": (values[-1] - smallest) / extent,
+        "left_fall": (largest - values[-2]) / extent,
+        "right_fall": (largest - values[-1]) / extent,
+    }
+
+
+def examine(
+    trained: Trained, *, split: str = "val", images: int | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the entry of the record for one checkpoint; arguments and errors as `open_network`."""
+    network = open_network(trained, split=split, images=images, overrides=overrides)
+    quantiles = input_percentiles(network)
+    fits = _line_fits(network, list(quantiles))
+    layers: dict[str, Any] = {}
+    for name, found in quantiles.items():
+        low, high = (ends.double().cpu() for ends in found.result())
+        lists = {key: fit.explained() for key, fit in fits[name].items()} | rises(
+            network.layers[name], low, high
+        )
+        layers[name] = {key: [round(value, 5) for value in values.tolist()] for key, values in lists.items()}
+        layers[name]["summary"] = summarize(layers[name])
+    without = [name for name in network.layers if name not in layers]
+    facts = {**trained.describe(), "inputs": network.describe()}
+    return {**facts, "layers_without_input": without, "layers": layers}
+
+
+def summarize(layer: dict[str, list[float]]) -> dict[str, float | int]:
+    """Return how many of a layer's functions are Vs or inverted Vs, and medians of the straightness."""
+    ends = {key: torch.tensor(values) for key, values in layer.items()}
+    upright = torch.minimum(ends["left_rise"], ends["right_rise"]) >= BEND
+    inverted = torch.minimum(ends["left_fall"], ends["right_fall"]) >= BEND
+    return {
+        "functions": len(upright),
+        "v_shaped": int((upright & ~inverted).sum()),
+        "inverted_v_shaped": int((inverted & ~upright).sum()),
+        "wavy": int((upright & inverted).sum()),
+        "median_line": round(ends["line"].median().item(), 4),
+        "median_relu_line": round(ends["relu_line"].median().item(), 4),
+    }
+
+
+def _apply(layer: PWLU, places: Tensor) -> Tensor:
+    """Return the functions' values at (P, C) places, float64."""
+    x = places.to(layer.points.device, layer.points.dtype)
+    with torch.no_grad():
+        y = layer.forward(x)  # past the hook that calls this
+    return y.double().cpu()
+
+
+def _line_fits(network: Network, names: Sequence[str]) -> dict[str, dict[str, Moments]]:
+    """Return the straightness of each layer's functions, and of ReLU on their inputs, in one pass."""
+    fits = {name: {"line": Moments(), "relu_line": Moments()} for name in names}
+
+    def observe(name: str, rows: Tensor) -> None:
+        fits[name]["relu_line"].add(rows, rows.clamp(min=0))
+        fits[name]["line"].add(rows, _apply(network.layers[name], rows.T).T)
+
+    network.watch(observe, names, "straightness")
+    return fits
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    parser = tool_parser("learned_shapes", __doc__)
+    add_run_options(parser)
+    add_record_option(parser)
+    add_image_options(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        entries = examine_all(arguments, examine)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    for entry in entries:
+        for name, layer in entry["layers"].items():
+            say(f"{entry['label']}: {name}: {_sentence(layer['summary'])}")
+    picture = arguments.output.with_suffix(".png")
+    write_figure(picture, draw_shapes(entries), {"meaning": MEANING, "checkpoints": entries})
+
+
+def _sentence(summary: dict[str, float | int]) -> str:
+    return (
+        f"{summary['functions']} functions, {summary['v_shaped']} V, {summary['inverted_v_shaped']} inverted "
+        f"V, {summary['wavy']} wavy; a line explains {summary['median_line']:.3f} (median), of ReLU "
+        f"{summary['median_relu_line']:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Whether a run's PWLUs can learn: their gradients against noise, dead intervals, widths of the boundaries.
+
+    python -m tools.functions.signal runs/r18_pwlu --output results/signal.json
+    python -m tools.functions.signal runs/r18_pwlu --output signal.json --steps 100 --images 5000
+
+Sends the validation images once through the network in evaluation mode and counts what falls into which
+interval. Then takes the gradients of `--steps` global batches of training images, all at the same parameters,
+and compares what they have in common with how they differ. Prints a table by layer, and writes it as a record
+with a picture beside it.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.records.console import say
+from engine.training.step import seed_step
+from pwlu import PWLU
+from tools.command_line import add_record_option, tool_parser
+from tools.functions.moments import Moments
+from tools.functions.signal_picture import draw_signal
+from tools.functions.site_inputs import Network, open_network
+from tools.functions.trained import Trained, add_image_options, open_all
+from tools.records import write_figure
+from tools.tables.markdown import MISSING
+
+STEPS = 32
+# A PWLU's parameters by what they are.
+PARTS = {"points": ("points",), "boundaries": ("left", "right"), "slopes": ("left_slope", "right_slope")}
+MEANING = (
+    "noise: standard deviation over steps of a parameter's gradient, root mean square over the layer; "
+    "signal: that of the mean gradient, less what noise alone would leave in it (0 if that is all). width: "
+    "distance of the boundaries over six standard deviations of the input, median over functions whose input "
+    "varies; 1 after realignment. dead_intervals: share of intervals that no input fell into; outside: share "
+    "of inputs beyond them all. "
+    "layers_without_input: those that no image brought anything to; nothing is said of them"
+)
+
+
+@dataclass
+class Inputs:
+    """Counts of a layer's inputs by interval, and their moments.
+
+    `counts` is float64 (functions, N + 2): below the boundaries, the intervals, above them.
+    """
+
+    counts: Tensor
+    moments: Moments = field(default_factory=Moments)
+
+    @classmethod
+    def of(cls, layer: PWLU) -> "Inputs":
+        """Start with nothing counted."""
+        return cls(torch.zeros(layer.num_parameters, layer.num_intervals + 2, dtype=torch.float64))
+
+    def add(self, rows: Tensor, layer: PWLU) -> None:
+        """Count inputs, (functions, elements).
+
+        Raises:
+            ValueError: one of them is NaN or infinite.
+        """
+        x = rows.double().cpu()
+        if not x.isfinite().all():
+            raise ValueError(f"{int((~x.isfinite()).sum())} of {x.numel()} inputs are NaN or infinite")
+        left, right = (end.detach().double().cpu()[:, None] for end in (layer.left, layer.right))
+        width = (right - left).clamp(min=torch.finfo(torch.float64).tiny)
+        place = ((x - left) / width * layer.num_intervals).floor().clamp(-1, layer.num_intervals).long() + 1
+        self.counts.scatter_add_(1, place, torch.ones_like(x))
+        self.moments.add(x, x)
+
+    def describe(self, layer: PWLU) -> dict[str, float | None]:
+        """Return width, dead_intervals and outside as MEANING says."""
+        variance, _, _ = self.moments.covariances()
+        distance, varies = (layer.right - layer.left).detach().double().cpu(), variance > 0
+        widths = distance[varies] / (6 * variance[varies].sqrt())
+        inside = self.counts[:, 1:-1]
+        return {
+            "width": widths.median().item() if len(widths) else None,
+            "dead_intervals": (inside == 0).double().mean().item(),
+            "outside": 1 - (inside.sum() / self.counts.sum()).item(),
+        }
+
+
+def gradient_statistics(samples: Sequence[Tensor]) -> dict[str, float]:
+    """Return signal and noise of gradients of the same parameters on two or more batches, as MEANING says."""
+    stacked = torch.stack([sample.double() for sample in samples])
+    noise = stacked.var(0).mean()
+    signal = (stacked.mean(0).square().mean() - noise / len(samples)).clamp(min=0)
+    return {"signal": signal.sqrt().item(), "noise": noise.sqrt().item()}
+
+
+def examine(
+    trained: Trained,
+    *,
+    steps: int = STEPS,
+    split: str = "val",
+    images: int | None = None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the entry of the record for one checkpoint: by layer what MEANING says.
+
+    Args:
+        steps: the gradients of how many batches are compared, at most an epoch's.
+        split, images, overrides: as in `open_network`.
+
+    Raises:
+        ValueError: fewer than two steps, more than an epoch has, a checkpoint of phase I, in which no PWLU
+            learns, float16 without the scaling of losses that training has; or as `open_network`.
+    """
+    if trained.describe()["phase"] == 1:
+        raise ValueError(f"{trained.label} has not left phase I, in which no PWLU learns; take a later one")
+    network = open_network(trained, split=split, images=images, overrides=overrides)
+    _check(network, steps)
+    inputs = _inputs(network)
+    gradients = _gradients(network, steps, epoch=trained.step)  # a number that no epoch of the run had
+    layers = {
+        name: {
+            "functions": network.layers[name].num_parameters,
+            **found.describe(network.layers[name]),
+            **{part: gradient_statistics(gradients[name, part]) for part in PARTS},
+        }
+        for name, found in inputs.items()
+    }
+    without = [name for name in network.layers if name not in layers]
+    facts = {**trained.describe(), "inputs": network.describe(), "steps": steps}
+    return {**facts, "layers_without_input": without, "layers": layers}
+
+
+def _check(network: Network, steps: int) -> None:
+    most = network.task.data.steps_per_epoch(network.task.global_batch_size)
+    if not 2 <= steps <= most:
+        raise ValueError(
+            f"--steps is {steps}, expected 2 (to tell noise from signal) to {most} (an epoch of this run)"
+        )
+    if network.task.precision.mode == "fp16":
+        raise ValueError("runtime.amp is fp16, in which small gradients vanish; add --set runtime.amp=off")
+
+
+def table(entry: dict[str, Any]) -> list[str]:
+    """Return an entry of the record as lines of a Markdown table."""
+    heads = ("layer", "functions", "width", "dead intervals (%)", "outside (%)", "signal / noise of points")
+    lines = [f"| {' | '.join(heads)} | of boundaries |", f"| --- |{' ---: |' * len(heads)}"]
+    for name, layer in entry["layers"].items():
+        width = MISSING if layer["width"] is None else f"{layer['width']:.2f}"
+        shares = [f"{100 * layer[key]:.1f}" for key in ("dead_intervals", "outside")]
+        ratios = [
+            f"{layer[part]['signal']:.1e} / {layer[part]['noise']:.1e}" for part in ("points", "boundaries")
+        ]
+        cells = [str(layer["functions"]), width, *shares, *ratios]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _inputs(network: Network) -> dict[str, Inputs]:
+    found = {name: Inputs.of(layer) for name, layer in network.layers.items()}
+    reached = network.watch(
+        lambda name, rows: found[name].add(rows, network.layers[name]), list(found), "inputs by interval"
+    )
+    return {name: found[name] for name in reached}
+
+
+def _gradients(network: Network, steps: int, epoch: int) -> dict[tuple[str, str], list[Tensor]]:
+    """Return each layer's gradients by part, one tensor per batch; the network is left in training mode."""
+    task, model = network.task, network.model.train()
+    found: dict[tuple[str, str], list[Tensor]] = {(n, part): [] for n in network.layers for part in PARTS}
+    for number, step in enumerate(itertools.islice(task.batches(epoch, start_step=0), steps)):
+        model.zero_grad()
+        seed_step(epoch, number, rank=0)
+        for micro_batch in step:
+            loss = torch.stack(list(task.losses(model, micro_batch).values())).sum()
+            (loss / len(step)).backward()
+        for name, layer in network.layers.items():
+            for part, parameters in PARTS.items():
+                found[name, part].append(_flat_gradient(layer, parameters))
+    return found
+
+
+def _flat_gradient(layer: nn.Module, names: Sequence[str]) -> Tensor:
+    """Return gradients of parameters in one row; 0 where none flowed."""
+    parameters = [layer.get_parameter(name) for name in names]
+    flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    return torch.cat([gradient.detach().flatten().cpu() for gradient in flat])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    parser = tool_parser("learning_signal", __doc__)
+    parser.add_argument("run", type=Path, help="run folder (its last checkpoint), or a checkpoint file")
+    add_record_option(parser)
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"batches to take gradients of ({STEPS})")
+    add_image_options(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        (trained,) = open_all([arguments.run], None, arguments.averaged)
+        entry = examine(
+            trained,
+            steps=arguments.steps,
+            split=arguments.split,
+            images=arguments.images,
+            overrides=arguments.set,
+        )
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    for line in table(entry):
+        say(line)
+    picture = arguments.output.with_suffix(".png")
+    write_figure(picture, draw_signal(entry), {"meaning": MEANING, **entry})
+
+
+if __name__ == "__main__":
+    main()

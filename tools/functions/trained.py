@@ -1,0 +1,189 @@
+"""Trained PWLUs: from the folder of a run, or one of its checkpoints, to layers, network and images.
+
+What the tools that look into checkpoints share. Nothing is written into the folders of runs.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.records.learned_functions import PARAMETERS
+from engine.runs.folder import RunFolder
+from engine.training.checkpoint import read_checkpoint
+from pwlu import PWLU
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint that has been read.
+
+    `label` names it in figures; `averaged` says that its averaged weights are meant, not those of the last
+    step.
+    """
+
+    label: str
+    folder: RunFolder
+    path: Path
+    content: dict[str, Any]
+    averaged: bool = False
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that the weights have behind them."""
+        return self.content["step"]
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether train_coco.py trained it: it alone has detectors."""
+        return "model.architecture" in self.content["experiment"]
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The network's tensors. Raises ValueError for averaged weights that there are not."""
+        if not self.averaged:
+            return self.content["model"]
+        if self.content["ema"] is None:
+            raise ValueError(
+                f"--averaged: {self.path} has no averaged weights, since its run had optimizer.ema_decay=0; "
+                "leave the option out"
+            )
+        return self.content["ema"]["weights"]
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the weights come from, as plain values without the machine's paths."""
+        content = self.content
+        return {
+            "label": self.label,
+            "run": self.folder.path.resolve().name,
+            "checkpoint": self.path.name,
+            "weights": "averaged" if self.averaged else "last",
+            "step": self.step,
+            "phase": 1 if content["phases"]["step_count"] < content["phases"]["phase1_steps"] else 2,
+            "finished": (self.folder.path / "FINISHED").exists(),
+            "experiment_hash": content["experiment_hash"],
+            "experiment": dict(content["experiment"]),
+            "trained_with": _last_start(self.folder.manifest),
+        }
+
+
+def open_trained(path: Path, *, label: str | None = None, averaged: bool = False) -> Trained:
+    """Read the last checkpoint of a run folder, or the checkpoint that `path` is.
+
+    Raises:
+        ValueError: there is nothing, or no checkpoint of this project that can be read.
+    """
+    if path.is_dir():
+        checkpoint, name = RunFolder(path).checkpoints.last, path.resolve().name
+        if not checkpoint.exists():
+            raise ValueError(
+                f"{path}: no run that has saved anything: {checkpoint} is missing; expected the folder of a "
+                "run, or a checkpoint file in it"
+            )
+    elif path.exists():
+        checkpoint = path
+        name = f"{path.resolve().parent.parent.name}/{path.stem}"
+    else:
+        raise ValueError(f"{path}: there is no such run folder or checkpoint")
+    folder = RunFolder(checkpoint.parent.parent)
+    return Trained(label or name, folder, checkpoint, read_checkpoint(checkpoint), averaged)
+
+
+def open_all(paths: Sequence[Path], labels: Sequence[str] | None, averaged: bool) -> list[Trained]:
+    """Read several, each with a label of its own (its run's name unless given).
+
+    Raises:
+        ValueError: as `open_trained`, or labels that are not one for each or not different.
+    """
+    if labels and len(labels) != len(paths):
+        raise ValueError(f"--labels: {len(labels)} for {len(paths)} runs; give one for each, in their order")
+    given: Sequence[str | None] = labels or [None for _ in paths]
+    opened = [
+        open_trained(path, label=label, averaged=averaged) for path, label in zip(paths, given, strict=True)
+    ]
+    names = [trained.label for trained in opened]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two of the runs are called {twice[0]!r}; tell them apart with --labels")
+    return opened
+
+
+def pwlu_layers_of(trained: Trained) -> dict[str, PWLU]:
+    """Return the PWLUs of a checkpoint by name, on the CPU, built from its weights alone.
+
+    Neither the network nor the images are needed, so this serves classifiers and detectors alike.
+
+    Raises:
+        ValueError: the checkpoint has no PWLU.
+    """
+    weights = trained.weights
+    prefixes = [key.removesuffix("points") for key in weights if key.split(".")[-1] == "points"]
+    layers = {}
+    for prefix in prefixes:
+        own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        if all(name in own for name in PARAMETERS):
+            functions, knots = own["points"].shape
+            layer = PWLU(functions, num_intervals=knots - 1)
+            layer.load_state_dict(own)
+            layers[prefix.removesuffix(".")] = layer
+    if not layers:
+        activation = trained.content["experiment"].get("activation.name")
+        raise ValueError(
+            f"{trained.path}: no PWLU in this network, its activation is {activation!r}; expected a run with "
+            "activation.name=pwlu"
+        )
+    return layers
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the runs or checkpoints to look at, and `--labels`."""
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files"
+    )
+    parser.add_argument(
+        "--labels", nargs="+", help="names for titles and files, one per run (the folders' names)"
+    )
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `tools.functions.site_inputs.open_network` needs, and `--averaged`."""
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="at most so many, evenly spread over the split (all)"
+    )
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="which images (val)")
+    parser.add_argument(
+        "--averaged", action="store_true", help="the averaged weights instead of those of the last step"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="replace a value of the run's configuration: --set data.root=... --set runtime.device=cpu",
+    )
+
+
+def examine_all(
+    arguments: argparse.Namespace, examine: Callable[..., dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what `examine` makes of every run of a command line with the run and image options.
+
+    Errors are those of `open_all` and of `examine`.
+    """
+    opened = open_all(arguments.runs, arguments.labels, arguments.averaged)
+    return [
+        examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
+        for trained in opened
+    ]
+
+
+def _last_start(manifest: Path) -> dict[str, Any] | None:
+    """Return code, hardware and packages of a run's last start, None for a checkpoint without its folder."""
+    if not manifest.exists():
+        return None
+    start = json.loads(manifest.read_text())["starts"][-1]
+    return {name: start[name] for name in ("code", "hardware", "packages")}

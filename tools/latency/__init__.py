@@ -1,0 +1,1 @@
+"""`python -m tools.latency` measures inference (Table 4) and the training step."""

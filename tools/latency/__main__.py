@@ -1,0 +1,161 @@
+"""Measure inference in ReLU, Swish, PWLU and others side by side (Table 4), and the training step.
+
+    python -m tools.latency --output results/latency_cpu.json --iterations 30 --warm-up 3 --threads 2
+    python -m tools.latency --output results/latency_gpu.json --device cuda --training-step
+
+Per model, everything that is compared runs in turns: each round runs every activation in every mode once.
+Writes a record with its provenance and, beside it, a table in Markdown. PWLU runs in the form of section 4.3,
+and once more with the BatchNorms before it absorbed. cuda-graph is the capture of eager mode.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.amp import Precision
+from engine.files import write_text_atomically
+from engine.processes import distributed
+from engine.runs.manifest import describe_start
+from models import activation_factory
+from models.timm_names import check_timm_name
+from tools.command_line import tool_parser
+from tools.latency.families import DTYPES, measure_family
+from tools.latency.networks import MODES
+from tools.latency.table import latency_table, table_4
+from tools.paper.numbers import PAPER
+
+# What is measured, by the value of --training-step.
+KINDS = {None: ["inference"], "also": ["inference", "training_step"], "only": ["training_step"]}
+NO_GRAPH = "cuda-graph was left out: a CPU has no CUDA graphs."
+NO_TRAINING_GRAPH = "The training step has no mode cuda-graph: the trainer reads the loss of every step."
+
+
+def main() -> None:
+    """Measure what the command line names; write and print the table."""
+    arguments = parser().parse_args()
+    try:
+        record = measure(arguments)
+        text = latency_table(record, table_4(PAPER))
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    write_text_atomically(arguments.output, json.dumps(record, indent=1) + "\n")
+    write_text_atomically(arguments.output.with_suffix(".md"), text)
+    print(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    result = tool_parser("latency", __doc__)
+    add = result.add_argument
+    add("--output", type=Path, required=True, metavar="FILE.json", help="record; the table ends in .md")
+    add("--models", nargs="+", default=["resnet18", "mobilenetv3_small_100"], help="timm's names")
+    rivals = ["relu", "swish", "pwlu", "frelu", "apl", "pau"]
+    add("--activations", nargs="+", default=rivals, help=f"relu among them ({' '.join(rivals)})")
+    add("--modes", nargs="+", choices=MODES, help="all that the device can do")
+    add("--batch-size", type=positive, default=64, help="of inference (64)")
+    add("--image-size", type=positive, default=224, help="in pixels (224)")
+    add("--iterations", type=positive, default=500, help="rounds that count (500)")
+    add("--warm-up", type=positive, default=50, help="rounds before them (50)")
+    add("--dtype", choices=DTYPES, default="float32", help="of weights and images in inference (float32)")
+    add("--channels-last", action="store_true")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one")
+    add("--threads", type=positive, help="of the CPU (as torch chooses)")
+    choices = ("also", "only")
+    add("--training-step", nargs="?", const="also", choices=choices, help="measure it too, or it alone")
+    add("--training-batch-size", type=positive, default=32, help="(32)")
+    add("--training-amp", choices=("off", "bf16", "fp16"), default="off", help="mixed precision (off)")
+    return result
+
+
+def positive(text: str) -> int:
+    """Return the positive integer that `text` is, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
+    return int(text)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the record of what the command line asks for, the rows of inference and of the training step.
+
+    Raises:
+        ValueError: an argument is wrong, the device cannot do it, or its memory does not suffice.
+    """
+    check(arguments)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    world = distributed.start(arguments.device)
+    kinds = KINDS[arguments.training_step]
+    arguments.modes, left_out = choose_modes(arguments.modes, kinds, world.device)
+    Precision(arguments.training_amp, world.device)  # refuses what the device cannot do
+    torch.backends.cudnn.benchmark = True  # as train_imagenet.py: every batch has the same shape
+    environment = describe_start(step=0, world_size=1, device=world.device, components={})
+    rows: dict[str, list[dict[str, Any]]] = {"inference": [], "training_step": []}
+    for model in dict.fromkeys(arguments.models):
+        for kind in kinds:
+            rows[kind] += measure_family(kind, model, arguments, arguments.modes, world)
+    return {
+        "benchmark": "latency",
+        "arguments": {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items()},
+        "environment": environment,
+        "left_out": left_out,
+        **rows,
+    }
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Find what is wrong with the arguments before anything takes long; ValueError names the argument."""
+    if arguments.output.suffix != ".json":
+        raise ValueError(f"--output is {arguments.output}, expected a name that ends in .json")
+    for model in arguments.models:
+        _named("--models", check_timm_name, model)
+    for activation in arguments.activations:
+        _named("--activations", activation_factory, activation)
+    if "relu" not in arguments.activations:
+        raise ValueError(
+            f"--activations is {' '.join(arguments.activations)}, without relu, which the others are "
+            "compared with; add it"
+        )
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, but torch finds no usable GPU; use --device cpu")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _named(argument: str, examine: Callable[[str], object], value: str) -> None:
+    try:
+        examine(value)
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from error
+
+
+def choose_modes(
+    asked: Sequence[str] | None, kinds: Sequence[str], device: torch.device
+) -> tuple[list[str], list[str]]:
+    """Return the modes to measure, and a sentence for each that is left out.
+
+    Raises:
+        ValueError: `asked` has cuda-graph, and the device is a CPU; or nothing is left to measure.
+    """
+    left_out = []
+    modes = list(dict.fromkeys(asked or MODES))
+    if device.type != "cuda" and "cuda-graph" in modes:
+        if asked:
+            raise ValueError(
+                "--modes has cuda-graph, but the device is a CPU, which has no CUDA graphs; leave it out"
+            )
+        modes.remove("cuda-graph")
+        left_out.append(NO_GRAPH)
+    if modes == ["cuda-graph"] and kinds == ["training_step"]:
+        raise ValueError(
+            "--modes is cuda-graph, in which the training step cannot run; add eager or compiled"
+        )
+    if "training_step" in kinds and "cuda-graph" in modes:
+        left_out.append(NO_TRAINING_GRAPH)
+    return modes, left_out
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The training step that tools.latency measures: the trainer's own, in phase II of the two-phase learning."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.amp import Precision
+from engine.processes.distributed import World
+from engine.training.state import TrainingState, new_state
+from engine.training.step import TrainStep
+from models import activation_factory, build_classifier, is_activation
+from tools.latency.clock import Call
+from tools.latency.networks import NUM_CLASSES, SEED, compile_alone, prepare
+
+LEARNING_RATE = 1e-3  # any that does not diverge: the time does not depend on it
+# No graph of the whole step can be captured: the trainer reads every loss, to stop at one that is not finite.
+MODES = ("eager", "compiled")
+
+
+def training_steps(
+    name: str,
+    activation: str,
+    batch: tuple[Tensor, Tensor],
+    *,
+    modes: Sequence[str],
+    precision: Precision,
+    world: World,
+    memory_format: torch.memory_format,
+) -> dict[str, Call]:
+    """Return, by mode, a call that trains network `name` for one step: forward, loss, backward, SGD.
+
+    All modes train one and the same network, which is in phase II: phase I was one step. `batch` is images
+    (N, 3, H, W) in float32 and labels (N,), both on `world.device`.
+
+    Raises:
+        ValueError: an unknown name, or a mode that this network cannot run in.
+    """
+    torch.manual_seed(SEED)
+    make = activation_factory(activation)
+    size = tuple(batch[0].shape[1:])
+    network, _ = build_classifier(name, make, num_classes=NUM_CLASSES, input_size=size)
+    network.to(world.device).to(memory_format=memory_format)
+    state = new_state(
+        network,
+        precision,
+        is_activation=is_activation,
+        phase1_steps=1,
+        ema_decay=0.0,
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=1e-4,
+        norm_and_bias_weight_decay=0.0,
+        activation_weight_decay=0.0,
+        activation_lr_multiplier=1.0,
+    )
+    one_step(state, network, batch, precision, world)()
+
+    def call_in(mode: str) -> Call:
+        forward = compile_alone(network) if mode == "compiled" else network
+        return one_step(state, forward, batch, precision, world)
+
+    return {mode: prepare(mode, activation, partial(call_in, mode)) for mode in modes}
+
+
+def one_step(
+    state: TrainingState,
+    forward: Callable[[Tensor], Tensor],
+    batch: tuple[Tensor, Tensor],
+    precision: Precision,
+    world: World,
+) -> Call:
+    """Return a call of the trainer's step; `forward` is the state's network or a compiled form of it.
+
+    The call raises ValueError if the loss is not finite: such a step updates nothing.
+    """
+
+    def losses(_: nn.Module, micro_batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        images, labels = micro_batch
+        with precision.autocast():
+            logits = forward(images)
+        return {"cross_entropy": F.cross_entropy(logits.float(), labels)}
+
+    step = TrainStep(state, world, compute_losses=losses, accumulation=1, clip_grad_norm=0.0, seed=SEED)
+
+    def call() -> None:
+        result = step([batch], LEARNING_RATE)
+        if not math.isfinite(result.loss):
+            raise ValueError(
+                f"the loss of the training step is {result.loss}: such a step updates nothing, and its time "
+                "would mean nothing; use another --training-amp"
+            )
+
+    return call

@@ -1,0 +1,57 @@
+"""The paper's own numbers: every number of Tables 2 to 7, from results/paper.csv.
+
+Labels are the paper's, made the same in all tables (Table 4 writes FReLU and MobileNetV3). A number that
+Tables 5 and 6 print once for both columns has the column SHARED.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+PAPER = Path(__file__).parents[2] / "results" / "paper.csv"
+Table = int | str  # the number of a table of the paper, or the name of a study of ours: tools/paper/grid.py
+SHARED = "both"  # the column of a number that stands for all columns of its row
+COLUMNS = ("table", "row", "column", "metric", "value", "unit")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a number stands: the table or study, the labels of its row and its column, and what it measures.
+
+    Metrics: top1, bbox_AP, segm_AP, as in a run's records; flops, parameters, inference_time.
+    """
+
+    table: Table
+    row: str
+    column: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number and its unit: %, ms, M or G (multiply-adds or parameters in millions, in billions)."""
+
+    value: float
+    unit: str
+
+
+def read_paper(path: Path = PAPER) -> dict[Place, Quantity]:
+    """Return the numbers by their places, in the order of the file.
+
+    Raises:
+        ValueError: the file is missing, or a line of it is not what COLUMNS say.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} is missing; it holds the paper's numbers and belongs to the repository")
+    with open(path, encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    if not lines or tuple(lines[0]) != COLUMNS:
+        raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}")
+    numbers = {}
+    for line_number, line in enumerate(lines, start=2):
+        try:
+            place = Place(int(line["table"]), line["row"], line["column"], line["metric"])
+            numbers[place] = Quantity(float(line["value"]), line["unit"])
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line_number}: {error}") from error
+    return numbers

@@ -1,0 +1,1 @@
+"""Studies: our own questions of small networks, answered with seeds."""

@@ -1,0 +1,1 @@
+"""`python -m tools.sweep` makes the runs of a table or study."""

@@ -1,0 +1,167 @@
+"""Make the runs of one of the paper's tables or of our studies: in small or full, here or on a SLURM cluster.
+
+    python -m tools.sweep --table 5 --scale smoke                                  # minutes on two CPU cores
+    python -m tools.sweep --table 5 --scale small data.root=/datasets/imagenette2-160
+    python -m tools.sweep --table 5 --dry-run                                      # the plan and its cost
+    python -m tools.sweep --study boundaries --scale small data.root=/datasets/imagenette
+    python -m tools.sweep --table 5 --launcher slurm --sbatch="--partition=gpu --time=24:00:00" \\
+        data.root=/datasets/imagenet
+
+Finished runs are skipped and broken ones resumed: to go on, give the same command again. Runs whose loss
+became NaN or infinite are skipped too, as that is a result: to repeat one, remove its folder. On SLURM, wait
+for the submitted array first. Then `python -m tools.collect` and `python -m tools.report` make the table.
+"""
+
+import argparse
+import fnmatch
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from engine.processes.distributed import available_cores
+from engine.processes.launch import EXIT_FAILED, EXIT_STOPPED
+from tools.command_line import tool_parser
+from tools.paper.grid import OUTPUT, SCALES, load_grid, scale_folder, title
+from tools.paper.grid_options import add_grid_options
+from tools.sweep.local import Job, LocalLauncher
+from tools.sweep.plan import Item, assumption, plan, plan_text, unfinished
+from tools.sweep.slurm import array_path, sbatch_command, submit
+
+
+def visible_gpus(overrides: Sequence[str]) -> list[str]:
+    """Return the ids of the GPUs a sweep may use, as CUDA_VISIBLE_DEVICES takes them."""
+    if "runtime.device=cpu" in overrides or not torch.cuda.is_available():
+        return []
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def run_locally(items: Sequence[Item], jobs: int | None, overrides: Sequence[str]) -> int:
+    """Make the runs on this machine; return the exit status."""
+    gpus = visible_gpus(overrides)
+    at_once = jobs or len(gpus) or available_cores()
+    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, available_cores() // at_once)))
+    where = f"{len(gpus)} GPUs" if gpus else "CPU"
+    print(f"{at_once} at once on {where}, OpenMP threads of each: {threads}", flush=True)
+    launcher = LocalLauncher(
+        at_once=at_once,
+        gpus=gpus,
+        threads=threads,
+        say=lambda line: print(line, flush=True),
+    )
+    outcome = launcher.run(
+        [Job(item.run.name, [sys.executable, *item.run.command], item.run.folder) for item in items]
+    )
+    for how, names in vars(outcome).items():
+        if names:
+            named = "" if how in ("finished", "waiting") else f" ({', '.join(names)})"
+            print(f"{how}: {len(names)}{named}")
+    if outcome.stopped or outcome.waiting:
+        return EXIT_STOPPED
+    return EXIT_FAILED if outcome.failed else 0
+
+
+def submit_array(items: Sequence[Item], arguments: argparse.Namespace) -> int:
+    """Submit the runs as a SLURM array, or say how that would be done."""
+    runs = [item.run for item in items]
+    path = array_path(scale_folder(arguments.output, arguments.scale, arguments.table))
+    options = shlex.split(arguments.sbatch)
+    command = sbatch_command(runs, path, at_once=arguments.jobs, options=options)
+    print(shlex.join(command))
+    if not arguments.dry_run:
+        print(submit(runs, path, command))
+    return 0
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    """Print the plan, then do what is left of it; return the exit status."""
+    grid = load_grid(arguments.table)
+    arguments.scale = grid.scale(arguments.scale).name
+    runs = grid.runs(arguments.scale, arguments.output, arguments.seeds, arguments.overrides)
+    runs = [run for run in runs if fnmatch.fnmatchcase(run.cell.name, arguments.cells)]
+    if not runs:
+        names = ", ".join(cell.name for cell in grid.cells)
+        raise ValueError(f"--cells {arguments.cells!r} fits none of {title(grid.table)}'s: {names}")
+    items = plan(runs, arguments.images_per_second)
+    print(plan_text(items, assumption(runs[0], arguments.images_per_second)), flush=True)
+    todo = unfinished(items)
+    if not todo:
+        print("nothing to do")
+        return 0
+    if arguments.launcher == "slurm":
+        return submit_array(todo, arguments)
+    return 0 if arguments.dry_run else run_locally(todo, arguments.jobs, arguments.overrides)
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which runs are meant."""
+    add_grid_options(parser, required=True)
+    parser.add_argument("--scale", choices=SCALES, help="full, or small for a study, unless given")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
+    parser.add_argument(
+        "--seeds", type=_seeds, metavar="A,B,...", help="instead of those of configs/sweeps, such as 0,1,2"
+    )
+    parser.add_argument(
+        "--cells", default="*", metavar="PATTERN", help="only cells whose names fit, such as 'r18_*' (all)"
+    )
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say where and how the runs are made."""
+    parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="where (local)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    parser.add_argument(
+        "--jobs", type=_count, metavar="N", help="runs at the same time; here: one per GPU, else one per core"
+    )
+    parser.add_argument(
+        "--images-per-second",
+        type=_positive,
+        metavar="X",
+        help="training speed of one GPU or core, for the cost",
+    )
+    parser.add_argument(
+        "--sbatch", default="", metavar="OPTIONS", help="options for sbatch: --sbatch='--partition=gpu ...'"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="for all runs: data.root, data.workers, runtime.*; not what would change the experiment",
+    )
+
+
+def _seeds(text: str) -> list[int]:
+    return list(dict.fromkeys(int(seed) for seed in text.split(",")))
+
+
+def _positive(text: str) -> float:
+    if float(text) <= 0:
+        raise ValueError(text)
+    return float(text)
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit status."""
+    parser = tool_parser("sweep", __doc__)
+    _add_what(parser)
+    _add_how(parser)
+    arguments = parser.parse_intermixed_args(argv)
+    try:
+        return sweep(arguments)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

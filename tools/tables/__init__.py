@@ -1,0 +1,1 @@
+"""The paper's tables and figures of improvements, filled from the records of runs."""
