@@ -3,7 +3,6 @@
 `python -m engine.data ROOT` writes ROOT/index-train.npz and ROOT/index-val.npz.
 """
 
-import logging
 import re
 import tarfile
 import zipfile
@@ -17,6 +16,7 @@ from webdataset.tariterators import base_plus_ext
 
 from engine.data.source import DataError, Labels
 from engine.files import write_atomically
+from engine.records.console import warn
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 _METADATA = re.compile(r"__[^/]*__($|/)")  # members that webdataset reserves for itself
@@ -44,7 +44,7 @@ def load_or_scan(root: Path, split: str) -> ShardIndex:
     if path.exists():
         return _load(path, shards)
     hint = f"python -m engine.data {root}"
-    logging.getLogger(__name__).warning("reading %d shards' headers; `%s` saves that", len(shards), hint)
+    warn(f"reading the headers of {len(shards)} shards; `{hint}` saves that")
     return _scan(shards)
 
 

@@ -1,7 +1,7 @@
 """What a person sees while a run trains: a line per logged step, realignment and evaluation."""
 
+import os
 import re
-import sys
 import time
 from collections.abc import Callable, Mapping
 
@@ -87,9 +87,15 @@ class Console:
         return "  ".join(parts)
 
 
-def say(line: str) -> None:
-    """Print a line at once, so that a log file shows it while the run goes on."""
-    print(line, file=sys.stdout, flush=True)
+def say(text: str) -> None:
+    """Print a message; of a run's processes only the main one does."""
+    print(text, flush=True)  # a log file shows it while the run goes on
+
+
+def warn(text: str) -> None:
+    """Print a warning; any process of a run may, and those other than the main one give their rank."""
+    rank = int(os.environ.get("RANK", 0))  # data loading processes inherit it
+    say(f"WARNING: {text}" if rank == 0 else f"WARNING from process {rank}: {text}")
 
 
 # COCO's averages over sizes and numbers of detections: eighteen numbers more, for the records.

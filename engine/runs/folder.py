@@ -62,7 +62,7 @@ class RunFolder:
         remove_temporary_files(self.path)
         for mark in (self._requeue, self._diverged):
             mark.unlink(missing_ok=True)
-        checkpoint = self.checkpoints.load_latest(warn)
+        checkpoint = self.checkpoints.load_latest()
         has_records = self.metrics.exists() and self.metrics.stat().st_size > 0
         manifest = self._read_manifest()
         if manifest is None or not (checkpoint or has_records):  # nothing of worth here yet

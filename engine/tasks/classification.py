@@ -1,6 +1,5 @@
 """Image classification as a task for the training loop: its batches, its loss, its evaluation."""
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from engine.data import ImageData
 from engine.evaluation import Evaluation
+from engine.records.console import warn
 from engine.tasks.accuracy import Batch, evaluate_classifier
 from engine.tasks.image_task import ImageTask
 
@@ -57,4 +57,4 @@ class Classification(ImageTask):
         """Name each broken image once, whichever process met it."""
         for sentence in sorted(set(sentences) - self._skipped):
             self._skipped.add(sentence)
-            print(f"skipped broken image {len(self._skipped)}: {sentence}", file=sys.stderr, flush=True)
+            warn(f"skipped broken image {len(self._skipped)}: {sentence}")

@@ -7,13 +7,14 @@ installed and asked for.
 import contextlib
 import io
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from engine.records.console import warn
 
 KINDS = ("bbox", "segm")
 SCORERS = ("pycocotools", "faster-coco-eval")
@@ -24,19 +25,15 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 Entry = Mapping[str, Any]
 
 
-def _warn_on_stderr(sentence: str) -> None:
-    print(f"WARNING: {sentence}", file=sys.stderr, flush=True)
-
-
 def score(
     ground_truth: Mapping[str, Any],
     results: Sequence[Entry],
     kinds: Sequence[str] = ("bbox",),
     scorer: str = "pycocotools",
-    *,
-    warn: Callable[[str], object] = _warn_on_stderr,
 ) -> dict[str, float]:
     """Return COCO's twelve numbers per kind, `bbox_AP` ... `segm_ARl`, from 0 to 1.
+
+    Warns where there are no detections (scores are 0) or no annotations (scores are -1).
 
     -1 stands for "the ground truth has no such object", as in COCO. Every image of the ground truth counts,
     also those without detections; the order in which images come changes nothing. No argument is modified.
@@ -47,8 +44,6 @@ def score(
             their masks, by whose areas small, medium and large are then told apart.
         kinds: "bbox", "segm" or both.
         scorer: "pycocotools" or "faster-coco-eval".
-        warn: called at most once, with a sentence, where there are no detections (scores are 0) or no
-            annotations (scores are -1).
 
     Raises:
         ValueError: an unknown word, a scorer that is not installed, a detection of an unknown image or

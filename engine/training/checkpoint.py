@@ -6,7 +6,7 @@ A run keeps `last.pt` and, in case that is damaged, `previous.pt`; `best.pt` has
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from engine.files import remove_temporary_files, write_atomically
+from engine.records.console import warn
 
 FORMAT = "pwlu-training-checkpoint"
 VERSION = 2
@@ -108,10 +109,10 @@ class CheckpointFolder:
             self.best, {key: value for key, value in content.items() if key not in _TRAINING_ONLY}
         )
 
-    def load_latest(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    def load_latest(self) -> dict[str, Any] | None:
         """Return the newest good checkpoint, or None where there never was one. Removes half-written files.
 
-        `warn` is told, in a sentence, if the newest is damaged and the one before it is used.
+        If the newest is damaged, warns and returns the one before it.
 
         Raises:
             CheckpointError: there are checkpoints but none can be used.
@@ -127,7 +128,7 @@ class CheckpointFolder:
         except DamagedCheckpoint as error:
             problem = str(error)
         if self.previous.exists():
-            return self._fall_back(problem, warn)
+            return self._fall_back(problem)
         if self.last.exists():
             raise CheckpointError(f"{problem}, and there is no {self.previous.name}; {self._advice()}")
         return None
@@ -139,7 +140,7 @@ class CheckpointFolder:
                 os.replace(self.last, self.previous)
             os.replace(self._next, self.last)
 
-    def _fall_back(self, problem: str, warn: Callable[[str], None]) -> dict[str, Any]:
+    def _fall_back(self, problem: str) -> dict[str, Any]:
         try:
             content = read_checkpoint(self.previous)
         except CheckpointError as error:

@@ -61,14 +61,13 @@ def test_extra_members_and_other_extensions_are_understood(shards: Path) -> None
     assert [data.val.image(index).size for index in (15, 16, 17)] == [(4, 4), (40, 30), (40, 30)]
 
 
-def test_an_index_on_disk_gives_the_same_samples(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_index_on_disk_gives_the_same_samples(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scanned = open_data(shards)
-    assert f"python -m engine.data {shards}" in caplog.text
-    caplog.clear()
+    assert f"python -m engine.data {shards}" in capsys.readouterr().out
     command = [sys.executable, "-m", "engine.data", str(shards)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     indexed = open_data(shards)
-    assert caplog.text == ""
+    assert capsys.readouterr().out == ""
     assert sorted(path.name for path in shards.glob("index-*")) == ["index-train.npz", "index-val.npz"]
     assert indexed.train.labels.tolist() == scanned.train.labels.tolist()
     for index in range(24):

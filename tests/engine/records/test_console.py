@@ -1,4 +1,10 @@
-from engine.records.console import Console, Stopwatch, metrics_line
+import multiprocessing
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from engine.records.console import Console, Stopwatch, metrics_line, say, warn
 from engine.records.record import Record
 
 
@@ -73,3 +79,38 @@ def test_metrics_in_words() -> None:
         "images": 5,
     }
     assert metrics_line(coco) == "bbox_AP 40.00 %  bbox_AP50 60.00 %  images 5"
+
+
+class Doubtful(Dataset[torch.Tensor]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        warn("an image is broken")
+        return torch.tensor(index)
+
+
+@pytest.mark.parametrize(
+    ("rank", "start"), [(None, "WARNING"), ("0", "WARNING"), ("3", "WARNING from process 3")]
+)
+def test_a_warning_names_the_process_it_comes_from(
+    rank: str | None, start: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 0 speaks for the run; a data loading process speaks for the one that started it."""
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    say("hello")
+    warn("the disk is nearly full")
+    for context in ("fork", "spawn"):
+        list(
+            DataLoader(
+                Doubtful(), num_workers=1, multiprocessing_context=multiprocessing.get_context(context)
+            )
+        )
+    printed, errors = capfd.readouterr()
+    assert (
+        printed.splitlines()
+        == ["hello", f"{start}: the disk is nearly full"] + [f"{start}: an image is broken"] * 2
+    )
+    assert not [line for line in errors.splitlines() if "broken" in line]

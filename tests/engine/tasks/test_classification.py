@@ -78,5 +78,5 @@ def test_a_skipped_image_is_named_once_and_counted(
     for _ in range(2):
         evaluation = tolerant.evaluate(model, lambda: False)
         assert evaluation is not None and evaluation.metrics["images"] == 14
-    printed = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1 and "skipped broken image 1:" in printed[0] and broken.name in printed[0]
