@@ -17,9 +17,9 @@ TORCH ?= 2.13.0
 # What make table-N and figure-N do: scale smoke, small or full (configs/sweeps), and more words for tools.sweep.
 SCALE ?= smoke
 SWEEP ?=
-# How Table 4 is measured. On a GPU: make table-4 LATENCY=--training-step LATENCY_RECORD=results/latency_gpu.json
+# How Table 4 is measured. On a GPU: make table-4 LATENCY=--training-step LATENCY_RECORD=results/latency/gpu.json
 LATENCY ?= --device cpu --iterations 30 --warm-up 3
-LATENCY_RECORD ?= results/latency_cpu.json
+LATENCY_RECORD ?= results/latency/cpu.json
 # The demo has two processes; they share the cores.
 DEMO_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 3 ? cores / 2 : 1)))
 

@@ -56,8 +56,8 @@ def test_the_records_of_studies_are_made_of_their_runs() -> None:
 
 
 def test_table_4_is_measured() -> None:
-    assert "tools.latency --output results/latency_cpu.json" in commands("table-4")
-    assert "tools.latency.figure results/latency_cpu.json" in commands("table-4")
+    assert "tools.latency --output results/latency/cpu.json" in commands("table-4")
+    assert "tools.latency.figure results/latency/cpu.json" in commands("table-4")
     assert "tools.sweep" not in commands("table-4")
 
 

@@ -1,6 +1,6 @@
 """Make results/README.md: the paper's tables beside our numbers, from the CSV files in results/.
 
-Also results/STUDY.md from results/small_study_*.csv and the pages of Table 4 from results/latency*.json; the
+Also results/STUDY.md from results/small_study_*.csv and the pages of Table 4 from results/latency/*.json; the
 pictures in results/figures are shown.
 
     python -m tools.report

@@ -23,13 +23,13 @@ _SHOWS = {
 
 
 def latency_pages(results: Path) -> dict[Path, str]:
-    """Return the page that each record of tools.latency in a folder makes, by where it belongs.
+    """Return the page of each record in results/latency, by the path where it belongs.
 
     Raises:
         ValueError: a file that is no record of tools.latency.
     """
     paper = table_4(PAPER)
-    records = sorted(results.glob("latency*.json"))
+    records = sorted((results / "latency").glob("*.json"))
     return {path.with_suffix(".md"): latency_table(read_latency(path), paper) for path in records}
 
 
@@ -39,9 +39,9 @@ def latency_lines(pages: dict[Path, str]) -> list[str]:
         return []
     lines = ["## Table 4, the time of inference", ""]
     for path, text in pages.items():
-        lines += [f"[{_heading(text)}]({path.name})", ""]
+        lines += [f"[{_heading(text)}](latency/{path.name})", ""]
         if path.with_suffix(".png").exists():
-            lines += [f"![{path.stem}]({path.stem}.png)", ""]
+            lines += [f"![latency, {path.stem}](latency/{path.stem}.png)", ""]
     return lines
 
 

@@ -109,17 +109,18 @@ def test_the_repositorys_own_file_is_current(
 
 
 def test_table_4_has_a_page_of_its_own_that_goes_stale_too(results: Path) -> None:
-    (results / "latency_gpu.json").write_text(json.dumps(latency_record()))
+    (results / "latency").mkdir()
+    (results / "latency" / "gpu.json").write_text(json.dumps(latency_record()))
     report.main(["--results", str(results)])
-    page = results / "latency_gpu.md"
+    page = results / "latency" / "gpu.md"
     assert page.read_text().startswith("<!--") and "| relu | 20.00" in page.read_text()
     text = (results / "README.md").read_text()
-    assert "](latency_gpu.md)" in text and "![latency_gpu]" not in text
+    assert "](latency/gpu.md)" in text and "![latency, gpu]" not in text
     page.write_text(page.read_text().replace("20.00", "19.00"))
-    with pytest.raises(SystemExit, match="latency_gpu.md is not what the records"):
+    with pytest.raises(SystemExit, match="gpu.md is not what the records"):
         report.main(["--results", str(results), "--check"])
-    (results / "latency_gpu.png").touch()
-    assert "![latency_gpu](latency_gpu.png)" in report.report(results)
+    page.with_suffix(".png").touch()
+    assert "![latency, gpu](latency/gpu.png)" in report.report(results)
 
 
 def test_pictures_are_shown_with_their_scale(results: Path) -> None:
@@ -135,10 +136,11 @@ def test_pictures_are_shown_with_their_scale(results: Path) -> None:
 
 
 def test_a_record_of_something_else_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (results / "latency_x.json").write_text("{}")
+    (results / "latency").mkdir()
+    (results / "latency" / "x.json").write_text("{}")
     with pytest.raises(SystemExit):
         report.main(["--results", str(results)])
-    assert "latency_x.json: not a record of tools.latency" in capsys.readouterr().err
+    assert "x.json: not a record of tools.latency" in capsys.readouterr().err
 
 
 def test_what_ran_on_a_gpu_has_a_page(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """Measure inference in ReLU, Swish, PWLU and others side by side (Table 4), and the training step.
 
-    python -m tools.latency --output results/latency_cpu.json --iterations 30 --warm-up 3 --threads 2
-    python -m tools.latency --output results/latency_gpu.json --device cuda --training-step
+    python -m tools.latency --output results/latency/cpu.json --iterations 30 --warm-up 3 --threads 2
+    python -m tools.latency --output results/latency/gpu.json --device cuda --training-step
 
 Per model, everything that is compared runs in turns: each round runs every activation in every mode once.
 Writes a record with its provenance and, beside it, a table in Markdown. PWLU runs in the form of section 4.3,

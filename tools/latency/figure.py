@@ -1,6 +1,6 @@
 """Draw a record of tools.latency (Table 4): the time of each activation function relative to ReLU.
 
-    python -m tools.latency.figure results/latency_cpu.json
+    python -m tools.latency.figure results/latency/cpu.json
 
 Writes the picture beside the record, with the suffix .png. A point is the median of the ratios to ReLU in the
 same mode and round; its bar goes from the 10th to the 90th percentile of the activation's own times, divided

@@ -93,4 +93,4 @@ def test_other_files_are_refused(
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         latency_figure.main(["--help"])
-    assert "python -m tools.latency.figure results/latency_cpu.json" in capsys.readouterr().out
+    assert "python -m tools.latency.figure results/latency/cpu.json" in capsys.readouterr().out
