@@ -14,22 +14,26 @@ SIGMAS = 3.0  # the "3-sigma rule" of Eq. 6
 
 
 class TwoPhaseLearning:
-    """Takes every PWLU of a model through phase I and phase II, counted in optimizer steps.
+    """Take every PWLU of a model through phase I and phase II, counted in optimizer steps.
 
     Phase I (steps 0 to T' - 1): every PWLU is ReLU, its parameters do not move, and the mean and standard
     deviation of its input are collected (Eq. 5) over everything that reached it in a step, on all ranks.
     After step T' - 1 the boundaries are reset to mean +- 3 std and the points to ReLU (Eq. 6). Phase II:
-    everything learns.
+    everything learns. Use::
 
-    Use::
+        phases = TwoPhaseLearning(model, phase1_steps=5 * steps_per_epoch, optimizer=optimizer)
 
-        phases = TwoPhaseLearning(model, phase1_steps=5 * steps_per_epoch)
-        for x, target in loader:
-            loss(model(x), target).backward()
-            phases.before_optimizer_step()
-            optimizer.step()
-            phases.after_optimizer_step()
-            optimizer.zero_grad()
+    and the loop stays as it is: `optimizer.step` makes both calls itself. A step that a GradScaler skips does
+    not count then (unless the optimizer is fused, which skips inside of `step`), and its statistics join
+    those of the next step, as with gradient accumulation. Without `optimizer` the loop makes the calls::
+
+        loss(model(x), target).backward()
+        phases.before_optimizer_step()
+        optimizer.step()
+        phases.after_optimizer_step()
+
+    Then every pair of calls counts, whether a GradScaler skipped the step between them or not, so that phase
+    I ends with the same batch as a schedule of the learning rate counts.
 
     Construct it on every rank, after the model is on its device. With DistributedDataParallel, statistics are
     reduced over the ranks at every step of phase I, so that all ranks reset to the same boundaries.
@@ -38,26 +42,37 @@ class TwoPhaseLearning:
         model: any module; one without a PWLU is always in phase II.
         phase1_steps: the paper's T' in optimizer steps. 0 means no phase I (the paper's fix-init). A positive
             number resets every PWLU to its initial ReLU.
+        optimizer: the one whose steps are counted. Copied or pickled with the phases, its copy drives theirs.
         process_group: over which statistics are reduced; the default group if torch.distributed is
             initialised.
 
     Raises:
-        ValueError: phase1_steps is no non-negative integer.
+        ValueError: phase1_steps is no non-negative integer; the optimizer's `step` calls no hooks; or another
+            TwoPhaseLearning has the model in phase I.
     """
 
     def __init__(
-        self, model: nn.Module, phase1_steps: int, *, process_group: dist.ProcessGroup | None = None
+        self,
+        model: nn.Module,
+        phase1_steps: int,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         if isinstance(phase1_steps, bool) or not isinstance(phase1_steps, int) or phase1_steps < 0:
             raise ValueError(f"`phase1_steps` must be an integer >= 0, but is {phase1_steps!r}.")
         self.phase1_steps = phase1_steps
         self.step_count = 0
+        self._optimizer = optimizer
         self._process_group = process_group
         self._sites = {name: module for name, module in model.named_modules() if isinstance(module, PWLU)}
+        if optimizer is not None:
+            _check_optimizer(optimizer, self._sites)
         if phase1_steps > 0:
             for site in self._sites.values():
                 site.reset_parameters()
         self._start_or_stop_collecting()
+        self._register_hooks()
 
     @property
     def phase(self) -> int:
@@ -67,31 +82,21 @@ class TwoPhaseLearning:
     def before_optimizer_step(self) -> None:
         """Call between ``backward`` and ``optimizer.step`` (after ``scaler.unscale_``, before clipping).
 
-        Phase I drops the gradients of the PWLU parameters. A gradient of zero would not do: weight decay and
-        momentum move a parameter that has one. Toggling ``requires_grad`` would not do either:
-        DistributedDataParallel has noted at its construction which parameters to reduce.
+        Raises:
+            RuntimeError: the optimizer that was given calls this itself.
         """
-        if self.phase == 1:
-            for site in self._sites.values():
-                for parameter in site.parameters(recurse=False):
-                    parameter.grad = None
+        self._check_calls_are_explicit()
+        self._drop_gradients()
 
     def after_optimizer_step(self) -> bool:
-        """Call after every ``optimizer.step``. Returns True once: at the step that realigned the boundaries.
+        """Call after every ``optimizer.step``. Return True once: at the step that realigned the boundaries.
 
         Raises:
-            RuntimeError: an input's statistics are not finite at the end of phase I.
+            RuntimeError: an input's statistics are not finite at the end of phase I, or the optimizer that
+                was given calls this itself.
         """
-        was_phase1 = self.phase == 1
-        if was_phase1:
-            self._fold_statistics()
-        self.step_count += 1
-        realigned = was_phase1 and self.phase == 2
-        if realigned:
-            for name, site in self._sites.items():
-                _realign(name, site)
-            self._start_or_stop_collecting()
-        return realigned
+        self._check_calls_are_explicit()
+        return self._count_step()
 
     def state_dict(self) -> dict[str, int]:
         """Plain integers for a checkpoint, taken between steps; the statistics are buffers of the model."""
@@ -112,9 +117,67 @@ class TwoPhaseLearning:
         self._start_or_stop_collecting()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copied or unpickled together with its model: the copies of its PWLUs are in its phase too."""
+        # Neither PWLUs nor optimizers take these along when they are copied or pickled.
         self.__dict__.update(state)
         self._start_or_stop_collecting()
+        self._register_hooks()
+
+    def _register_hooks(self) -> None:
+        if self._optimizer is not None:
+            self._optimizer.register_step_pre_hook(self._before_step_hook)
+            self._optimizer.register_step_post_hook(self._after_step_hook)
+
+    def _before_step_hook(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self._drop_gradients()
+        # A closure computes gradients within the step, after this hook.
+        kwargs = {name: self._without_gradients(value) for name, value in kwargs.items()}
+        return (*args[:1], *map(self._without_gradients, args[1:])), kwargs
+
+    def _without_gradients(self, argument: Any) -> Any:
+        """Return a closure that also drops the gradients; return what is no closure as it is."""
+        if not callable(argument):
+            return argument
+
+        def closure() -> Any:
+            loss = argument()
+            self._drop_gradients()
+            return loss
+
+        return closure
+
+    def _after_step_hook(self, *args: Any) -> None:
+        self._count_step()
+
+    def _check_calls_are_explicit(self) -> None:
+        if self._optimizer is not None:
+            raise RuntimeError(
+                "TwoPhaseLearning was given the optimizer, whose step() makes this call itself. Remove the "
+                "call, or construct TwoPhaseLearning without `optimizer`."
+            )
+
+    def _drop_gradients(self) -> None:
+        # A gradient of zero would not do: weight decay and momentum move a parameter that has one. Toggling
+        # requires_grad would not do either: DistributedDataParallel has noted at its construction which
+        # parameters to reduce.
+        if self.phase == 1:
+            for site in self._sites.values():
+                for parameter in site.parameters(recurse=False):
+                    parameter.grad = None
+
+    def _count_step(self) -> bool:
+        """Return True if phase I ends with this step."""
+        was_phase1 = self.phase == 1
+        if was_phase1:
+            self._fold_statistics()
+        self.step_count += 1
+        realigned = was_phase1 and self.phase == 2
+        if realigned:
+            for name, site in self._sites.items():
+                _realign(name, site)
+            self._start_or_stop_collecting()
+        return realigned
 
     def _start_or_stop_collecting(self) -> None:
         for site in self._sites.values():
@@ -137,6 +200,22 @@ class TwoPhaseLearning:
             _move_running_statistics(site, site_count, site_mean, site_std)
         for statistics in collected:
             statistics.clear()
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, sites: dict[str, PWLU]) -> None:
+    # Wrappers may inherit from Optimizer without having their `step` wrapped by its constructor.
+    if not isinstance(optimizer, torch.optim.Optimizer) or not getattr(type(optimizer).step, "hooked", False):
+        raise ValueError(
+            f"`optimizer` must be a torch.optim.Optimizer whose step() calls its hooks, but is a "
+            f"{type(optimizer).__name__}. Leave it out and call before_optimizer_step() and "
+            f"after_optimizer_step() around its step()."
+        )
+    for name, site in sites.items():
+        if site.statistics is not None:
+            raise ValueError(
+                f"PWLU '{name}' is in phase I of another TwoPhaseLearning, which may still end it. "
+                "Build the model anew."
+            )
 
 
 def _over_ranks(

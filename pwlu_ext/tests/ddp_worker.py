@@ -34,8 +34,10 @@ def share(step: int, rank: int, world_size: int) -> Tensor:
 
 
 def train(model: nn.Module, plain: nn.Module, rank: int, world_size: int) -> dict[str, Tensor | int]:
-    phases = TwoPhaseLearning(plain, PHASE_1_STEPS)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    # Two ranks by the optimizer's hooks, one alone by explicit calls: they have to agree.
+    hooks = world_size > 1
+    phases = TwoPhaseLearning(plain, PHASE_1_STEPS, optimizer=optimizer if hooks else None)
     own = [p for module in plain if isinstance(module, PWLU) for p in module.parameters()]
     start = [p.detach().clone() for p in own]
     realigned = -1
@@ -47,9 +49,13 @@ def train(model: nn.Module, plain: nn.Module, rank: int, world_size: int) -> dic
             error = model(part) - part[:, 0, 0, :3]
             # DistributedDataParallel averages over ranks: this makes it the mean over the whole batch
             (error.square().sum() * world_size / (3 * BATCH)).backward()
-        phases.before_optimizer_step()
+        before = phases.phase
+        if not hooks:
+            phases.before_optimizer_step()
         optimizer.step()
-        if phases.after_optimizer_step():
+        if not hooks:
+            phases.after_optimizer_step()
+        if (before, phases.phase) == (1, 2):
             realigned = step
         elif phases.phase == 1:
             assert all(torch.equal(p, s) for p, s in zip(own, start, strict=True))

@@ -47,15 +47,25 @@ def small_network() -> nn.Sequential:
 
 
 def train(
-    model: nn.Module, phases: TwoPhaseLearning, optimizer: torch.optim.Optimizer, steps: Iterable[int]
+    model: nn.Module,
+    phases: TwoPhaseLearning,
+    optimizer: torch.optim.Optimizer,
+    steps: Iterable[int],
+    hooks: bool = False,
 ) -> list[bool]:
-    """Regression steps on inputs that depend on the step's number alone; what after_optimizer_step said."""
-    returned = []
+    """Regression steps on inputs that depend on the step's number alone; which of them ended phase I.
+
+    `hooks`: whether the phases were given the optimizer.
+    """
+    ended = []
     for step in steps:
+        before = phases.phase
         x = torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         (model(x) - x[:, :, 0, :3].flatten(1)).square().mean().backward()
-        phases.before_optimizer_step()
+        if not hooks:
+            phases.before_optimizer_step()
         optimizer.step()
-        returned.append(phases.after_optimizer_step())
-    return returned
+        realigned = (before, phases.phase) == (1, 2) if hooks else phases.after_optimizer_step()
+        ended.append(realigned)
+    return ended
