@@ -1,4 +1,4 @@
-# Two commands do everything from a bare clone: `make demo` and `make test`. `make help` lists the rest.
+# `make help` lists what there is. Every target makes the environment that it needs, from a bare clone on.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -8,16 +8,15 @@ SHELL := /bin/bash
 # What may be set on the command line, e.g. `make test PYTHON=python3.12`:
 PYTHON ?= python3
 VENV ?= .venv
-# More arguments for pip.
 PIP_ARGS ?=
-# Two test files at a time, each on one thread: the tests start processes of their own, and fit two cores.
+# Two test files at a time, each on one thread: the tests start processes of their own.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 # The other release of torch that `make test-wheel` takes: any from 2.10 on.
 TORCH ?= 2.13.0
-# What make table-N and figure-N do: scale smoke, small or full (configs/sweeps), and more words for tools.sweep.
+# For table-N and figure-N: scale smoke, small or full (configs/sweeps), and further arguments of tools.sweep.
 SCALE ?= smoke
 SWEEP ?=
-# How Table 4 is measured. On a GPU: make table-4 LATENCY=--training-step LATENCY_RECORD=results/latency/gpu.json
+# For table-4. On a GPU: make table-4 LATENCY=--training-step LATENCY_RECORD=results/latency/gpu.json
 LATENCY ?= --device cpu --iterations 30 --warm-up 3
 LATENCY_RECORD ?= results/latency/cpu.json
 # The demo has two processes; they share the cores.
@@ -26,37 +25,31 @@ DEMO_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 3 ? cores / 2 : 1)))
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
-DEMO := digits_r18_pwlu
-DEMO_COCO := digits_mask_rcnn_pwlu
-# An environment with nothing but that torch, the wheel and pytest, for `make test-wheel`.
+# For `make test-wheel`: an environment with nothing but that torch, the wheel and pytest.
 OTHER := $(VENV)/torch-$(TORCH)
 
 EXTENSION_SOURCES := LICENSE $(addprefix pwlu_ext/,setup.py pyproject.toml MANIFEST.in README.md) \
     $(sort $(shell find pwlu_ext/csrc -type f) $(shell find pwlu_ext/pwlu -name '*.py' -o -name py.typed))
 CPP_SOURCES = $(shell find pwlu_ext/csrc -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
-# One line about the build: which libraries, built on which torch, and whether the CUDA one is in use.
-SAY := "import pwlu, torch; print('pwlu on torch', torch.__version__, pwlu.build_info())"
+BUILD_INFO := "import pwlu, torch; print('pwlu on torch', torch.__version__, pwlu.build_info())"
 SHELL_SOURCES := $(wildcard scripts/*.sh scripts/*.sbatch) .ci/run
 
-.PHONY: help demo demo-coco test test-wheel wheel lint format install clean FORCE
+.PHONY: help demo demo-coco test test-wheel wheel lint docs format install clean FORCE
 
 help: ## say what there is
 	@sed -n 's/^\([a-z1-9%-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | sed 's/%/N/' | expand -t 20
 
+demo: RUN := digits_r18_pwlu
+demo: PROGRAM := train_imagenet.py
+demo-coco: RUN := digits_mask_rcnn_pwlu
+demo-coco: PROGRAM := train_coco.py
 demo: install ## train ResNet-18 with PWLU on handwritten digits through both phases (under 5 minutes)
-	OMP_NUM_THREADS=$(DEMO_THREADS) $(BIN)/torchrun --standalone --nproc-per-node=2 \
-	    train_imagenet.py --config configs/$(DEMO).yaml output=runs/$(DEMO)
-	@printf '%-16s%s\n' "accuracy" "runs/$(DEMO)/metrics.jsonl" "learned curves" "runs/$(DEMO)/curves.png" \
-	    "TensorBoard" "$(BIN)/tensorboard --logdir runs/$(DEMO)/tensorboard" \
-	    "once more" "rm -r runs/$(DEMO) && make demo"
-
 demo-coco: install ## train Mask R-CNN with PWLU on handwritten digits on canvases through both phases (under 10 minutes)
+demo demo-coco:
 	OMP_NUM_THREADS=$(DEMO_THREADS) $(BIN)/torchrun --standalone --nproc-per-node=2 \
-	    train_coco.py --config configs/$(DEMO_COCO).yaml output=runs/$(DEMO_COCO)
-	@printf '%-16s%s\n' "accuracy" "runs/$(DEMO_COCO)/metrics.jsonl" \
-	    "boxes and masks" "runs/$(DEMO_COCO)/detections.png" "learned curves" "runs/$(DEMO_COCO)/curves.png" \
-	    "TensorBoard" "$(BIN)/tensorboard --logdir runs/$(DEMO_COCO)/tensorboard" \
-	    "once more" "rm -r runs/$(DEMO_COCO) && make demo-coco"
+	    $(PROGRAM) --config configs/$(RUN).yaml output=runs/$(RUN)
+	@printf '%-16s%s\n' "results" "runs/$(RUN)/: metrics.jsonl, curves.png, for detectors detections.png" \
+	    "TensorBoard" "$(BIN)/tensorboard --logdir runs/$(RUN)/tensorboard" "once more" "rm -r runs/$(RUN) && make $@"
 
 table-%: install FORCE ## make Table N of the paper: 2, 3, 5, 6 or 7 (SCALE=smoke, small or full; SWEEP="data.root=...")
 	$(BIN)/python -m tools.sweep --table $* --scale $(SCALE) $(SWEEP)
@@ -106,7 +99,7 @@ wheel: $(STAMPS)/wheel ## build the package's wheel and source distribution into
 
 test-wheel: $(STAMPS)/wheel $(OTHER)/installed ## test the wheel on another torch, in an environment of its own (TORCH=2.13.0)
 	$(OTHER)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --force-reinstall dist/*.whl
-	@$(OTHER)/bin/python -W ignore -c $(SAY)
+	@$(OTHER)/bin/python -W ignore -c $(BUILD_INFO)
 	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest $(PYTEST_ARGS) pwlu_ext/tests
 
 lint: $(STAMPS)/requirements $(STAMPS)/dev ## check formatting, imports, types and shell scripts
@@ -117,6 +110,9 @@ lint: $(STAMPS)/requirements $(STAMPS)/dev ## check formatting, imports, types a
 	for script in $(SHELL_SOURCES); do bash -n "$$script"; done
 	$(BIN)/shellcheck --external-sources $(SHELL_SOURCES)
 
+docs: $(STAMPS)/dev ## build the documentation into site/
+	$(BIN)/mkdocs build --quiet --strict
+
 format: $(STAMPS)/dev ## apply the formatting that lint checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -125,15 +121,14 @@ format: $(STAMPS)/dev ## apply the formatting that lint checks
 install: $(STAMPS)/requirements $(STAMPS)/extension ## environment in .venv, with the extension built into it
 
 clean: ## remove the environment, what was built, and caches (runs/ stays)
-	rm -rf $(VENV) dist pwlu_ext/build pwlu_ext/*.egg-info pwlu_ext/pwlu/_build_info.json
+	rm -rf $(VENV) dist site pwlu_ext/build pwlu_ext/*.egg-info pwlu_ext/pwlu/_build_info.json
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; name a Python 3.10-3.12: make PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \
-	    echo "error: $(PYTHON) is $$($(PYTHON) --version), but pwlu runs on 3.10, 3.11 and 3.12;" \
-	        "name one of them: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { \
+	    echo "error: pwlu needs Python 3.11 to 3.14, but PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	        "name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
@@ -159,7 +154,7 @@ $(STAMPS)/extension: $(STAMPS)/extension-inputs $(STAMPS)/requirements
 	@echo "building the extension (a few minutes the first time)"
 	rm -rf pwlu_ext/*.egg-info
 	$(PIP) --no-build-isolation --no-deps --force-reinstall ./pwlu_ext
-	@$(BIN)/python -c $(SAY)
+	@$(BIN)/python -c $(BUILD_INFO)
 	@touch $@
 
 # After the install, whose compiled files it takes. Both come from the source tree, so that CUDA is not compiled twice.

@@ -1,57 +1,74 @@
-"""Imports go one way: pwlu <- models, pwlu <- engine; only programs and tools know both.
-
-Tools may import the programs: a trained network and its images are built in one place, a program's `build`.
-Nothing imports tools, and the programs import neither each other nor tools.
-"""
+"""Imports go one way, and never in a circle."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("train_imagenet", "train_coco")
-LOCAL = {"pwlu", "models", "engine", "tools", *PROGRAMS}
 MAY_IMPORT = {
     "pwlu": {"pwlu"},
     "models": {"models", "pwlu"},
     "engine": {"engine", "pwlu"},
+    **{program: {program, "engine", "models", "pwlu"} for program in PROGRAMS},
     "tools": {"tools", "engine", "models", "pwlu", *PROGRAMS},
-    **{program: {"engine", "models", "pwlu"} for program in PROGRAMS},
 }
 
 
-def source_files() -> list[tuple[str, Path]]:
-    files = [("pwlu", path) for path in (ROOT / "pwlu_ext" / "pwlu").rglob("*.py")]
-    for package in ("models", "engine", "tools"):
-        files += [(package, path) for path in (ROOT / package).rglob("*.py")]
-    return files + [(program, ROOT / f"{program}.py") for program in PROGRAMS]
+def sources() -> dict[str, Path]:
+    """Return the file of every module, by the module's full name."""
+    files = {}
+    for folder, package in (("pwlu_ext", "pwlu"), (".", "models"), (".", "engine"), (".", "tools")):
+        for path in (ROOT / folder / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT / folder).with_suffix("").parts)
+            files[name.removesuffix(".__init__")] = path
+    return files | {program: ROOT / f"{program}.py" for program in PROGRAMS}
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Absolute names of what a file imports, wherever in it; relative imports stay inside their package."""
+SOURCES = sources()
+
+
+def imports(module: str) -> set[str]:
+    """Return the modules of the project that `module` imports, wherever in the file."""
+    path = SOURCES[module]
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module)
-    return names
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            parts = {f"{base}.{alias.name}" for alias in node.names}
+            # `from package import module` needs the module, `from package import name` the package
+            names |= {part if part in SOURCES else base for part in parts}
+    return (names & SOURCES.keys()) - {module}
 
 
-@pytest.mark.parametrize(
-    ("package", "path"), source_files(), ids=lambda value: value.name if isinstance(value, Path) else value
-)
-def test_imports_follow_the_allowed_direction(package: str, path: Path) -> None:
-    local = {name.split(".")[0] for name in imported_modules(path)} & LOCAL
-    assert local <= MAY_IMPORT[package]
+GRAPH = {module: imports(module) for module in SOURCES}
 
 
-def test_only_programs_see_the_configuration() -> None:
-    readers = {
-        path.relative_to(ROOT).as_posix()
-        for package, path in source_files()
-        if package in ("pwlu", "models", "engine")
-        and any(name.startswith("engine.config.load") for name in imported_modules(path))
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_follow_the_allowed_direction(package: str) -> None:
+    wrong = {
+        f"{module} imports {target}"
+        for module, targets in GRAPH.items()
+        for target in targets
+        if module.split(".")[0] == package and target.split(".")[0] not in MAY_IMPORT[package]
     }
-    assert all(reader.startswith("engine/config") for reader in readers)
+    assert not wrong
+
+
+def test_no_circle() -> None:
+    try:
+        TopologicalSorter(GRAPH).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+def test_only_programs_and_tools_load_a_configuration() -> None:
+    readers = {module for module, targets in GRAPH.items() if "engine.config.load" in targets}
+    assert readers
+    assert all(name.startswith(("engine.config", "tools.", *PROGRAMS)) for name in readers)
