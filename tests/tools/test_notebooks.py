@@ -69,8 +69,6 @@ def markdown(outputs: list[dict[str, Any]]) -> str:
 @pytest.mark.parametrize("table", TABLES)
 def test_table(table: int, results: Path) -> None:
     outputs = execute(f"table{table}", {"SCALE": "smoke", "RESULTS": str(results)}, FOLDER)
-    (picture,) = pictures(outputs)
-    assert min(picture.size) > 500
     text = markdown(outputs)
     places = [(n, place) for n, cell in enumerate(load_grid(table).cells) for place in cell.places]
     assert f"{len(places)} of {len(places)} numbers." in text

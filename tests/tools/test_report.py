@@ -141,18 +141,3 @@ def test_a_record_of_something_else_is_refused(results: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         report.main(["--results", str(results)])
     assert "x.json: not a record of tools.latency" in capsys.readouterr().err
-
-
-def test_what_ran_on_a_gpu_has_a_page(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = results / "gpu" / "some_gpu.json"
-    path.parent.mkdir()
-    gpu = {"name": "Some GPU", "compute_capability": "9.0", "torch_cuda": "13.0"}
-    run = {"commit": "012345", "time_utc": "2026-01-02T03:04:05+00:00", "python": "3.12.0", "cpu_cores": 16}
-    path.write_text(json.dumps({"benchmark": "gpu_check", "dry_run": False, "gpu": gpu, "steps": [], **run}))
-    report.main(["--results", str(results)])
-    assert "- [Everything on a GPU: Some GPU](gpu/some_gpu.md)" in (results / "README.md").read_text()
-    assert "commit 012345, 2026-01-02" in path.with_suffix(".md").read_text()
-    path.write_text("{}")
-    with pytest.raises(SystemExit):
-        report.main(["--results", str(results)])
-    assert "some_gpu.json: not a record of tools.gpu_check" in capsys.readouterr().err
