@@ -9,17 +9,33 @@ pictures in results/figures are shown.
 Each table shows runs of one scale. A cell without a run shows a dash.
 """
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.files import write_text_atomically
+from pwlu.suggestion import expected_one_of
 from tools.collect import RESULTS, csv_path
 from tools.command_line import tool_parser
 from tools.paper.grid import SCALES, TABLES, load_grid
 from tools.report_pages import figure_lines, latency_lines, latency_pages
-from tools.study.page import link_lines, study_page
+from tools.study.page import link_lines, networks_table, study_page
 from tools.tables.markdown import MISSING, read_measurements, table_lines
+from tools.tables.short import demo_coco_table, demo_table, latency_cpu_table, operator_cpu_table
+
+# A page shows one of these tables between two lines of its own,
+#     <!-- table: demo -->
+#     <!-- end -->
+# which `python -m tools.report` fills and `--check` compares. A page is README.md or docs/**/*.md.
+MARKED_TABLES: dict[str, Callable[[Path], list[str]]] = {
+    "demo": demo_table,
+    "demo-coco": demo_coco_table,
+    "studies": networks_table,
+    "operator-cpu": operator_cpu_table,
+    "latency-cpu": latency_cpu_table,
+}
+_MARKED = re.compile(r"^<!-- table: (\S+) -->\n(.*?)^<!-- end -->$", re.DOTALL | re.MULTILINE)
 
 _HEAD = """# Results beside the paper's
 
@@ -60,12 +76,38 @@ def report(results: Path) -> str:
     return "\n".join(lines)
 
 
+def fill_markers(page: Path, results: Path) -> str:
+    """Return a page's text with the tables that its markers name.
+
+    Raises:
+        ValueError: an unknown name, a marker without its end, or a record that is missing.
+    """
+    text = page.read_text("utf-8")
+    if text.count("<!-- table:") != len(_MARKED.findall(text)):
+        raise ValueError(f"{page}: every line <!-- table: NAME --> needs a line <!-- end --> after it")
+
+    def table(marked: re.Match[str]) -> str:
+        name = marked[1]
+        if name not in MARKED_TABLES:
+            raise ValueError(f"{page}: {expected_one_of('table', name, MARKED_TABLES)}")
+        return "\n".join([f"<!-- table: {name} -->", "", *MARKED_TABLES[name](results), "", "<!-- end -->"])
+
+    return _MARKED.sub(table, text)
+
+
+def marked_pages(root: Path) -> list[Path]:
+    """Return README.md and docs/**/*.md, as far as they have markers."""
+    found = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    return [page for page in found if page.is_file() and "<!-- table:" in page.read_text("utf-8")]
+
+
 def pages(results: Path) -> dict[Path, str]:
     """Return all that is generated, by file. Errors as in the functions that make them."""
     return {
         results / "README.md": report(results),
         **study_page(results),
         **latency_pages(results),
+        **{page: fill_markers(page, results) for page in marked_pages(results.parent)},
     }
 
 

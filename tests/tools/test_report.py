@@ -141,3 +141,44 @@ def test_a_record_of_something_else_is_refused(results: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         report.main(["--results", str(results)])
     assert "x.json: not a record of tools.latency" in capsys.readouterr().err
+
+
+MARKED = "Before.\n\n<!-- table: {name} -->\n{table}<!-- end -->\n\nAfter.\n"
+
+
+def test_a_page_gets_the_table_that_its_markers_name(results: Path) -> None:
+    (results / "demo").mkdir()
+    record = ROOT / "results" / "demo" / "digits_r18_pwlu.json"
+    (results / "demo" / record.name).write_text(record.read_text())
+    page = results.parent / "docs" / "more" / "page.md"
+    page.parent.mkdir(parents=True)
+    page.write_text(MARKED.format(name="demo", table="| old |\n"))
+    arguments = ["--results", str(results)]
+    report.main(arguments)
+    assert page.read_text().startswith("Before.\n\n<!-- table: demo -->\n\n| activation | n | top-1 (%) |\n")
+    assert page.read_text().endswith("\n<!-- end -->\n\nAfter.\n") and "| old |" not in page.read_text()
+    report.main([*arguments, "--check"])
+    page.write_text(page.read_text().replace("99.17", "99.99"))
+    with pytest.raises(SystemExit, match=r"page\.md is not what the records beside it give"):
+        report.main([*arguments, "--check"])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (MARKED.format(name="dem", table=""), "table is 'dem', expected one of demo, "),
+        (MARKED.format(name="demo", table=""), "digits_r18_pwlu.json is missing; make it by `make demo`"),
+        ("<!-- table: demo -->\n", "needs a line <!-- end --> after it"),
+    ],
+)
+def test_a_wrong_marker_is_explained(tmp_path: Path, text: str, sentence: str) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        report.fill_markers(page, tmp_path / "results")
+
+
+def test_every_table_for_pages_has_its_record() -> None:
+    for name, table in report.MARKED_TABLES.items():
+        lines = table(ROOT / "results")
+        assert lines[0].startswith("| ") and len(lines) > 2, name

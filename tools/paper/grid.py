@@ -8,8 +8,8 @@ the keys it sets (`set`); a row with `all_columns: true` has one run for all col
 `images_per_core_second`. Of two that set the same key the later wins: scale, column, row.
 
 A study also has its `question`, the `claim` of the paper that it tests, and `comparisons`, which
-tools/study/study.py explains. Studies ask several questions about one network, and the answer to each needs the
-same run in its middle: `shared` names cells that are runs of another grid, `<cell>: <grid>/<cell there>`,
+tools/study/study.py explains. Studies ask several questions about one network, and the answer to each needs
+the same run in its middle: `shared` names cells that are runs of another grid, `<cell>: <grid>/<cell there>`,
 made and kept there.
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.paper.grid import STUDIES, Cell
-from tools.study.paired import CONFIDENCE, Paired
+from tools.study.paired import CONFIDENCE, Paired, compare_paired
 from tools.study.records import record_lines
 from tools.study.study import LEVEL, SCALE, Comparison, Study, label, read_study
 from tools.tables.compare import SHOWN, mean_and_spread
@@ -56,6 +56,23 @@ def study_page(results: Path) -> dict[Path, str]:
     for study in studies:
         lines += study_lines(study, results)
     return {results / PAGE: "\n".join(lines + record_lines(results))}
+
+
+def networks_table(results: Path) -> list[str]:
+    """Return the activation functions side by side, a line per network, and PWLU − ReLU."""
+    studies = [read_study(name, results) for name in STUDIES if name.startswith("activations")]
+    rows = [cell.row for cell in studies[0].grid.cells]
+    titles = ["network", "n", *rows, f"PWLU − ReLU ({CONFIDENCE:.0%} interval)"]
+    lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
+    for study in studies:
+        values = {cell.row: study.values[cell.name] for cell in study.grid.cells}
+        counts = sorted({len(one) for one in values.values() if one})
+        means = [mean_and_spread(list(one.values())) if one else MISSING for one in values.values()]
+        paired = compare_paired(values["PWLU"], values["ReLU"])
+        difference = f"{paired.mean:+.2f} ({_interval(paired)})"
+        column = study.grid.cells[0].column
+        lines.append(f"| {' | '.join([column, ' to '.join(map(str, counts)), *means, difference])} |")
+    return lines
 
 
 def link_lines(pages: dict[Path, str]) -> list[str]:

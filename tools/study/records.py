@@ -37,7 +37,7 @@ def record_lines(results: Path) -> Lines:
 
 
 def iou_lines(record: dict[str, Any], picture: str) -> Lines:
-    """Return a section on how boundaries cover their inputs, from a record of tools.functions.boundary_iou."""
+    """Return a section on how boundaries cover inputs, from a record of tools.functions.boundary_iou."""
     lines = [
         "## How boundaries cover their inputs (Fig. 6)",
         "",

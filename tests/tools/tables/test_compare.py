@@ -29,66 +29,50 @@ def finished_run(folder: Path, activation: str, seed: int, top1: float, **settin
     return folder
 
 
-def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr("sys.argv", ["compare", *map(str, arguments)])
-    compare.main()
-
-
-def test_mean_spread_and_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = [
-        finished_run(tmp_path / f"p{seed}", "pwlu", seed, top1)
-        for seed, top1 in enumerate((60.0, 62.0, 64.0))
-    ]
+def test_mean_spread_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [finished_run(tmp_path / f"p{seed}", "pwlu", seed, 60.0 + 2 * seed) for seed in range(3)]
     runs.append(finished_run(tmp_path / "r0", "relu", 0, 61.5))
     output = tmp_path / "results" / "study.json"
-    run_main(monkeypatch, *runs, "--title", "A study", "--output", output)
-    text = output.with_suffix(".md").read_text()
-    assert "| pwlu | 62.00 ± 2.00 | 3 | 60.00, 62.00, 64.00 |" in text
-    assert "| relu | 61.50 | 1 | 61.50 |" in text
-    assert "0123456789" in text and "20 training and 10 validation images" in text
+    compare.main([*map(str, runs), "--output", str(output)])
+    text = capsys.readouterr().out
+    assert "| activation | n | top-1 (%) |" in text
+    assert "| pwlu | 3 | 62.00 ± 2.00 |\n| relu | 1 | 61.50 |" in text
+    assert (
+        "20 training and 10 validation images, 2 epochs; commit 0123456789, a processor, torch 2.14.1."
+        in text
+    )
     assert [run["top1"] for run in json.loads(output.read_text())["runs"]] == [60.0, 62.0, 64.0, 61.5]
 
 
-def test_detectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {
-        "model.architecture": "mask_rcnn",
-        "model.engine": "torchvision",
-        "model.backbone": "resnet18",
+def test_detectors() -> None:
+    run = {
+        "settings": {"activation.name": "pwlu", "seed": 0, "steps": 500},
+        "data": {"num_train": 20, "num_val": 10},
+        "code": {"commit": None, "uncommitted_changes": None},
+        "hardware": {"cpu": "a processor", "gpu": "a GPU"},
+        "packages": {"torch": "2.14.1"},
     }
-    settings |= {
-        "model.pyramid_channels": 64,
-        "data.train_split": "few",
-        "data.val_split": "few",
-        "steps": 500,
-    }
-    settings |= {"data.shorter_side_px": 192, "data.longer_side_px": 256}
-    for activation, ap50 in (("relu", 90.0), ("pwlu", 92.5)):
-        run = finished_run(tmp_path / activation, activation, 0, 0.0, **settings)
-        evaluation = {"kind": "eval", "epoch": 5.0, "bbox_AP": 60.0, "bbox_AP50": ap50, "segm_AP": 50.0}
-        (run / "metrics.jsonl").write_text(json.dumps(evaluation) + "\n")
-    output = tmp_path / "few.json"
-    runs = [tmp_path / "relu", tmp_path / "pwlu"]
-    run_main(monkeypatch, *runs, "--title", "Few photographs", "--output", output)
-    text = output.with_suffix(".md").read_text()
-    assert "| activation | box AP | box AP50 | mask AP | seeds |" in text
-    assert "| pwlu | 60.00 | 92.50 | 50.00 | 1 |\n| relu | 60.00 | 90.00 | 50.00 | 1 |" in text
-    assert "20 images, evaluated on the same images, at most 192 x 256 px, 500 steps" in text
+    table = compare.comparison_table([run | {"bbox_AP": 60.0, "bbox_AP50": 92.5, "segm_AP": 50.0}])
+    assert table[0] == "| activation | n | box AP | box AP50 | mask AP |"
+    assert table[2] == "| pwlu | 1 | 60.00 | 92.50 | 50.00 |"
+    assert "500 steps" in table[-1] and "a GPU" in table[-1]
 
 
-def test_runs_that_differ_otherwise_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_differ_otherwise_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [
         finished_run(tmp_path / "a", "pwlu", 0, 60.0),
         finished_run(tmp_path / "b", "relu", 0, 60.0, epochs=3),
     ]
-    with pytest.raises(SystemExit, match="epochs is 2 in one and 3 in another"):
-        run_main(monkeypatch, *runs, "--title", "A study", "--output", tmp_path / "study.json")
+    with pytest.raises(SystemExit):
+        compare.main([*map(str, runs), "--output", str(tmp_path / "study.json")])
+    assert "epochs is 2 in one and 3 in another" in capsys.readouterr().err
     assert not (tmp_path / "study.json").exists()
 
 
-def test_unfinished_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "a", "pwlu", 0, 60.0)
     (run / "FINISHED").unlink()
     for mark, words in (("REQUEUE", "give its command again"), ("DIVERGED", "it diverged")):
         (run / mark).write_text("{}")
-        with pytest.raises(SystemExit, match=f"no finished run, as it has no file FINISHED: {words}"):
-            run_main(monkeypatch, run, "--title", "A study", "--output", tmp_path / "study.json")
+        with pytest.raises(ValueError, match=f"no finished run, as it has no file FINISHED: {words}"):
+            compare.read_run(run)
