@@ -1,6 +1,6 @@
 """The operator. Its schema and kernels are C++ (csrc/); here are its shapes, autograd rule and FLOP count."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -53,8 +53,13 @@ def pwlu(
         check_device(x.device)
     arguments = (x, left, right, points, left_slope, right_slope, channel_dim)
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return FORWARD(*arguments)  # what is recorded is the operator, with its registered rules
-    return _EagerPWLU.apply(*arguments) if torch.is_grad_enabled() else _below_autograd(FORWARD, arguments)
+        return FORWARD(*arguments)  # what is recorded is the operator
+    # FORWARD would come to _Forward too, by way of the dispatcher: 18.5 instead of 16 us for a call on (1, 64,
+    # 7, 7), or 15.5 instead of 13 without gradients (best of 3000, one thread, an AVX-512 CPU).
+    if torch.is_grad_enabled():
+        return _Forward.apply(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return FORWARD(*arguments)
 
 
 def is_transformed() -> bool:
@@ -80,7 +85,7 @@ def _backward_fake(grad: Tensor, x: Tensor, *parameters_and_channel_dim: Any) ->
 
 
 def _check_same_device(x: Tensor, *parameters: Tensor) -> None:
-    """A meta tensor among the arguments brings the call here, past the checks of the kernels."""
+    # A meta tensor among the arguments brings the call here, past the checks of the kernels.
     names = ("left", "right", "points", "left_slope", "right_slope")
     for name, parameter in zip(names, parameters, strict=True):
         if parameter.device != x.device:
@@ -90,115 +95,87 @@ def _check_same_device(x: Tensor, *parameters: Tensor) -> None:
             )
 
 
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.channel_dim = inputs
-    ctx.save_for_backward(*tensors)
+def _forward(*arguments: Any) -> Tensor:
+    """Call the forward kernel so that autograd knows its gradient."""
+    if is_transformed():
+        *tensors, channel_dim = arguments
+        return pwlu_reference(*tensors, channel_dim=channel_dim)
+    return _Forward.apply(*arguments)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (*BACKWARD(grad, *ctx.saved_tensors, ctx.channel_dim), None)
-
-
-def _double_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Differentiate the backward pass of the reference: rarely needed, so it may be slow, but it is exact."""
-    create_graph = torch.is_grad_enabled()  # a third derivative is wanted
-    with torch.enable_grad():
-        grad, *inputs = map(_graph_end, ctx.saved_tensors)
-        first = _reference_backward(grad, *inputs, ctx.channel_dim)
-        second = torch.autograd.grad(
-            [g for g, upper in zip(first, grads, strict=True) if upper is not None],
-            [grad, *inputs],
-            [upper for upper in grads if upper is not None],
-            create_graph=create_graph,
-            allow_unused=True,
+def _backward(*arguments: Any) -> tuple[Tensor, ...]:
+    """Call the backward kernel so that autograd knows its gradient: for gradients of gradients."""
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            "pwlu::backward: torch.func cannot transform it; transform pwlu.pwlu instead."
         )
-    return (*second, None)
+    if is_transformed():
+        return _reference_backward(*arguments)
+    if torch.is_grad_enabled():
+        return _Backward.apply(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return BACKWARD(*arguments)
 
 
-def _graph_end(tensor: Tensor) -> Tensor:
-    """An alias to differentiate with respect to: what led to `tensor` itself, e.g. x from left, stays out."""
-    return tensor.view_as(tensor).requires_grad_()  # unlike detach, this keeps a tangent
+class _Forward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        *tensors, ctx.channel_dim = arguments
+        ctx.save_for_backward(*tensors)
+        with torch._C._AutoDispatchBelowAutograd():
+            return FORWARD(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*_backward(grad, *ctx.saved_tensors, ctx.channel_dim), None)
 
 
-def _reference_forward(x: Tensor, *parameters_and_channel_dim: Any) -> Tensor:
-    *parameters, channel_dim = parameters_and_channel_dim
-    return pwlu_reference(x, *parameters, channel_dim=channel_dim)
+class _Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        *tensors, ctx.channel_dim = arguments
+        ctx.save_for_backward(*tensors)
+        with torch._C._AutoDispatchBelowAutograd():
+            return BACKWARD(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        # Differentiate the reference's backward pass: slow and exact. A second derivative is rarely needed.
+        create_graph = torch.is_grad_enabled()  # a third derivative is wanted
+        with torch.enable_grad():
+            # An alias to differentiate with respect to: what led to a tensor itself, e.g. x from left, stays
+            # out. Unlike detach, view_as keeps a tangent.
+            grad, *inputs = (tensor.view_as(tensor).requires_grad_() for tensor in ctx.saved_tensors)
+            first = _reference_backward(grad, *inputs, ctx.channel_dim)
+            second = torch.autograd.grad(
+                [g for g, upper in zip(first, grads, strict=True) if upper is not None],
+                [grad, *inputs],
+                [upper for upper in grads if upper is not None],
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+        return (*second, None)
 
 
 def _reference_backward(grad: Tensor, *inputs_and_channel_dim: Any) -> tuple[Tensor, ...]:
-    """All six gradients, as a differentiable function of all arguments."""
+    """Return all six gradients, as a differentiable function of all arguments."""
     *inputs, channel_dim = inputs_and_channel_dim
     reference = partial(pwlu_reference, channel_dim=channel_dim)
     return torch.func.vjp(reference, *inputs)[1](grad)
 
 
-def _transformed_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    """The backward pass where tangents are carried along."""
-    if torch._C._are_functorch_transforms_active():
-        raise NotImplementedError(
-            "pwlu::backward: torch.func cannot transform it; transform pwlu.pwlu instead."
-        )
-    return _reference_backward(*arguments)
-
-
-class _Autograd(torch.library.Library):
-    """Registers kernels that give way to `formula`, plain torch, where torch has no rule for our operators.
-
-    The check has to be here too: tangents may reach an operator past :func:`pwlu`, as in a backward pass.
-    """
-
-    def __init__(self, formula: Callable[..., Any]) -> None:
-        super().__init__("pwlu", "IMPL")
-        self._formula = formula
-
-    def impl(self, op_name: Any, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
-        """As the base class's, which register_autograd calls."""
-
-        def kernel(keyset: Any, *arguments: Any) -> Any:
-            return self._formula(*arguments) if is_transformed() else fn(keyset, *arguments)
-
-        super().impl(op_name, kernel, *args, **options)
-
-
-_OF_FORWARD, _OF_BACKWARD = _Autograd(_reference_forward), _Autograd(_transformed_backward)  # to be kept
-torch.library.register_autograd("pwlu::forward", _backward, setup_context=_save_inputs, lib=_OF_FORWARD)
-torch.library.register_autograd(
-    "pwlu::backward", _double_backward, setup_context=_save_inputs, lib=_OF_BACKWARD
-)
-
-
-def _below_autograd(operator: Any, arguments: tuple[Any, ...]) -> Any:
-    """Call the kernel; nothing is recorded."""
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
-
-
-class _EagerPWLU(torch.autograd.Function):
-    """What `register_autograd` does too, at half its cost per call: on small tensors that is what counts."""
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        _save_inputs(ctx, arguments, None)
-        return _below_autograd(FORWARD, arguments)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled() or is_transformed():  # a second derivative or a tangent is wanted
-            return _backward(ctx, grad)
-        return (*_below_autograd(BACKWARD, (grad, *ctx.saved_tensors, ctx.channel_dim)), None)
-
-
-def _numel(shape: Sequence[int]) -> int:
-    return torch.Size(shape).numel()
+_LIBRARY = torch.library.Library("pwlu", "IMPL")  # the kernels are registered for as long as it lives
+_LIBRARY.impl("forward", _forward, "Autograd")
+_LIBRARY.impl("backward", _backward, "Autograd")
 
 
 @register_flop_formula(torch.ops.pwlu.forward)
 def _forward_flops(x_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
-    """Per element: position (subtract, multiply), coordinate (subtract), value (multiply, add)."""
-    return 5 * _numel(x_shape)
+    # Per element: position (subtract, multiply), coordinate (subtract), value (multiply, add).
+    return 5 * torch.Size(x_shape).numel()
 
 
 @register_flop_formula(torch.ops.pwlu.backward)
 def _backward_flops(grad_shape: Sequence[int], x_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
-    """Per element: coordinate (3), grad_x (2), the two sums (add; multiply, add)."""
-    return 8 * _numel(x_shape)
+    # Per element: coordinate (3), grad_x (2), the two sums (add; multiply, add).
+    return 8 * torch.Size(x_shape).numel()
