@@ -4,16 +4,18 @@ Reference: Zhou, Zhu, Zhong. Learning specialized activation functions with the 
 ICCV 2021.
 """
 
-from .fold import fold
-from .folded import FoldedPWLU
+from .inference.folded import FoldedPWLU
+from .inference.folding import FoldReport, fold
 from .library import build_info
 from .module import PWLU
 from .ops import pwlu
 from .reference import pwlu_reference
-from .surgery import ReplacementReport, Site, replace_activations
+from .surgery.replace import replace_activations
+from .surgery.report import ReplacementReport, Site
 from .two_phase import TwoPhaseLearning
 
 __all__ = [
+    "FoldReport",
     "FoldedPWLU",
     "PWLU",
     "ReplacementReport",

@@ -1,4 +1,4 @@
-"""What functions do with their arguments first: check them, line them up with x, make an example."""
+"""What functions do with their arguments first: check them, and line them up with the channels of x."""
 
 from collections.abc import Mapping, Sequence
 

@@ -12,13 +12,12 @@ _BUILD_COMMAND = "pip install --no-build-isolation ./pwlu_ext"
 
 
 def _library(stem: str) -> Path | None:
-    """The compiled library `stem`, or None if it was not built."""
     found = sorted(_FOLDER.glob(f"{stem}.*so")) + sorted(_FOLDER.glob(f"{stem}.*pyd"))
     return found[0] if found else None
 
 
 def _load_cpu() -> dict[str, Any]:
-    """Load the CPU library; returns what setup.py noted about the build."""
+    """Load the CPU library; return what setup.py noted about the build."""
     path = _library("_cpu")
     if path is None:
         raise ImportError(f"pwlu: the operators are not built. Build them with: {_BUILD_COMMAND}")
@@ -33,13 +32,13 @@ def _load_cpu() -> dict[str, Any]:
 
 
 def _numbers(version: str) -> tuple[int, int]:
-    """Major and minor of a release of torch or CUDA."""
+    """Return major and minor of a release of torch or CUDA."""
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
 
 
 def _load_cuda(built: dict[str, Any]) -> str:
-    """Load the CUDA library where it can be; returns how that went, for :func:`build_info`."""
+    """Load the CUDA library where it can be; return how that went, for :func:`build_info`."""
     path = _library("_cuda")
     if not built["cuda"] or path is None:
         return f"not built: {built.get('why_not_cuda', 'its file is missing')}"
@@ -60,7 +59,7 @@ _CUDA_STATUS = _load_cuda(_BUILT)
 
 
 def cuda_is_loaded() -> bool:
-    """Whether the operators have their CUDA kernels."""
+    """Return whether the operators have their CUDA kernels."""
     return _CUDA_STATUS == "loaded"
 
 
@@ -74,7 +73,7 @@ def check_device(device: torch.device) -> None:
 
 
 def build_info() -> dict[str, Any]:
-    """What was built and what is in use, as plain values (for records and bug reports).
+    """Return what was built and what is in use, as plain values (for records and bug reports).
 
     Keys: version; torch (the release it was built against); oldest_torch (the oldest one that it works with);
     cuda (whether the CUDA library was built), then cuda_toolkit and cuda_architectures, or why_not_cuda;

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .ops import pwlu
-from .precision import at_least_single
 from .statistics import StepStatistics
 
 torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides inside it is not known yet
@@ -22,17 +21,15 @@ class PWLU(nn.Module):
     a small gap around 0) and, used alone, learns from the first step: the paper's fix-init-x with x = bound.
     For the two-phase learning hand the model to :class:`pwlu.TwoPhaseLearning`.
 
-    Parameters stay float32 under ``.half()`` and ``.bfloat16()``; inputs may be float16 or bfloat16.
+    Parameters stay float32 under ``.half()`` and ``.bfloat16()``; inputs (N, C, *) may be of those dtypes.
 
     Args:
         num_parameters: number of functions: 1 (layer-wise) or the number of channels (channel-wise).
         num_intervals: the paper's N; 8 to 16 is its recommendation (section 4.5).
         bound: the boundaries start at -bound and bound.
         channel_dim: the dimension of the input that holds the channels; ignored if num_parameters is 1.
-        device, dtype: of the parameters; dtype is float32 or float64.
-
-    Shape:
-        input (N, C, *), output the same.
+        device: of the parameters.
+        dtype: of the parameters, float32 or float64.
 
     Attributes:
         left, right, left_slope, right_slope: B_L, B_R, K_L, K_R, shape (num_parameters,).
@@ -65,12 +62,15 @@ class PWLU(nn.Module):
         self.bound = float(bound)
         self.channel_dim = channel_dim
         self.statistics: StepStatistics | None = None  # present in phase I only; TwoPhaseLearning sets it
-        options: dict[str, Any] = {"device": device, "dtype": dtype or torch.float32}
+
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(shape, device=device, dtype=dtype or torch.float32)
+
         for name in ("left", "right", "left_slope", "right_slope"):
-            setattr(self, name, nn.Parameter(torch.empty(num_parameters, **options)))
-        self.points = nn.Parameter(torch.empty(num_parameters, num_intervals + 1, **options))
-        self.register_buffer("running_mean", torch.zeros(num_parameters, **options))
-        self.register_buffer("running_std", torch.zeros(num_parameters, **options))
+            setattr(self, name, nn.Parameter(empty(num_parameters)))
+        self.points = nn.Parameter(empty(num_parameters, num_intervals + 1))
+        for name in ("running_mean", "running_std"):
+            self.register_buffer(name, empty(num_parameters))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -81,15 +81,12 @@ class PWLU(nn.Module):
 
     @torch.no_grad()
     def reset_to_relu(self, left: Tensor, right: Tensor) -> None:
-        """Become ReLU on [left, right], each of shape (num_parameters,): Eq. 6 without its first line.
-
-        The parameters are written in place, so that optimizers and DistributedDataParallel keep their hold on
-        them.
-        """
+        """Become ReLU on [left, right], each of shape (num_parameters,): Eq. 6 without its first line."""
         steps = (
             torch.arange(self.num_intervals + 1, device=left.device, dtype=left.dtype) / self.num_intervals
         )
         knots = left[:, None] + steps * (right - left)[:, None]  # B_idx, Eq. 3
+        # In place: optimizers and DistributedDataParallel keep their hold on the parameters.
         self.left.copy_(left)
         self.right.copy_(right)
         self.left_slope.fill_(0)
@@ -110,14 +107,12 @@ class PWLU(nn.Module):
         return _FrozenReLU.apply(x, *parameters)
 
     def extra_repr(self) -> str:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return f"{self.num_parameters}, num_intervals={self.num_intervals}, channel_dim={self.channel_dim}"
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: they are not in phase I, since no TwoPhaseLearning would end it for them.
-
-        An average of the weights that was begun in phase I would be ReLU for ever in training mode.
-        """
+        # Copies and pickles are not in phase I: no TwoPhaseLearning would end it for them, and an average of
+        # the weights that was begun in phase I would be ReLU for ever in training mode.
         return {**self.__dict__, "statistics": None}
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -126,7 +121,6 @@ class PWLU(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PWLU":
-        """Follow every move and cast but those to a lower precision."""
         fn = at_least_single(fn)
         if self.statistics is not None:
             self.statistics.apply(fn)
@@ -134,11 +128,9 @@ class PWLU(nn.Module):
 
 
 class _FrozenReLU(torch.autograd.Function):
-    """ReLU that also takes the parameters of the PWLU it stands for, and gives them gradients of zero.
+    """ReLU that gives the parameters of the PWLU that it stands for gradients of zero."""
 
-    So they are part of the graph in phase I: DistributedDataParallel waits for the gradient of every
-    parameter.
-    """
+    # So they are part of the graph in phase I: DistributedDataParallel waits for every parameter's gradient.
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
@@ -149,9 +141,19 @@ class _FrozenReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         y, *parameters = ctx.saved_tensors
-        # what F.relu's own backward calls; a product with a mask would make a NaN of an infinite gradient
+        # What F.relu's own backward calls. A product with a mask would make a NaN of an infinite gradient.
         grad_x = torch.ops.aten.threshold_backward.default(grad, y, 0)
         return (grad_x, *(torch.zeros_like(parameter) for parameter in parameters))
+
+
+def at_least_single(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return `fn`, the move or cast that `nn.Module._apply` hands down, without casts below float32."""
+
+    def keep_precision(tensor: Tensor) -> Tensor:
+        moved = fn(tensor)
+        return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
+
+    return keep_precision
 
 
 def _check_arguments(

@@ -1,4 +1,4 @@
-"""The operator. Its schema and kernels are C++ (csrc/); here are its shapes, autograd rule and FLOP count."""
+"""The operator: shapes, gradients and FLOP count. Its schema and kernels are C++ (csrc/)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -54,8 +54,8 @@ def pwlu(
     arguments = (x, left, right, points, left_slope, right_slope, channel_dim)
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return FORWARD(*arguments)  # what is recorded is the operator
-    # FORWARD would come to _Forward too, by way of the dispatcher: 18.5 instead of 16 us for a call on (1, 64,
-    # 7, 7), or 15.5 instead of 13 without gradients (best of 3000, one thread, an AVX-512 CPU).
+    # FORWARD would come to _Forward too, by way of the dispatcher: 18.5 instead of 16 us for PWLU(64) on
+    # (1, 64, 7, 7), and 15.5 instead of 13 without gradients (best of 200 runs, one thread, AVX-512).
     if torch.is_grad_enabled():
         return _Forward.apply(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
@@ -63,10 +63,8 @@ def pwlu(
 
 
 def is_transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work.
-
-    An operator of ours has no rule for them; without one, torch drops the tangents in silence.
-    """
+    """Return whether torch.func or forward-mode differentiation is at work."""
+    # Our operators have no rule for them; without one, torch drops the tangents in silence.
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 

@@ -18,8 +18,8 @@ def pwlu_reference(
 ) -> Tensor:
     """Evaluate the Piecewise Linear Unit (Eq. 1-4) with plain tensor operations.
 
-    It defines what :func:`pwlu.pwlu` computes, edge cases included, and takes the same arguments. Autograd
-    derives its gradients, which are those of Table 1 (the interval index is treated as a constant).
+    It defines what :func:`pwlu.pwlu` computes, edge cases included. Autograd derives its gradients, which are
+    those of Table 1 (the interval index is treated as a constant).
 
     Args:
         x: input of shape (N, C, *), float64, float32, float16 or bfloat16. A NaN gives NaN; an infinity
@@ -52,8 +52,7 @@ def pwlu_reference(
     below = x < left
     inside = ~below & (x < right) & is_open  # a NaN is neither, and takes the right tail
 
-    # `where` on both sides of an operation keeps the masked-out elements' NaNs and infinities out of the
-    # gradient.
+    # `where` on both sides of an operation keeps NaNs and infinities of masked elements out of the gradient.
     position = torch.where(inside, x - left, 0) / torch.where(is_open, interval, 1)
     index = position.detach().floor().clamp(0, num_intervals - 1)  # Eq. 2
     start, end = _look_up(points, index.long(), shape)
@@ -65,16 +64,13 @@ def pwlu_reference(
 
 
 def has_inside(interval: Tensor) -> Tensor:
-    """Where an interval of width d can be divided by; elsewhere a function consists of its tails alone."""
+    """Return where one can divide by an interval's width d; elsewhere a function has only its tails."""
     return (interval > 0) & interval.isfinite() & interval.reciprocal().isfinite()
 
 
 def _tail(distance: Tensor, slope: Tensor) -> Tensor:
-    """distance * slope, where an infinite distance on a flat tail gives 0 instead of NaN.
-
-    The slope's gradient counts an infinite distance as the largest finite number: a g of 0 would make a NaN
-    of it.
-    """
+    """Return distance * slope, where an infinite distance on a flat tail gives 0 instead of NaN."""
+    # The slope's gradient counts an infinite distance as the largest finite number: 0 * inf would be a NaN.
     infinite = distance.isinf()
     largest = torch.finfo(distance.dtype).max
     fixed = slope.detach()
@@ -84,6 +80,6 @@ def _tail(distance: Tensor, slope: Tensor) -> Tensor:
 
 
 def _look_up(points: Tensor, index: Tensor, shape: list[int]) -> tuple[Tensor, Tensor]:
-    """The points at both ends of every element's interval, each with the shape of `index`."""
+    """Return the points at both ends of every element's interval, each with the shape of `index`."""
     flat = points.reshape(-1)
     return flat[column_entries(points, 0, shape) + index], flat[column_entries(points, 1, shape) + index]

@@ -10,9 +10,10 @@ class StepStatistics:
     """Count, mean and summed squared deviation of a site's input over one optimizer step, per function.
 
     A step may call a site several times (gradient accumulation, a detector's pyramid levels) or with an empty
-    tensor; parts are merged exactly, weighted by their number of elements. These are no buffers of the
-    module: DistributedDataParallel would overwrite every rank's part with that of rank 0.
+    tensor; parts are merged exactly, weighted by their number of elements.
     """
+
+    # Not buffers of the module: DistributedDataParallel would overwrite every rank's part with rank 0's.
 
     def __init__(self, like: Tensor) -> None:
         self.count = torch.zeros((), dtype=like.dtype, device=like.device)
@@ -38,7 +39,7 @@ class StepStatistics:
         if x.numel() == 0:
             return
         x = x.to(self.mean.dtype)
-        # two passes: torch.var_mean is five times slower on a CPU, and one pass over squares would cancel
+        # Two passes: torch.var_mean is five times slower on a CPU, and one pass over squares would cancel.
         mean = x.mean(dims, keepdim=True) if dims else x
         deviation = (x - mean).square_().sum(dims) if dims else torch.zeros_like(x)
         self._merge(x.numel() // groups, mean.reshape_as(self.mean), deviation.reshape_as(self.mean))

@@ -12,7 +12,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from pwlu import PWLU, FoldedPWLU, TwoPhaseLearning, fold, pwlu_reference
-from pwlu.folded import folded_reference
+from pwlu.inference.folded import folded_reference
 from pwlu_ext.tests.helpers import (
     DTYPES,
     NAMES,

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pwlu import FoldedPWLU
-from pwlu.folded import folded, folded_reference
+from pwlu.inference.folded import folded, folded_reference
 
 SHAPES = [
     ((2, 5, 7, 9), 1),

@@ -96,7 +96,7 @@ def test_the_licence_goes_along(sdist: Path, wheel: Path) -> None:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    python = {f"pwlu/{path.name}" for path in (EXTENSION / "pwlu").glob("*.py")}
+    python = {path.relative_to(EXTENSION).as_posix() for path in (EXTENSION / "pwlu").rglob("*.py")}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == python | {"pwlu/py.typed", "pwlu/_build_info.json", "pwlu/_cpu.abi3.so"}

@@ -8,10 +8,10 @@ import torch.fx
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-from .arguments import broadcast_shape, check_arguments, column_entries
-from .library import cuda_is_loaded
-from .ops import is_transformed
-from .precision import at_least_single
+from ..arguments import broadcast_shape, check_arguments, column_entries
+from ..library import cuda_is_loaded
+from ..module import at_least_single
+from ..ops import is_transformed
 
 
 def folded_reference(
@@ -19,8 +19,8 @@ def folded_reference(
 ) -> Tensor:
     """Compute y = x * S[i] + O[i] with i = clip(floor((x - left) / interval), -1, N), as in section 4.3.
 
-    Plain tensor operations only, which torch.export, the compilers and ONNX know. i = -1 is the first column
-    of the tables. Differentiable with respect to x, slopes and offsets.
+    Plain tensor operations, which torch.export, the compilers and ONNX know; differentiable with respect to
+    x, slopes and offsets. i = -1 is the first column of the tables.
 
     Args:
         x: input of shape (N, C, *), float64, float32, float16 or bfloat16. A NaN gives NaN; an infinity
@@ -55,12 +55,8 @@ def folded_reference(
 def folded(
     x: Tensor, left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, *, channel_dim: int = 1
 ) -> Tensor:
-    """Compute :func:`folded_reference` by the compiled operator where that serves.
-
-    That is when x needs no gradient. Exported programs hold the plain operations, which need no library of
-    ours; on a GPU torch.compile makes one kernel of them, together with what is around them, and where our
-    CUDA kernels were not built they are what runs.
-    """
+    """Compute :func:`folded_reference`, by the compiled operator where x needs no gradient."""
+    # Exported programs hold the plain operations, which need no library of ours.
     needs_gradient = torch.is_grad_enabled() and x.requires_grad
     if not _has_kernel(x) or needs_gradient or is_transformed() or torch.compiler.is_exporting():
         return folded_reference(x, left, interval, slopes, offsets, channel_dim=channel_dim)
@@ -68,8 +64,7 @@ def folded(
 
 
 def _has_kernel(x: Tensor) -> bool:
-    """Whether the operator is there for x, and better than what torch.compile makes of the plain form."""
-    if x.is_cuda:
+    if x.is_cuda:  # torch.compile makes one kernel of the plain operations and what is around them
         return cuda_is_loaded() and not torch.compiler.is_compiling()
     return x.is_cpu
 
@@ -84,26 +79,25 @@ def _folded_fake(x: Tensor, *tables_and_channel_dim: Any) -> Tensor:
 
 @register_flop_formula(torch.ops.pwlu.folded)
 def _folded_flops(x_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
-    """Per element: position (subtract, divide), value (multiply, add)."""
+    # Per element: position (subtract, divide), value (multiply, add).
     return 4 * torch.Size(x_shape).numel()
 
 
 class FoldedPWLU(nn.Module):
-    """A PWLU for inference, made by :func:`pwlu.fold`: :func:`folded` with tables as buffers.
+    """A PWLU for inference, made by :func:`pwlu.fold`, with tables as buffers.
 
     Rounding: x * S + O cancels where the PWLU that it was made from interpolates between its points. The
     results differ by up to 4 eps * ((|x| + |left|) * max|S| + max|O|) of the channel, eps = 1.2e-7 (2.2e-16
     for float64); S is large where a narrow interval is steep.
 
-    The buffers stay float32 under ``.half()`` and ``.bfloat16()``; inputs may be float16 or bfloat16.
+    The buffers stay float32 under ``.half()`` and ``.bfloat16()``; inputs (N, C, *) may be of those dtypes.
 
     Args:
-        left, interval: shape (G,), float32 or float64; G is 1 or the number of channels.
-        slopes, offsets: S and O, shape (G, num_intervals + 2).
+        left: where the first interval begins, shape (G,), float32 or float64; G is 1 or C.
+        interval: the width of an interval, shape (G,).
+        slopes: S, shape (G, num_intervals + 2).
+        offsets: O, the same shape.
         channel_dim: the dimension of the input that holds the channels; ignored if G is 1.
-
-    Shape:
-        input (N, C, *), output the same.
     """
 
     left: Tensor
@@ -126,10 +120,9 @@ class FoldedPWLU(nn.Module):
         return folded(x, self.left, self.interval, self.slopes, self.offsets, channel_dim=self.channel_dim)
 
     def extra_repr(self) -> str:
-        """Sizes, as :class:`pwlu.PWLU` has them."""
+        """Return the sizes, as :class:`pwlu.PWLU` has them."""
         num_parameters, columns = self.slopes.shape
         return f"{num_parameters}, num_intervals={columns - 2}, channel_dim={self.channel_dim}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FoldedPWLU":
-        """Follow every move and cast but those to a lower precision."""
         return super()._apply(at_least_single(fn), recurse)

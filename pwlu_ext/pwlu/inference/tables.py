@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..module import PWLU
+from ..reference import has_inside
 from .folded import FoldedPWLU
-from .module import PWLU
-from .reference import has_inside
 
 
 class _Pieces(NamedTuple):
-    """A function as :func:`pwlu.folded.folded_reference` takes it, in float64 on the CPU."""
+    """A function as `folded_reference` takes it, in float64 on the CPU."""
 
     left: Tensor
     interval: Tensor
@@ -43,7 +43,7 @@ def fold_pwlu(module: PWLU, norm: _BatchNorm | None = None) -> FoldedPWLU:
 
 @torch.no_grad()
 def _pieces(module: PWLU) -> _Pieces:
-    """Section 4.3; a column of the tables is a line through a known point (anchor), of a known slope."""
+    # Section 4.3. A column of the tables is the line of a known slope through a known point (anchor).
     is_open = has_inside((module.right - module.left) / module.num_intervals).cpu()[:, None]
     left, right, points, left_slope, right_slope = (
         parameter.detach().to("cpu", torch.float64).reshape(module.num_parameters, -1)
@@ -63,7 +63,7 @@ def _pieces(module: PWLU) -> _Pieces:
 
 @torch.no_grad()
 def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """a and b of the a * x + b that `norm` is in eval mode, shape (C,)."""
+    """Return a and b of the a * x + b that `norm` is in eval mode, each of shape (C,)."""
     assert norm.running_mean is not None and norm.running_var is not None
     mean, variance = (t.to("cpu", torch.float64) for t in (norm.running_mean, norm.running_var))
     scale = (variance + norm.eps).rsqrt()
@@ -74,7 +74,7 @@ def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def _after_affine(pieces: _Pieces, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> _Pieces:
-    """x -> f(scale * x + shift), per channel; a negative scale gives a negative interval."""
+    """Return x -> f(scale * x + shift), per channel; a negative scale gives a negative interval."""
     num_intervals = pieces.slopes.shape[1] - 2
     left, interval = (pieces.left - shift) / scale, pieces.interval / scale
     slopes, offsets = (table.expand(len(scale), -1) for table in (pieces.slopes, pieces.offsets))

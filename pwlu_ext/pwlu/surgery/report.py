@@ -1,4 +1,4 @@
-"""The account that `replace_activations` gives of what it did."""
+"""What `replace_activations` did."""
 
 from __future__ import annotations
 
@@ -27,13 +27,6 @@ class Site:
     replaced: bool
     reason: str
 
-    def cells(self) -> tuple[str, str, str, str, str]:
-        """Return the site as a row of the printed table."""
-        channels = "-" if self.num_channels is None else str(self.num_channels)
-        spatial = "-" if self.spatial_size is None else "x".join(map(str, self.spatial_size)) or "1"
-        result = "replaced" if self.replaced else "kept"
-        return self.name, self.kind, channels, spatial, f"{result}: {self.reason}" if self.reason else result
-
 
 @dataclass(frozen=True)
 class ReplacementReport:
@@ -44,7 +37,7 @@ class ReplacementReport:
     parameters_after: int
 
     def __str__(self) -> str:
-        rows = [("site", "was", "channels", "map", "result"), *(site.cells() for site in self.sites)]
+        rows = [("site", "was", "channels", "map", "result"), *map(_row, self.sites)]
         name, kind, channels, spatial = (max(len(row[column]) for row in rows) for column in range(4))
         lines = [f"{a:<{name}}  {b:<{kind}}  {c:>{channels}}  {d:>{spatial}}  {e}" for a, b, c, d, e in rows]
         return "\n".join([*lines, self.summary()])
@@ -55,3 +48,10 @@ class ReplacementReport:
         added = self.parameters_after - self.parameters_before
         growth = f"{100 * added / self.parameters_before:+.1f} %" if self.parameters_before else f"{added:+d}"
         return f"replaced {replaced} of {len(self.sites)} sites, {growth} parameters"
+
+
+def _row(site: Site) -> tuple[str, str, str, str, str]:
+    channels = "-" if site.num_channels is None else str(site.num_channels)
+    spatial = "-" if site.spatial_size is None else "x".join(map(str, site.spatial_size)) or "1"
+    result = "replaced" if site.replaced else "kept"
+    return site.name, site.kind, channels, spatial, f"{result}: {site.reason}" if site.reason else result

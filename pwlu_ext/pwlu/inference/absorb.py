@@ -10,8 +10,8 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from .arguments import zero_batch
-from .module import PWLU
+from ..arguments import zero_batch
+from ..module import PWLU
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
 OPERATOR = torch.ops.pwlu.forward.default
@@ -37,10 +37,7 @@ class Feed:
 
 
 def find_feeds(model: nn.Module, input_size: Sequence[int]) -> tuple[Feed, ...]:
-    """Follow the data through `model`, which is in eval mode, to every PWLU.
-
-    The data flow is that of torch.export on a batch of one zero input of shape `input_size`; nothing is
-    computed.
+    """Follow the data through `model`, which is in eval mode, to every PWLU, by torch.export.
 
     Raises:
         ValueError: torch.export cannot follow the model.
@@ -78,12 +75,11 @@ class _DataFlow:
                     self._calls.setdefault((node.target, self._caller(node)), []).append(node)
 
     def _caller(self, node: Node) -> nn.Module:
-        """The module whose forward called the node's operator."""
+        """Return the module whose forward called the node's operator."""
         path, _ = list(node.meta["nn_module_stack"].values())[-1]
         return self._model.get_submodule(path)
 
     def feed(self, name: str, pwlu: PWLU) -> Feed:
-        """What makes the input of `pwlu`, whose name is `name`."""
         calls = self._calls.get((OPERATOR, pwlu), [])
         if not calls:
             return Feed(name, None, "it never ran")
@@ -99,7 +95,7 @@ class _DataFlow:
         return Feed(name, None, reason) if reason else Feed(name, self._names[norm])
 
     def _reason_to_keep(self, norm: nn.Module, pwlu: PWLU) -> str:
-        """Why `norm`, which makes all inputs of `pwlu`, cannot be absorbed; empty if it can."""
+        """Return why `norm`, which makes all inputs of `pwlu`, cannot be absorbed; empty if it can."""
         outputs, calls = self._calls[BATCH_NORM, norm], self._calls[OPERATOR, pwlu]
         own_activation = calls_its_activation(norm) and norm.act is pwlu
         if type(norm) not in PLAIN_NORMS and not own_activation:
@@ -119,7 +115,7 @@ class _DataFlow:
 
 
 def _is_written_between(start: Node, end: Node) -> bool:
-    """Whether an operator between the two nodes changes a tensor, which might be what `start` reads."""
+    # Whether an operator between the two changes a tensor, which might be what `start` reads.
     node = start.next
     while node is not end:
         if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:

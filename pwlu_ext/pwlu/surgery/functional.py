@@ -24,11 +24,9 @@ ELEMENTWISE = SQUASHING | {
 
 @dataclass(frozen=True)
 class _Derived:
-    """A tensor computed element by element from `source`; `squashing` names the last squashing operator.
+    """A tensor computed element by element from `source`; `squashing` names the last squashing operator."""
 
-    Both tensors are held, so that no other one takes their place in memory.
-    """
-
+    # Both tensors are referenced, so that no other one takes their place in memory.
     tensor: Tensor
     source: Tensor
     squashing: str = ""
@@ -38,7 +36,7 @@ class ActivationFinder:
     """Names the activations among the operators of a forward, which are shown to it one after another.
 
     Besides F.relu and its like it knows x * g(x) and x / g(x), where g squashes: Swish, quick GELU, hard
-    Swish, EvoNorm ... written out. For this it follows which tensor was computed from which.
+    Swish, EvoNorm ... written out. It follows which tensor was computed from which.
     """
 
     def __init__(self) -> None:
@@ -58,7 +56,7 @@ class ActivationFinder:
         return product or FUNCTIONS.get(operator) or _rectifier(operator, args, output)
 
     def _product(self, operator: str, args: tuple[Any, ...]) -> str | None:
-        """The activation x * g(x) or x / g(x), where g squashes."""
+        # x * g(x) or x / g(x), where g squashes
         if not (len(args) == 2 and all(map(_is_plain, args)) and args[0].shape == args[1].shape):
             return None
         a, b = map(self._origin, args)
@@ -67,7 +65,7 @@ class ActivationFinder:
         return f"x {'*' if operator == 'mul' else '/'} {a.squashing or b.squashing}(x)"
 
     def _follow(self, operator: str, args: tuple[Any, ...], output: Tensor) -> _Derived | None:
-        """What `output` was computed from, if that is one tensor besides scalars and what is broadcast."""
+        """Return what `output` was computed from, if that is one tensor of its own shape."""
         origins = [self._origin(a) for a in args if _is_plain(a) and a.shape == output.shape]
         places = {_place(origin.source) for origin in origins}
         if len(places) != 1 or _place(output) in places:
@@ -80,7 +78,6 @@ class ActivationFinder:
 
 
 def _operator(func: Any) -> str:
-    """The operator's name without the "_" of an in-place form."""
     name: str = func.overloadpacket.__name__
     return name if name.startswith("_") else name.rstrip("_")
 
@@ -90,12 +87,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:
-    """Where the tensor's data begins: views of the whole of it begin there too."""
+    # Where the data begins: views of the whole of it begin there too.
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset())
 
 
 def _rectifier(operator: str, args: tuple[Any, ...], output: Tensor) -> str | None:
-    """ReLU, ReLU6 and the thresholded linear unit in other words; any other clamp is a gate or a guard."""
+    # ReLU, ReLU6 and the thresholded linear unit in other words. Any other clamp is a gate or a guard.
     if operator == "maximum":
         return "maximum(x, t)" if any(a.shape != output.shape for a in args[:2]) else None
     low, high = (*args[1:3], None, None)[:2]

@@ -1,4 +1,4 @@
-"""What one forward shows about a model's activations: their inputs, and which are called as functions."""
+"""One forward that shows what a model's activations receive, and which are called as functions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .arguments import zero_batch
-from .functions import ActivationFinder
+from ..arguments import zero_batch
+from .functional import ActivationFinder
 from .sites import Call, Slot, is_gate
 
 
@@ -29,14 +29,10 @@ class FunctionalUse:
     calls: list[Call] = field(default_factory=list)
 
 
-def measure(
+def measure_calls(
     model: nn.Module, slots: list[Slot], input_size: tuple[int, ...], channel_dim: int | None
 ) -> list[FunctionalUse]:
-    """Run `model` once on a batch of one all-zero input and record every call of every slot.
-
-    The forward runs in eval mode, without gradients, on the model's own device and dtype; training flags
-    and buffers are put back afterwards. Returns the activations that were called as functions.
-    """
+    """Run `model` once on zeros and record every call of every slot; return what was called as functions."""
     with (
         _own_modules(slots),
         _as_found(model),
@@ -49,11 +45,9 @@ def measure(
 
 @contextmanager
 def _own_modules(slots: list[Slot]) -> Iterator[None]:
-    """Give each slot a module object of its own while it is measured.
-
-    So the calls of slots that share one can be told apart, and no call counts that reaches the activation by
-    another way than the slot, e.g. by a plain list: it would not reach a new module either.
-    """
+    """Give each slot a module object of its own while it is measured."""
+    # So the calls of slots that share one can be told apart, and no call counts that reaches the activation
+    # past the slot, e.g. through a plain list: it would not reach a new module either.
     found = [slot.module for slot in slots]
     for slot in slots:
         slot.module = copy.deepcopy(slot.module)
@@ -81,7 +75,7 @@ def _as_found(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        model.train(training)  # through train(), for models whose train() drops what eval mode cached
+        model.train(training)  # a model's own train() may drop what eval mode cached
         for module, flag in flags:
             module.training = flag
         for owner, name, buffer, version, value in buffers:
@@ -91,7 +85,7 @@ def _as_found(model: nn.Module) -> Iterator[None]:
 
 
 class _Recorder(TorchDispatchMode):
-    """Hooks every module and watches every operator for the length of one forward."""
+    """Hooks every module and watches every operator during one forward."""
 
     def __init__(self, model: nn.Module, slots: list[Slot], channel_dim: int | None) -> None:
         super().__init__()
@@ -103,7 +97,7 @@ class _Recorder(TorchDispatchMode):
         self._names = {module: name for name, module in model.named_modules()}
         self._stack: list[nn.Module] = []
         # (width, channel dimension) of the last linear, convolution or normalisation layer entered, and of
-        # the one that made each storage. The tensors are held so that no storage is used twice.
+        # the one that made each storage. The tensors are referenced so that no storage is used twice.
         self._last = (-1, 1)
         self._made: dict[int, tuple[Tensor, tuple[int, int]]] = {}
         self._handles: list[Any] = []
@@ -137,7 +131,7 @@ class _Recorder(TorchDispatchMode):
             self._made[output.untyped_storage()._cdata] = (output, (width, dim))
 
     def _layout(self, module: nn.Module) -> tuple[int, int] | None:
-        """Width and channel dimension of a layer's output; a norm leaves the dimension where it was."""
+        """Return width and channel dimension of a layer's output; a norm leaves the dimension as it was."""
         width = _width(module)
         if width is None or not isinstance(module, nn.Linear | _ConvNd):
             return None if width is None else (width, self._last[1])
@@ -165,10 +159,8 @@ class _Recorder(TorchDispatchMode):
         return Call(x.shape[dim], dim, tuple(spatial), x.device, x.dtype)
 
     def _inferred_dim(self, x: Tensor) -> int:
-        """1 or -1: in a view of a layer's output the one that has the stride of the channels there.
-
-        Else the one that has the width of the layer that made `x`, else that layer's own.
-        """
+        # 1 or -1: in a view of a layer's output the one that has the stride of the channels there; else the
+        # one that has the width of the layer that made x; else that layer's own.
         if x.ndim <= 2:
             return x.ndim - 1
         made, (width, layer_dim) = self._made.get(x.untyped_storage()._cdata, (None, self._last))
@@ -181,13 +173,13 @@ class _Recorder(TorchDispatchMode):
 
 
 def _dim_of_width(x: Tensor, width: int, default: int) -> int:
-    """1 or -1: the one that has `width` elements, `default` if both or neither have."""
+    """Return 1 or -1, the one that has `width` elements; `default` if both or neither have."""
     matches = [dim for dim in (1, -1) if x.shape[dim] == width]
     return matches[0] if len(matches) == 1 else default
 
 
 def _width(module: nn.Module) -> int | None:
-    """Number of output channels of a linear, convolution or normalisation layer; None for other modules."""
+    """Return the output channels of a linear, convolution or normalisation layer; None for other modules."""
     if isinstance(module, nn.Linear):
         return module.out_features
     if isinstance(module, _ConvNd):

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..module import PWLU
 from .absorb import Feed, calls_its_activation, find_feeds
-from .folded import FoldedPWLU
-from .module import PWLU
 from .tables import fold_pwlu
 
 
@@ -23,17 +22,17 @@ class FoldReport:
 
     def __str__(self) -> str:
         width = max(len(feed.pwlu) for feed in self.feeds)
-        lines = [f"{feed.pwlu:<{width}}  {_outcome(feed)}" for feed in self.feeds]
-        return "\n".join([*lines, self.summary()])
+        outcomes = [
+            f"nothing absorbed: {feed.reason}" if feed.norm is None else f"absorbed {feed.norm}"
+            for feed in self.feeds
+        ]
+        rows = [f"{feed.pwlu:<{width}}  {text}" for feed, text in zip(self.feeds, outcomes, strict=True)]
+        return "\n".join([*rows, self.summary()])
 
     def summary(self) -> str:
         """Return the table's last line, e.g. `9 of 17 PWLUs absorbed the BatchNorm before them`."""
         absorbed = sum(feed.norm is not None for feed in self.feeds)
         return f"{absorbed} of {len(self.feeds)} PWLUs absorbed the BatchNorm before them"
-
-
-def _outcome(feed: Feed) -> str:
-    return f"nothing absorbed: {feed.reason}" if feed.norm is None else f"absorbed {feed.norm}"
 
 
 def fold(
@@ -43,16 +42,13 @@ def fold(
 
     The copy computes what the model computes in eval mode, up to rounding (see :class:`pwlu.FoldedPWLU`).
     Exported it is plain tensor operations: torch.export, AOTInductor and the ONNX exporter take it. A PWLU in
-    phase I becomes the ReLU that it is. The model itself is not touched. Hooks on replaced modules are
-    dropped.
+    phase I becomes the ReLU that it is. Hooks on replaced modules are dropped. A state_dict of the copy can
+    be loaded into `fold` of another model of the same architecture.
 
     With `absorb_batch_norm` every BatchNorm whose output goes into one PWLU and nowhere else is made part of
     that PWLU's tables, exactly: for a * x + b the boundaries become (B - b) / a, S becomes S * a, and O
     becomes S * b + O. A layer-wise PWLU becomes channel-wise. An `nn.Identity` takes the BatchNorm's place; a
-    timm BatchNormAct2d is replaced as a whole. `fold_report` of the copy, a table if printed, says for every
-    PWLU what it absorbed or why nothing.
-
-    A state_dict of the copy can be loaded into `fold` of another model of the same architecture.
+    timm BatchNormAct2d is replaced as a whole. `fold_report` of the copy, a :class:`pwlu.FoldReport`, says for every PWLU what it absorbed or why nothing.
 
     Args:
         model: any module with a PWLU in it, or a PWLU.
@@ -69,40 +65,35 @@ def fold(
         raise ValueError(f"nothing to fold: {type(model).__name__} has no PWLU")
     model = copy.deepcopy(model).eval()
     if not absorb_batch_norm:
-        return _with(model, _folded(model, {}))
+        return _replace(model, _folded_modules(model, {}))
     report = FoldReport(find_feeds(model, input_size))
     norms = {feed.pwlu: feed.norm for feed in report.feeds if feed.norm is not None}
     if not norms:
         raise ValueError(f"no BatchNorm of {type(model).__name__} can be absorbed:\n{report}")
-    model = _with(model, _folded(model, norms))
+    model = _replace(model, _folded_modules(model, norms))
     model.fold_report = report  # type: ignore[assignment]
     return model
 
 
-def _folded(model: nn.Module, norms: Mapping[str, str]) -> dict[nn.Module, nn.Module]:
-    """What takes the place of every PWLU and of the BatchNorms in `norms`, which has the names of both."""
+def _folded_modules(model: nn.Module, norms: Mapping[str, str]) -> dict[nn.Module, nn.Module]:
+    """Return what replaces each PWLU and each BatchNorm of `norms`, which maps names of PWLUs to theirs."""
     new: dict[nn.Module, nn.Module] = {}
     for name, module in model.named_modules():
         if not isinstance(module, PWLU):
             continue
         norm = model.get_submodule(norms[name]) if name in norms else None
-        new[module] = _fold_one(name, module, norm)
+        assert norm is None or isinstance(norm, _BatchNorm)
+        try:
+            new[module] = fold_pwlu(module, norm)
+        except ValueError as error:
+            raise ValueError(f"PWLU {name!r} cannot be folded: {error}") from error
         if norm is not None:
             new[norm] = new[module] if calls_its_activation(norm) else nn.Identity()
     return new
 
 
-def _fold_one(name: str, module: PWLU, norm: nn.Module | None) -> FoldedPWLU:
-    """`fold_pwlu`, with the PWLU's name in the error."""
-    assert norm is None or isinstance(norm, _BatchNorm)
-    try:
-        return fold_pwlu(module, norm)
-    except ValueError as error:
-        raise ValueError(f"PWLU {name!r} cannot be folded: {error}") from error
-
-
-def _with(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Put the new modules wherever the old ones are registered; return the model, or what takes its place."""
+def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Put the new modules wherever the old ones are registered; return the model, or what replaces it."""
     for parent in list(model.modules()):
         for attribute, child in list(parent._modules.items()):
             if child is not None and child in new:

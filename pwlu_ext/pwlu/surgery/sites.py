@@ -1,8 +1,6 @@
-"""Where a model's activations are.
+"""Activation sites: the places (`parent.attribute`) of a model that hold an elementwise activation module.
 
-A *site* is a place of the model (`parent.attribute`) that holds an elementwise activation module. Gates
-(Sigmoid, Hardsigmoid, Tanh, Hardtanh, Softmax, GLU ...) squash their input to weigh something else by it:
-they are not sites.
+Gates (Sigmoid, Hardsigmoid, Tanh, Softmax ...) squash their input to weigh something else by it: no sites.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .module import PWLU
+from ..module import PWLU
 
 SITE_TYPES = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU),
@@ -62,7 +60,7 @@ def is_site_module(module: nn.Module) -> bool:
 
 
 def is_gate(module: nn.Module) -> bool:
-    """Return True for activation modules that are no sites: what their forward calls is their own affair."""
+    """Return True for activation modules that are no sites."""
     home = type(module).__module__
     return home.startswith("timm.layers.activations") or (
         home == "torch.nn.modules.activation" and not isinstance(module, nn.MultiheadAttention)
@@ -70,11 +68,7 @@ def is_gate(module: nn.Module) -> bool:
 
 
 def find_slots(model: nn.Module, is_site: Callable[[nn.Module], bool]) -> list[Slot]:
-    """List the sites of `model` in definition order; nothing inside a site is searched.
-
-    A module with parameters that is registered in several places is one tied site. One without parameters
-    is a site of its own in each place: it was shared for convenience.
-    """
+    """Return the sites of `model` in definition order; nothing inside a site is searched."""
     slots: dict[Any, Slot] = {}
     seen = {model}
 
@@ -83,6 +77,8 @@ def find_slots(model: nn.Module, is_site: Callable[[nn.Module], bool]) -> list[S
             if child is None or isinstance(child, torch.jit.ScriptModule):
                 continue  # compiled: nothing in it can be exchanged
             if is_site(child):
+                # A module without parameters that is in several places was shared for convenience: it is a
+                # site of its own in each. One with parameters is one tied site.
                 tied = any(True for _ in child.parameters())
                 slot = slots.setdefault(
                     child if tied else (parent, attribute), Slot(prefix + attribute, child)
@@ -97,10 +93,8 @@ def find_slots(model: nn.Module, is_site: Callable[[nn.Module], bool]) -> list[S
 
 
 def leave_fused_kernels(model: nn.Module) -> None:
-    """Tell torch's encoder layers which activation they hold now.
-
-    In eval mode they and nn.TransformerEncoder use fused kernels for what they held when they were built.
-    """
+    """Tell torch's encoder layers which activation they hold now."""
+    # In eval mode they and nn.TransformerEncoder use fused kernels for what they held when they were built.
     for module in reversed([*model.modules()]):  # an encoder after its layers
         if isinstance(module, nn.TransformerEncoderLayer) and isinstance(module.activation, nn.Module):
             is_relu, is_gelu = (isinstance(module.activation, kind) for kind in (nn.ReLU, nn.GELU))

@@ -1,4 +1,4 @@
-"""Replacing a model's activations in place (the paper's section 4.1)."""
+"""`replace_activations`: the rule of the paper's section 4.1."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from math import prod
 import torch
 from torch import nn
 
-from .measure import FunctionalUse, measure
-from .module import PWLU
+from ..module import PWLU
+from .measure import FunctionalUse, measure_calls
 from .report import ReplacementReport, Site
 from .sites import Call, Slot, find_slots, is_site_module, leave_fused_kernels
 
@@ -25,22 +25,19 @@ def replace_activations(
 ) -> ReplacementReport:
     """Put a new activation, `make(num_channels)`, at every activation site of `model` except tiny maps.
 
-    The rule of section 4.1: "we replace all activation layers except those that have tiny input feature
-    maps, such as activations in SE-block". Sites are the elementwise activation modules of torch and timm
-    and any PWLU; gates (Sigmoid, Hardsigmoid, Tanh, Softmax ...) are not sites. Channels and map sizes are
-    measured by one forward on a batch of one zero input, in eval mode and without gradients; training flags
-    and buffers are restored. Call it before the optimizer, DistributedDataParallel or torch.compile see the
-    model. If an error is raised, the model is as it was.
+    Sites are the elementwise activation modules of torch and timm and any PWLU; gates (Sigmoid, Hardsigmoid,
+    Tanh, Softmax ...) are not sites. Channels and map sizes are measured by one forward on a zero input, in
+    eval mode; training flags and buffers are restored. Call it before the optimizer, DistributedDataParallel
+    or torch.compile see the model. If an error is raised, the model is as it was.
 
     Left as they are, and reported with the reason: sites with fewer than `min_positions` spatial positions,
     sites that never ran, a module called with several widths, activations called as functions (`F.relu`) or
-    written out (`x * sigmoid(x)`), also inside of scripted or traced modules.
-    A module called several times with one width gets one new module that serves all the calls, as before. One
-    parameter-free module registered in several places gets a new module in each place.
+    written out (`x * sigmoid(x)`), also inside of scripted or traced modules. A module called several times
+    with one width gets one new module for all the calls. One parameter-free module registered in several
+    places gets a new module in each place.
 
-    A new module goes to its site's device, takes its predecessor's training flag and, if it has one, the
-    `inplace` flag (only the model's author knows whether the site's input is read again). It keeps the dtype
-    that `make` gave it (float32 serves lower precision under AMP), but is float64 if the site's input is.
+    A new module goes to its site's device and takes over the training flag and, if it has one, the `inplace`
+    flag. It keeps the dtype that `make` gave it, but is float64 if the site's input is.
 
     Args:
         model: any module whose forward takes one batched tensor.
@@ -48,12 +45,9 @@ def replace_activations(
         make: called as `make(num_channels)`; where the channels are not in dimension 1, as
             `make(num_channels, channel_dim=-1)`.
         min_positions: fewest spatial positions (product of all sizes but batch and channels) that a site
-            must have. The default leaves 1x1 maps (SE blocks, after global pooling) and (batch, channels)
-            inputs alone.
-        channel_dim: channel dimension of all sites. None infers it for each from the linear, convolution or
-            normalisation layer that made its input (where none did, e.g. after a sum, the last one that ran):
-            the dimension, 1 or -1, that has this layer's width; if both or neither have it, -1 after a linear
-            layer (ViT, ConvNeXt's MLP) and 1 after a convolution.
+            must have. The default leaves 1x1 maps (SE blocks) and (batch, channels) inputs alone.
+        channel_dim: channel dimension of all sites. None infers it for each, 1 or -1, from the linear,
+            convolution or normalisation layer that made its input, or else the last one that ran.
         is_activation: names further modules that are sites, e.g. activations of another package.
 
     Returns:
@@ -75,7 +69,7 @@ def replace_activations(
         )
     before = _count_parameters(model)
     slots = find_slots(model, is_site)
-    functional = _measured(model, slots, size, channel_dim)
+    functional = _measure(model, slots, size, channel_dim)
     kept = {slot: _reason_to_keep(slot.calls, min_positions) for slot in slots}
     new = {slot: _new_module(slot, make) for slot in slots if not kept[slot]}
     sites = [_slot_site(slot, kept[slot]) for slot in slots] + [_function_site(use) for use in functional]
@@ -110,12 +104,11 @@ def _checked_arguments(
     return sizes
 
 
-def _measured(
+def _measure(
     model: nn.Module, slots: list[Slot], size: tuple[int, ...], channel_dim: int | None
 ) -> list[FunctionalUse]:
-    """`measure`, with the model's own error turned into one that names `input_size`."""
     try:
-        return measure(model, slots, size, channel_dim)
+        return measure_calls(model, slots, size, channel_dim)
     except Exception as error:
         raise ValueError(
             f"the measuring forward of {type(model).__name__} at input_size={size} failed "
@@ -125,7 +118,7 @@ def _measured(
 
 
 def _reason_to_keep(calls: list[Call], min_positions: int) -> str:
-    """Why a site with these calls stays as it is; empty if it is to be replaced."""
+    """Return why a site with these calls stays as it is; empty if it is to be replaced."""
     if not calls:
         return "never ran in the measuring forward"
     widths = sorted({call.num_channels for call in calls})
@@ -141,32 +134,27 @@ def _reason_to_keep(calls: list[Call], min_positions: int) -> str:
 
 
 def _new_module(slot: Slot, make: Callable[..., nn.Module]) -> nn.Module:
-    """Build the new activation of a slot."""
     call = slot.calls[0]
-    module = _call_make(make, call, slot.name)
+    options = {} if call.channel_dim == 1 else {"channel_dim": call.channel_dim}
+    try:
+        module = make(call.num_channels, **options)
+    except TypeError as error:
+        arguments = ", ".join([str(call.num_channels), *(f"{key}={value}" for key, value in options.items())])
+        raise ValueError(
+            f"make({arguments}), as site {slot.name!r} needs it, failed with TypeError: {error}; expected "
+            f"make(num_channels), with a channel_dim keyword where the channels are not in dimension 1"
+        ) from error
     if not isinstance(module, nn.Module):
         raise ValueError(f"make({call.num_channels}) returned {type(module).__name__}, expected an nn.Module")
+    # Only the model's author knows whether the site's input is read again.
     if isinstance(getattr(module, "inplace", None), bool):
         module.inplace = bool(getattr(slot.module, "inplace", False))  # type: ignore[assignment]
+    # float32 parameters serve inputs of lower precision.
     dtype = torch.float64 if call.dtype == torch.float64 else None
     return module.to(device=call.device, dtype=dtype).train(slot.module.training)
 
 
-def _call_make(make: Callable[..., nn.Module], call: Call, name: str) -> nn.Module:
-    """Call `make`, with `channel_dim` only where it is needed."""
-    options = {} if call.channel_dim == 1 else {"channel_dim": call.channel_dim}
-    arguments = ", ".join([str(call.num_channels), *(f"{key}={value}" for key, value in options.items())])
-    try:
-        return make(call.num_channels, **options)
-    except TypeError as error:
-        raise ValueError(
-            f"make({arguments}), as site {name!r} needs it, failed with TypeError: {error}; expected "
-            f"make(num_channels), with a channel_dim keyword where the channels are not in dimension 1"
-        ) from error
-
-
 def _slot_site(slot: Slot, reason: str) -> Site:
-    """The report's entry of a slot."""
     remarks = []
     if not reason and len(slot.holders) > 1:
         remarks.append(f"tied: one new module in {len(slot.holders)} places")
@@ -176,7 +164,6 @@ def _slot_site(slot: Slot, reason: str) -> Site:
 
 
 def _function_site(use: FunctionalUse) -> Site:
-    """The report's entry of an activation that is called as a function or written out."""
     times = f" {len(use.calls)} times" if len(use.calls) > 1 else ""
     how = "called as a function" if use.function.startswith("F.") else "written out"
     what = "there is no module to replace"

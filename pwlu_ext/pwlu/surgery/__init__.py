@@ -1,0 +1,1 @@
+"""Replacing a model's activations in place (section 4.1)."""
