@@ -48,7 +48,8 @@ def fold(
     With `absorb_batch_norm` every BatchNorm whose output goes into one PWLU and nowhere else is made part of
     that PWLU's tables, exactly: for a * x + b the boundaries become (B - b) / a, S becomes S * a, and O
     becomes S * b + O. A layer-wise PWLU becomes channel-wise. An `nn.Identity` takes the BatchNorm's place; a
-    timm BatchNormAct2d is replaced as a whole. `fold_report` of the copy, a :class:`pwlu.FoldReport`, says for every PWLU what it absorbed or why nothing.
+    timm BatchNormAct2d is replaced as a whole. `fold_report` of the copy, a :class:`pwlu.FoldReport`, says
+    for every PWLU what it absorbed or why nothing.
 
     Args:
         model: any module with a PWLU in it, or a PWLU.
