@@ -111,7 +111,7 @@ lint: $(STAMPS)/requirements $(STAMPS)/dev ## check formatting, imports, types a
 	$(BIN)/shellcheck --external-sources $(SHELL_SOURCES)
 
 docs: $(STAMPS)/dev ## build the documentation into site/
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: $(STAMPS)/dev ## apply the formatting that lint checks
 	$(BIN)/ruff check --fix .

@@ -2,7 +2,7 @@
 
 One dataclass per section, one documented field per key. Units stand in the names (`_epochs`, `_steps`,
 `_px`). Fields without a default must come from a YAML file or the command line. Why the values the paper does
-not give are what they are: `configs/README.md`.
+not give are what they are: `docs/choices.md`.
 """
 
 import math

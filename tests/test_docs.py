@@ -1,0 +1,43 @@
+"""What the pages say can be done: their links lead somewhere, their commands exist, their code runs."""
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("configs", "docs", "notebooks", "pwlu_ext", "results", "scripts")
+PAGES = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    assert [t for t in targets if "://" not in t and not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_are_there(page: Path) -> None:
+    blocks = "\n".join(re.findall(r"^```(?:bash)?\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+    words = set(re.findall(r"(?<=-m )(?:tools|engine|pwlu_ext)[\w.]*", blocks))
+    assert [name for name in words if importlib.util.find_spec(name) is None] == []
+    files = re.findall(r"(?:configs|scripts)/[\w./]+|train_\w+\.py|examples/\w+\.py", blocks)
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    targets = sorted(set(re.findall(r"^make ([\w-]+)", blocks, re.MULTILINE)))
+    subprocess.run(["make", "-n", "help", *targets], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {"steps_per_epoch": 1}
+    exec(compile(code, "README.md", "exec"), names)
+    assert "replaced" in capsys.readouterr().out
+    model, optimizer, phases = names["model"], names["optimizer"], names["phases"]
+    for _ in range(5):
+        assert phases.phase == 1
+        model(torch.randn(2, 3, 64, 64)).sum().backward()
+        optimizer.step()
+    assert phases.phase == 2

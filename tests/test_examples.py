@@ -1,0 +1,37 @@
+"""The examples run, and learn."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["cnn", "vit"])
+def test_one_process_learns_the_digits(name: str) -> None:
+    printed = run(f"examples/{name}.py")
+    assert float(re.findall(r"([\d.]+)% of 360 test images", printed)[-1]) > 80
+
+
+def test_two_processes_learn_in_mixed_precision() -> None:
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    printed = run(*torchrun, "examples/ddp_amp.py")
+    losses = [float(loss) for loss in re.findall(r"mean loss ([\d.]+)", printed)]
+    assert printed.count("boundaries realigned") == 1
+    assert len(losses) == 4 and losses[-1] < 0.5 * losses[0]
