@@ -47,7 +47,7 @@ the evaluation after the last step; *difference* is ours minus the paper's; — 
 diverged, as its loss became NaN or infinite, is counted as such, not in n, and is in no mean. The last column
 has each run's folder, the hash of its configuration, the commit (`+changes`: with files that differed from
 it) and the day. What a scale sets: [configs/sweeps](../configs/sweeps); what the paper leaves open:
-[configs/README.md](../configs/README.md).
+[docs/choices.md](../docs/choices.md).
 """
 
 
