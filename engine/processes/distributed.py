@@ -1,21 +1,18 @@
-"""The processes of one run: which one am I, on which device, and the few things all of them do together.
-
-`python train_imagenet.py` is one process and needs no set-up. Under `torchrun` there are several, joined by
-nccl where they compute on GPUs and by gloo where they compute on CPUs.
-"""
+"""The processes of one run: one, or several that torchrun starts, joined by nccl on GPUs and gloo on CPUs."""
 
 import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from engine.records.console import say
 
 T = TypeVar("T")
 
@@ -24,12 +21,12 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 
 class MainProcessError(RuntimeError):
-    """Raised on every other process when work on the main process failed; the main process has the cause."""
+    """Work on the main process failed; raised on the others, while the main process has the cause."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one run, seen from one of them; the defaults are those of a single process."""
+    """One process's place among those of its run; by default it is the only one."""
 
     rank: int = 0
     local_rank: int = 0
@@ -39,7 +36,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """True on the one process that prints and writes files."""
+        """Whether this is the process that prints and writes files."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -88,27 +85,31 @@ class World:
     def parallel(self, model: nn.Module) -> nn.Module:
         """Wrap the model so that gradients are averaged over all processes; alone it stays as it is.
 
-        DDP usually lays its gradient buckets out anew after the first backward. A resumed run would then add
-        up the gradients of three or more processes in another order than the uninterrupted one at its first
-        step, and drift from it in the last bits. With `find_unused_parameters` the layout stays as it is.
+        Every parameter must take part in every step.
         """
         if self.size == 1:
             return model
-        devices = [self.device] if self.device.type == "cuda" else None
-        wrapped = _WithUnusedParameter(model, self.device)
-        return DistributedDataParallel(wrapped, device_ids=devices, find_unused_parameters=True)
+        if self.device.type == "cuda":
+            return DistributedDataParallel(model, device_ids=[self.device])
+        wrapped = DistributedDataParallel(model)
+        wrapped.register_comm_hook(self.size, _average_by_rank)
+        return wrapped
 
 
-class _WithUnusedParameter(nn.Module):
-    """A model beside one parameter that takes no part: DDP warns where it finds none to look for."""
+def _average_by_rank(size: int, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Average a bucket of gradients over all processes, added in the order of the ranks."""
+    # gloo's all_reduce adds in an order that depends on where a gradient lies in its bucket, and DDP lays its
+    # buckets out anew after the first backward. A resumed run would drift from the uninterrupted one.
+    own = bucket.buffer()
+    parts = [torch.empty_like(own) for _ in range(size)]
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        super().__init__()
-        self.model = model
-        self.unused = nn.Parameter(torch.zeros(1, device=device))
+    def average(_: torch.futures.Future[Any]) -> torch.Tensor:
+        total = parts[0]
+        for part in parts[1:]:
+            total += part
+        return total.div_(size)
 
-    def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
-        return self.model(*inputs, **named_inputs)
+    return dist.all_gather(parts, own, async_op=True).get_future().then(average)
 
 
 def start(device: str = "auto") -> World:
@@ -126,7 +127,7 @@ def start(device: str = "auto") -> World:
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     else:
-        _share_cores(local_size)
+        _share_cores(rank, local_size)
     if size > 1:
         backend, bound_to = ("nccl", world.device) if world.device.type == "cuda" else ("gloo", None)
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=bound_to)
@@ -141,14 +142,11 @@ def available_cores() -> int:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one, and end its threads.
-
-    The group lives on as long as something refers to it: a DDP module that is part of a reference cycle does
-    until the cycle is collected. Its threads must not outlive the interpreter: one that still lets go of the
-    tensors of the last collective then aborts the process, and a run that is complete would count as failed.
-    """
+    """Leave the process group, if there is one, and end its threads."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        # A thread of the group that outlives the interpreter may abort it, and a complete run would count as
+        # failed. The group lives as long as a DDP module in a reference cycle does.
         gc.collect()
 
 
@@ -170,24 +168,18 @@ def _choose_device(device: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def _share_cores(local_size: int) -> None:
-    """Divide the cores among the CPU processes of this machine, unless the user set OMP_NUM_THREADS."""
-    if local_size > 1 and not _user_chose_threads():
-        torch.set_num_threads(max(1, available_cores() // local_size))
-
-
-def _user_chose_threads() -> bool:
-    """Return whether OMP_NUM_THREADS is the user's wish.
-
-    Where it is not set torchrun sets it to 1 for its processes, which would leave most cores idle. The
-    environment that torchrun itself was started with tells the two apart. Where that cannot be read (it can
-    on Linux), a 1 is taken for torchrun's.
-    """
-    value = os.environ.get("OMP_NUM_THREADS")
-    if value is None or "TORCHELASTIC_RUN_ID" not in os.environ:
-        return value is not None
-    try:
-        environment = Path(f"/proc/{os.getppid()}/environ").read_bytes()
-    except OSError:
-        return value != "1"
-    return any(entry.startswith(b"OMP_NUM_THREADS=") for entry in environment.split(b"\0"))
+def _share_cores(rank: int, local_size: int) -> None:
+    """Divide this machine's cores among its CPU processes, unless OMP_NUM_THREADS says how many threads."""
+    wish = os.environ.get("OMP_NUM_THREADS")
+    if wish == "1" and "TORCHELASTIC_RUN_ID" in os.environ:  # what torchrun sets where nothing is set
+        wish = None
+    if local_size == 1 or wish is not None:
+        return
+    cores = available_cores()
+    threads = max(1, cores // local_size)
+    torch.set_num_threads(threads)
+    if rank == 0:
+        say(
+            f"{local_size} CPU processes share {cores} cores, threads per process: {threads} "
+            "(OMP_NUM_THREADS=2 or more changes that)"
+        )
