@@ -28,8 +28,7 @@ from engine.config.load import (
     load_config,
     network_values,
 )
-from engine.data.coco.data import build_coco_data
-from engine.data.coco.digits import write_digits
+from engine.data.coco import build_coco_data
 from engine.processes.command_line import parse_arguments
 from engine.processes.distributed import World
 from engine.processes.launch import EXIT_STOPPED, launch
@@ -122,19 +121,13 @@ def evaluate(config: CocoConfig, world: World, stop: StopRequest, checkpoint: Pa
 
 def build(config: CocoConfig, world: World) -> tuple[Detection, nn.Module, ReplacementReport]:
     """Open the images and build the detector with its activations: the same on every process."""
-    options = asdict(config.data)
-    workers = options.pop("workers")
-    if config.data.kind == "digits":
-        world.on_main(lambda: str(write_digits(Path(config.data.root))))
+    with_masks = config.model.architecture == "mask_rcnn"
     task = Detection(
-        data=build_coco_data(
-            **options, with_masks=config.model.architecture == "mask_rcnn", seed=config.seed
-        ),
+        data=build_coco_data(config.data, with_masks=with_masks, seed=config.seed),
         world=world,
         precision=Precision(config.runtime.amp, world.device),
         global_batch_size=config.global_batch_size,
         device_batch_size=config.runtime.device_batch_size,
-        workers=workers,
         scorer=config.runtime.scorer,
     )
     torch.manual_seed(config.seed)

@@ -122,16 +122,13 @@ def evaluate(config: ImageNetConfig, world: World, stop: StopRequest, checkpoint
 
 def build(config: ImageNetConfig, world: World) -> tuple[Classification, nn.Module, ReplacementReport]:
     """Open the images and build the network with its activations: the same on every process."""
-    options = asdict(config.data)
-    workers, size = options.pop("workers"), config.data.image_size_px
-    data = build_data(**options, seed=config.seed)
+    data, size = build_data(config.data, config.seed), config.data.image_size_px
     task = Classification(
         data=data,
         world=world,
         precision=Precision(config.runtime.amp, world.device),
         global_batch_size=config.global_batch_size,
         device_batch_size=config.runtime.device_batch_size,
-        workers=workers,
         label_smoothing=config.optimizer.label_smoothing,
     )
     torch.manual_seed(config.seed)

@@ -16,6 +16,7 @@ from engine.config.schema import (
     SgdConfig,
     optimizer_conflicts,
 )
+from engine.data.options import CocoOptions
 
 
 @dataclass
@@ -29,21 +30,6 @@ class DetectorConfig:
     smallest_anchor_px: int = 32  # side of the anchors of the pyramid's finest level; it doubles with each
     region_samples: int = 512  # Mask R-CNN's proposals per image that the box loss is taken of
     replace_all: bool = False  # the two ReLUs with tiny inputs too: before the last linear layer, at P6
-
-
-@dataclass
-class CocoDataConfig:
-    """Which images, and at what size the network sees them."""
-
-    kind: str = "coco"  # coco | digits
-    # Holds annotations/instances_<split>.json and <split>/; digits are written there.
-    root: str = "data/coco"
-    train_split: str = "train2017"
-    val_split: str = "val2017"
-    workers: int = 4  # loading processes per training process; 0 loads in the training process
-    shorter_side_px: int = 800  # the image's shorter side is scaled to this ...
-    longer_side_px: int = 1333  # ... unless that makes the longer side exceed this
-    empty_images: str = "drop"  # training images without an object: drop | keep
 
 
 @dataclass
@@ -81,7 +67,7 @@ class CocoConfig:
     global_batch_size: int = 16  # images per optimizer step over all devices
     model: DetectorConfig = field(default_factory=DetectorConfig)
     activation: ActivationConfig = field(default_factory=ActivationConfig)
-    data: CocoDataConfig = field(default_factory=CocoDataConfig)
+    data: CocoOptions = field(default_factory=CocoOptions)
     optimizer: SgdConfig = field(default_factory=SgdConfig)
     schedule: StepScheduleConfig = field(default_factory=StepScheduleConfig)
     runtime: CocoRuntimeConfig = field(default_factory=CocoRuntimeConfig)

@@ -18,6 +18,7 @@ from engine.config.schema import (
     SgdConfig,
     optimizer_conflicts,
 )
+from engine.data.options import ImageOptions
 
 
 @dataclass
@@ -25,22 +26,6 @@ class ModelConfig:
     """Which network."""
 
     name: str = MISSING  # timm's name: resnet18, mobilenetv2_100 ...
-
-
-@dataclass
-class DataConfig:
-    """Which images, and how they are cut and changed."""
-
-    kind: str = "imagefolder"  # imagefolder | webdataset | digits
-    root: str = "data/imagenet"  # holds train/ and val/, or train-*.tar and val-*.tar; unused by digits
-    workers: int = 8  # loading processes per training process; 0 loads in the training process
-    max_train_images: int = 0  # of more, so many are taken, evenly spread over the split; 0 takes all
-    max_val_images: int = 0  # the same of the images to evaluate on
-    shrink_px: int = 0  # larger images are first brought to this shorter side, and kept in memory; 0: neither
-    image_size_px: int = 224  # side of the square the network sees
-    augmentation: str = "standard"  # standard (random resized crop + flip) | autoaugment | none
-    eval_crop_ratio: float = 0.875  # evaluation resizes the shorter side to image_size_px / ratio, then crops
-    broken_images: str = "error"  # error: stop and name the file; skip: leave it out and count it
 
 
 @dataclass
@@ -85,7 +70,7 @@ class ImageNetConfig:
     global_batch_size: int = 1024  # images per optimizer step over all devices
     model: ModelConfig = field(default_factory=ModelConfig)
     activation: ActivationConfig = field(default_factory=ActivationConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: ImageOptions = field(default_factory=ImageOptions)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

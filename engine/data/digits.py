@@ -12,31 +12,24 @@ _BRIGHTEST = 16  # of the data set's pixels
 
 
 class DigitImages:
-    """Some of the digits, in memory."""
+    """Some of the digits: pixels of shape (len, 8, 8), white on black, and labels of shape (len,)."""
 
     def __init__(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
-        """Take pixels of shape (len, 8, 8) and labels of shape (len,)."""
         self._pixels = pixels
         self.labels = labels
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.labels)
 
     def image(self, index: int) -> Image.Image:
-        """Return one 8 x 8 image in RGB, white on black."""
         return Image.fromarray(self._pixels[index]).convert("RGB")
 
     def epoch_order(self, seed: int, epoch: int) -> torch.Tensor:
-        """Return a permutation of all images."""
         return shuffled(len(self), seed, epoch)
 
 
 def open_digits() -> tuple[DigitImages, DigitImages, list[str]]:
-    """Return (train, val, class names): 1437 and 360 images, the same ones whatever the run's seed.
-
-    The split keeps the classes' shares.
-    """
+    """Return (train, val, class names): 1437 and 360 images, whatever the run's seed; stratified."""
     # Imported here: scikit-learn takes a second to load and the other kinds of data do not need it.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

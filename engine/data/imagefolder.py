@@ -27,7 +27,6 @@ class FolderImages:
         self.labels = np.array([label for _, label in samples], dtype=np.int64)
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.labels)
 
     def image(self, index: int) -> Image.Image:
@@ -36,7 +35,6 @@ class FolderImages:
         return decode_rgb(path.read_bytes(), str(path))
 
     def epoch_order(self, seed: int, epoch: int) -> torch.Tensor:
-        """Return a permutation of all images."""
         return shuffled(len(self), seed, epoch)
 
 

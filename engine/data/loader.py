@@ -18,8 +18,8 @@ ImageBatch = tuple[torch.Tensor, torch.Tensor]
 class Sample(NamedTuple):
     """One image ready for the network, or None for one left out, and what could not be decoded on the way.
 
-    Broken images travel as text, not as exceptions: so BatchLoader, in the training process, can count them
-    or raise a plain error without the traceback of a loading process.
+    A broken image travels as text, so that BatchLoader, in the training process, can count it or raise an
+    error without the traceback of a loading process.
     """
 
     image: torch.Tensor | None
@@ -31,7 +31,6 @@ class TrainSamples(Dataset[Sample]):
     """Augmented samples of one epoch; a sample depends on (seed, epoch, index) and on nothing else."""
 
     def __init__(self, source: ImageSource, transform: Transform, seed: int, epoch: int) -> None:
-        """See ImageData.train_loader."""
         self._source, self._transform, self._seed, self._epoch = source, transform, seed, epoch
 
     def __getitem__(self, index: int) -> Sample:
@@ -56,7 +55,6 @@ class ValSamples(Dataset[Sample]):
     """Samples for evaluation; a broken one is left out of its batch and of the accuracy."""
 
     def __init__(self, source: ImageSource, transform: Transform) -> None:
-        """See ImageData.val_loader."""
         self._source, self._transform = source, transform
 
     def __getitem__(self, index: int) -> Sample:
@@ -82,10 +80,10 @@ def collate_images(samples: list[Sample]) -> tuple[ImageBatch | None, list[str]]
 
 
 class BatchLoader(Generic[Batch]):
-    """Iterates over the batches that `collate` makes of samples: for classification see `collate_images`.
+    """Iterates over the batches that `collate` makes of samples.
 
-    `skipped` holds a sentence for each broken image left out of the batches handed out so far, whichever
-    process read it.
+    Attributes:
+        skipped: a sentence for each broken image left out of the batches so far, whichever process read it.
     """
 
     def __init__(
@@ -117,11 +115,11 @@ class BatchLoader(Generic[Batch]):
         )
 
     def __len__(self) -> int:
-        """Return the number of batches, counting those of which every image is broken."""
+        """Return the number of batches, with those of which every image is broken."""
         return self._batches
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches; of an evaluation batch without any readable image nothing is yielded.
+        """Yield the batches, without those of which no image is readable.
 
         Raises BrokenImageError, which names the image, unless broken ones are to be skipped.
         """

@@ -71,7 +71,7 @@ def train_batches(
     if micro_batch_size < 1 or global_batch_size % (world_size * micro_batch_size):
         raise ValueError(
             f"global_batch_size={global_batch_size} is not a multiple of world_size={world_size} times "
-            f"micro_batch_size={micro_batch_size}; see engine.tasks.batching.derive_accumulation"
+            f"micro_batch_size={micro_batch_size}; see engine.tasks.image_task.derive_accumulation"
         )
     cut = order[: steps * global_batch_size].view(steps, world_size, -1, micro_batch_size)
     batches: list[list[int]] = cut[start_step:, rank].flatten(0, 1).tolist()

@@ -36,7 +36,7 @@ class ShardIndex:
 
 
 def load_or_scan(root: Path, split: str) -> ShardIndex:
-    """Return the index of root/<split>-*.tar: the one on disk, or else one made now by reading the headers.
+    """Return the index of root/<split>-*.tar: the one on disk, otherwise one made by reading the headers.
 
     Raises DataError for missing, damaged or unlabelled shards, and for an index of other shards.
     """
@@ -49,7 +49,7 @@ def load_or_scan(root: Path, split: str) -> ShardIndex:
 
 
 def write_index(root: Path, split: str) -> Path:
-    """Make the index of root/<split>-*.tar and keep it in the file returned. Raises as load_or_scan does."""
+    """Write the index of root/<split>-*.tar and return its path. Raises as load_or_scan does."""
     path, columns = _index_path(root, split), asdict(_scan(_shards(root, split)))
     write_atomically(path, lambda file: np.savez(file, **columns))
     return path

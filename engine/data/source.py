@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
+from torchvision.transforms import v2
 
 Labels = npt.NDArray[np.int64]
 
@@ -39,16 +40,64 @@ def decode_rgb(
 ) -> Image.Image:
     """Decode an image file's bytes to RGB, whatever its mode (grey, palette, CMYK, with alpha).
 
-    Raises BrokenImageError, which names the image and the `remedy`. Pillow reports broken data by many types
-    of exception (OSError, SyntaxError, struct.error ...); as the bytes are in memory here, each means broken
-    data.
+    Raises BrokenImageError, which names the image and the `remedy`.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
     except MemoryError:
         raise
+    # Pillow reports broken data as OSError, SyntaxError, struct.error ...: the bytes are in memory, so each
+    # of them means broken data.
     except Exception as error:
         # Pillow's own sentence names the buffer by its address, different each time.
         reason = "no image format known" if isinstance(error, UnidentifiedImageError) else str(error)
         raise BrokenImageError(f"cannot decode the image {name}: {reason}; {remedy}") from error
+
+
+class SelectedImages:
+    """`count` images of a source, evenly spread: of each class its share, where they are sorted by class."""
+
+    def __init__(self, source: ImageSource, count: int) -> None:
+        """Take 1 <= count <= len(source) images."""
+        self._source = source
+        self._numbers = np.arange(count) * len(source) // count
+        self.labels = source.labels[self._numbers]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def image(self, index: int) -> Image.Image:
+        return self._source.image(int(self._numbers[index]))
+
+    def epoch_order(self, seed: int, epoch: int) -> torch.Tensor:
+        # The source's order without the images left out: neighbours in a shard stay neighbours.
+        places = torch.full((len(self._source),), -1)
+        places[torch.from_numpy(self._numbers)] = torch.arange(len(self))
+        ordered = places[self._source.epoch_order(seed, epoch)]
+        return ordered[ordered >= 0]
+
+
+class ShrunkImages:
+    """A source whose images have a shorter side of at most `side_px`, each decoded only once per process."""
+
+    def __init__(self, source: ImageSource, side_px: int) -> None:
+        """Shrink the images of `source` (side_px >= 1), bilinearly and with antialiasing."""
+        self._source, self._side_px = source, side_px
+        self._shrunk: dict[int, Image.Image] = {}
+        self.labels = source.labels
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def image(self, index: int) -> Image.Image:
+        """Return one image in RGB, which must not be changed in place. Raises BrokenImageError."""
+        if index not in self._shrunk:
+            image = self._source.image(index)
+            if min(image.size) > self._side_px:
+                image = v2.functional.resize(image, [self._side_px])
+            self._shrunk[index] = image
+        return self._shrunk[index]
+
+    def epoch_order(self, seed: int, epoch: int) -> torch.Tensor:
+        return self._source.epoch_order(seed, epoch)

@@ -2,7 +2,7 @@
 
 Shards are uncompressed tar files, so an image can be read from where the index says it lies. With sequential
 reading, the usual way, batches depend on the number of processes, epochs end unevenly, and a resume reads all
-the earlier data again; here all three are exact. An epoch visits few shards at a time, so reads stay close.
+the earlier data again; here all three are exact.
 """
 
 import json
@@ -20,17 +20,15 @@ _WINDOW_SHARDS = 16  # shuffled together: with the usual 1000 images a shard, a 
 
 
 class ShardImages:
-    """The images of one split."""
+    """The images of one split, in the shards of `root`."""
 
     def __init__(self, root: Path, index: ShardIndex) -> None:
-        """Read images of the shards in `root` by `index`."""
         self._root, self._index = root, index
         # number of the first sample of each shard
         self._first = np.cumsum(index.shard_sizes) - index.shard_sizes
         self.labels = index.labels
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.labels)
 
     def image(self, index: int) -> Image.Image:
@@ -43,7 +41,7 @@ class ShardImages:
         return decode_rgb(data, f"number {index - self._first[shard]} of {name}")
 
     def epoch_order(self, seed: int, epoch: int) -> torch.Tensor:
-        """Return a permutation of all images that visits the shards, shuffled, a few at a time."""
+        # Few shards at a time, so that reads stay close together.
         return shuffled_in_windows(self._index.shard_sizes.tolist(), _WINDOW_SHARDS, seed, epoch)
 
 

@@ -1,4 +1,4 @@
-"""COCO's scores of detections: average precision and recall of boxes and masks.
+"""Detections in COCO's results format, and COCO's scores of them: average precision and recall.
 
 pycocotools is the reference. faster-coco-eval gives the same numbers in a fraction of the time, where it is
 installed and asked for.
@@ -10,11 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from engine.data.coco.masks import encode_masks
 from engine.records.console import warn
+from pwlu.suggestion import expected_one_of
 
 KINDS = ("bbox", "segm")
 SCORERS = ("pycocotools", "faster-coco-eval")
@@ -23,6 +26,7 @@ SCORERS = ("pycocotools", "faster-coco-eval")
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 Entry = Mapping[str, Any]
+Detections = Mapping[str, torch.Tensor]
 
 
 def score(
@@ -33,15 +37,14 @@ def score(
 ) -> dict[str, float]:
     """Return COCO's twelve numbers per kind, `bbox_AP` ... `segm_ARl`, from 0 to 1.
 
-    Warns where there are no detections (scores are 0) or no annotations (scores are -1).
-
     -1 stands for "the ground truth has no such object", as in COCO. Every image of the ground truth counts,
-    also those without detections; the order in which images come changes nothing. No argument is modified.
+    also those without detections. Warns where there are no detections (scores are 0) or no annotations
+    (scores are -1).
 
     Args:
         ground_truth: the content of an instances_*.json file.
-        results: entries of COCO's results format (engine.tasks.coco_results); "bbox" scores their boxes, "segm"
-            their masks, by whose areas small, medium and large are then told apart.
+        results: what `coco_results` returns; "bbox" scores the boxes, "segm" the masks, whose areas then tell
+            small, medium and large apart.
         kinds: "bbox", "segm" or both.
         scorer: "pycocotools" or "faster-coco-eval".
 
@@ -74,7 +77,7 @@ def _check_words(kinds: Sequence[str], scorer: str) -> None:
     if not kinds or isinstance(kinds, str) or not set(kinds) <= set(KINDS):
         raise ValueError(f"kinds: expected one or both of {', '.join(KINDS)} in a tuple, got {kinds!r}")
     if scorer not in SCORERS:
-        raise ValueError(f"scorer: expected one of {', '.join(SCORERS)}, got {scorer!r}")
+        raise ValueError(expected_one_of("scorer", scorer, SCORERS))
 
 
 def _library(scorer: str) -> tuple[Any, Any]:
@@ -92,7 +95,7 @@ def _library(scorer: str) -> tuple[Any, Any]:
 
 
 def _indexed(index: Any, ground_truth: Mapping[str, Any], annotations: list[dict[str, Any]]) -> Any:
-    """Return annotations in a library's index; its own reader of results fails where there are none."""
+    # A library's own reader of results fails where there are none.
     indexed = index()
     indexed.dataset = {
         "images": [dict(image) for image in ground_truth["images"]],
@@ -104,10 +107,7 @@ def _indexed(index: Any, ground_truth: Mapping[str, Any], annotations: list[dict
 
 
 def _truth_annotations(ground_truth: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the annotations as copies, which the libraries may write into.
-
-    They are numbered anew, from 1: to the libraries an object of id 0 is one that was not found.
-    """
+    # Copies, as the libraries write into them; numbered from 1, as to them an object of id 0 was not found.
     annotations = ground_truth.get("annotations", [])
     return [
         {**annotation, "id": number, "iscrowd": annotation.get("iscrowd", 0)}
@@ -142,7 +142,7 @@ def _check_results(ground_truth: Mapping[str, Any], results: Sequence[Entry], ki
 def _problem(
     entry: Entry, sizes: Mapping[int, list[int]], categories: set[int], kinds: Sequence[str]
 ) -> str | None:
-    """Return in words what keeps a detection from being scored; the libraries would pass over most of it."""
+    """Return in words what keeps a detection from being scored; the libraries would ignore most of it."""
     size = sizes.get(entry["image_id"])
     if size is None:
         return "the ground truth has no such image; score with the annotation file of the same split"
@@ -163,3 +163,60 @@ def _problem(
 
 def _is_box(box: Sequence[float]) -> bool:
     return len(box) == 4 and all(map(math.isfinite, box)) and box[2] >= 0 and box[3] >= 0
+
+
+def coco_results(
+    image_ids: Sequence[int], detections: Sequence[Detections], category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return one entry per detection, in the order of the images and of the detections of each.
+
+    An entry holds plain numbers and strings, ready for JSON: `image_id`, `category_id`, `bbox`
+    [x, y, width, height] in pixels, `score`, and where masks came `segmentation`, an RLE
+    {"size": [height, width], "counts": str}.
+
+    Args:
+        image_ids: the images' ids in the ground truth.
+        detections: for each image boxes float32 (n, 4) x1 y1 x2 y2 in pixels of the original image, scores
+            float32 (n,), labels int64 (n,) and perhaps masks bool or uint8 (n, height, width); any device.
+        category_ids: the id in the ground truth of every label 0 .. K - 1.
+
+    Raises:
+        ValueError: lengths that differ, or a label that has no category; the message names the image.
+    """
+    if len(image_ids) != len(detections):
+        raise ValueError(
+            f"image_ids, detections: expected one of each per image, got {len(image_ids)} ids and "
+            f"{len(detections)} images' detections"
+        )
+    entries = []
+    for image_id, found in zip(image_ids, detections, strict=True):
+        entries += _entries(int(image_id), found, category_ids)
+    return entries
+
+
+def _entries(image_id: int, found: Detections, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    _check(image_id, found, len(category_ids))
+    # In float64, so that the float32 corners can be computed back to the bit.
+    corners = found["boxes"].detach().cpu().double()
+    boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
+    entries: list[dict[str, Any]] = [
+        {"image_id": image_id, "category_id": int(category_ids[label]), "bbox": box, "score": score}
+        for box, score, label in zip(boxes, found["scores"].tolist(), found["labels"].tolist(), strict=True)
+    ]
+    if "masks" in found:
+        masks = found["masks"].detach().cpu().ne(0).numpy()
+        for entry, segmentation in zip(entries, encode_masks(masks) if entries else [], strict=True):
+            entry["segmentation"] = segmentation
+    return entries
+
+
+def _check(image_id: int, found: Detections, num_classes: int) -> None:
+    lengths = {name: len(found[name]) for name in ("boxes", "scores", "labels", "masks") if name in found}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"detections of image {image_id}: expected one entry each, got lengths {lengths}")
+    unknown = [label for label in found["labels"].tolist() if not 0 <= label < num_classes]
+    if unknown:
+        raise ValueError(
+            f"detections of image {image_id}: label {unknown[0]} has no category; expected labels "
+            f"0 .. {num_classes - 1}, one per entry of category_ids"
+        )

@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.data.coco.data import CocoData
-from engine.data.coco.loader import DetectionBatch
+from engine.data.coco import CocoData, DetectionBatch
 from engine.evaluation import Evaluation
-from engine.tasks.coco_pictures import Pixels, draw_detections, truths_of
-from engine.tasks.coco_results import Detections, coco_results
-from engine.tasks.coco_scoring import score
+from engine.tasks.coco_pictures import Pixels, draw_detections
+from engine.tasks.coco_scoring import Detections, coco_results, score
 from engine.tasks.image_task import ImageTask
 
 PICTURES = 8  # images in the grid that an evaluation draws
@@ -49,7 +47,7 @@ class Detection(ImageTask):
         )
 
     def losses(self, model: nn.Module, micro_batch: DetectionBatch) -> dict[str, torch.Tensor]:
-        """Return the detector's losses over one micro-batch, by the names that its engine gives them."""
+        """Return the detector's losses over one micro-batch, by the names that its library gives them."""
         images = [self._on_device(image) for image in micro_batch.images]
         targets = [
             {name: self._on_device(value) for name, value in target.items()} for target in micro_batch.targets
@@ -107,9 +105,10 @@ class Detection(ImageTask):
         return {**percent, self.main_metric: percent.get(self.main_metric, 0.0), "images": self.data.num_val}
 
     def _draw(self, shown: Mapping[int, Detections]) -> Pixels:
+        val, places = self.data.val, [self.data.val_place(image_id) for image_id in shown]
         return draw_detections(
-            [self.data.val_image(image_id) for image_id in shown],
-            truths_of(self.data.ground_truth, list(shown), self.data.category_ids),
+            [val.picture(place) for place in places],
+            [torch.from_numpy(val.annotations.objects(place).boxes) for place in places],
             list(shown.values()),
             self.data.category_names,
         )

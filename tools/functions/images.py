@@ -12,8 +12,7 @@ from torch.utils.data import Dataset
 import train_coco
 import train_imagenet
 from engine.config.load import COCO, IMAGENET, ImageNetConfig
-from engine.data.coco.dataset import DetectionSamples
-from engine.data.coco.loader import DetectionBatch, collate_detection
+from engine.data.coco.dataset import DetectionBatch, DetectionSamples, collate_detection
 from engine.data.loader import BatchLoader, ImageBatch, ValSamples, collate_images
 from engine.processes.distributed import World
 from engine.records.curves import spread
@@ -121,7 +120,7 @@ def _loader(
     skip_broken: bool,
 ) -> BatchLoader[Any]:
     batches = [list(chosen[first : first + batch_size]) for first in range(0, len(chosen), batch_size)]
-    return BatchLoader(samples, batches, collate=collate, workers=task.workers, skip_broken=skip_broken)
+    return BatchLoader(samples, batches, collate=collate, workers=task.data.workers, skip_broken=skip_broken)
 
 
 def _call_of_classifier(batch: ImageBatch, device: torch.device) -> Call:

@@ -10,12 +10,12 @@ Mask = npt.NDArray[np.bool_]
 Color = npt.NDArray[np.int64]  # (3,) red, green, blue, 0 .. 255
 
 _SOLID = 128  # from this much ink on, of 255, a pixel belongs to the object
-_MOST_HIDDEN = 0.25  # of an object's pixels
+_MAX_HIDDEN = 0.25  # of an object's pixels
 
 
 @dataclass
-class Thing:
-    """An object or a crowd of a class; `area`: its pixels before later things covered some."""
+class DrawnObject:
+    """An object or a crowd of a class; `area`: its pixels before later objects covered some."""
 
     label: int
     is_crowd: bool = False
@@ -23,43 +23,42 @@ class Thing:
 
 
 class Canvas:
-    """A picture and the things drawn on it, in the order of drawing.
+    """A picture and the objects drawn on it, in the order of drawing.
 
     Attributes:
         pixels: uint8 (height, width, 3), RGB.
-        things: what is drawn on it.
+        objects: what is drawn on it.
     """
 
     def __init__(self, ground: Pixels) -> None:
-        """Take the picture (height, width, 3) to draw on."""
         self.pixels = ground.copy()
-        self.things: list[Thing] = []
-        self._owner = np.full(ground.shape[:2], -1)  # which thing each pixel shows
+        self.objects: list[DrawnObject] = []
+        self._owner = np.full(ground.shape[:2], -1)  # which object each pixel shows
 
     def visible(self, number: int) -> Mask:
-        """Return the pixels (height, width) that show things[number]."""
+        """Return the pixels (height, width) that show objects[number]."""
         return self._owner == number
 
     def hides_too_much(self, ink: Pixels, x: int, y: int) -> bool:
-        """Return whether ink (h, w) drawn at x, y would hide more than a quarter of anything, all told."""
+        """Return whether ink (h, w) at x, y would bring the hidden part of an object above a quarter."""
         left = self._owner.copy()
         _window(left, ink, x, y)[ink >= _SOLID] = -1
         return any(
-            (left == number).sum() < (1 - _MOST_HIDDEN) * thing.area
-            for number, thing in enumerate(self.things)
+            (left == number).sum() < (1 - _MAX_HIDDEN) * drawn.area
+            for number, drawn in enumerate(self.objects)
         )
 
-    def draw(self, thing: Thing, stamps: list[tuple[Pixels, int, int]], color: Color) -> None:
-        """Draw a thing, in one or more stamps (ink uint8 (h, w), x, y) that lie on the canvas."""
-        number = len(self.things)
-        self.things.append(thing)
+    def draw(self, drawn: DrawnObject, stamps: list[tuple[Pixels, int, int]], color: Color) -> None:
+        """Draw an object, in one or more stamps (ink uint8 (h, w), x, y) that lie on the canvas."""
+        number = len(self.objects)
+        self.objects.append(drawn)
         for ink, x, y in stamps:
             under = _window(self.pixels, ink, x, y)
             opacity = ink[..., None].astype(np.int64)
-            # integers: no machine rounds them otherwise
+            # Integers: no machine rounds them differently.
             under[:] = (under * (255 - opacity) + color * opacity + 127) // 255
             _window(self._owner, ink, x, y)[ink >= _SOLID] = number
-        thing.area = int(self.visible(number).sum())
+        drawn.area = int(self.visible(number).sum())
 
 
 def _window(plane: np.ndarray, ink: Pixels, x: int, y: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Images with boxes and masks for training and evaluation: `build_coco_data` opens them."""
+"""A detector's training and validation images, and the loaders of training and evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -8,24 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from engine.data.coco.annotation_file import read_annotation_file
-from engine.data.coco.annotations import CocoAnnotations
-from engine.data.coco.dataset import CocoImages, DetectionSamples
+from engine.data.coco.annotations import CocoAnnotations, read_annotation_file
+from engine.data.coco.dataset import CocoImages, DetectionBatch, DetectionSamples, collate_detection
 from engine.data.coco.entries import Integers
-from engine.data.coco.grouping import grouped_length, grouped_order
-from engine.data.coco.loader import DetectionBatch, collate_detection
 from engine.data.coco.transforms import RandomMirror, ResizeRule
-from engine.data.image_data import check_choice
 from engine.data.loader import BatchLoader
-from engine.data.sampler import train_batches, val_batches
+from engine.data.options import CocoOptions
+from engine.data.sampler import isolated_rng, mix_seed
 from engine.data.source import DataError
+from pwlu.suggestion import expected_one_of
+
+GROUP_SIZE = 2  # the recipe's images per GPU (section 4.2: 16 on 8 GPUs)
 
 
 @dataclass(frozen=True)
 class CocoData:
-    """Training and validation images. Samples are the same to the bit on any number of ranks.
+    """Training and validation images. A sample is the same to the bit on whichever rank it is read.
 
     The training images are opened when they are asked for: evaluation needs none.
     """
@@ -36,6 +35,7 @@ class CocoData:
     resize: ResizeRule
     mirror_probability: float
     with_masks: bool
+    workers: int  # loading processes per training process
     seed: int
 
     @cached_property
@@ -48,7 +48,15 @@ class CocoData:
     @cached_property
     def trained_on(self) -> Integers:
         """The places in `train` of the images that are trained on, int64 (num_train,). Raises DataError."""
-        return _trained_on(self.train.annotations, self.empty_images)
+        annotations = self.train.annotations
+        if self.empty_images == "keep":
+            return np.arange(len(annotations))
+        trained_on = np.flatnonzero(annotations.has_objects)
+        if not len(trained_on):
+            raise DataError(
+                f"{annotations.path}: no image has an object that is no crowd: nothing to train on"
+            )
+        return trained_on
 
     @property
     def num_train(self) -> int:
@@ -75,16 +83,13 @@ class CocoData:
         """The validation split's annotation file as loaded; read on first use, since only one rank scores."""
         return read_annotation_file(self.val.annotations.path)
 
-    def val_image(self, image_id: int) -> Image.Image:
-        """Return one validation image in RGB at its original size. Raises BrokenImageError, KeyError."""
-        places = np.flatnonzero(self.val.annotations.image_ids == image_id)
-        if not len(places):
-            raise KeyError(image_id)
-        return self.val.picture(int(places[0]))
+    def val_place(self, image_id: int) -> int:
+        """Return the place in `val` of the image with COCO's id `image_id`."""
+        return int(np.flatnonzero(self.val.annotations.image_ids == image_id)[0])
 
     def steps_per_epoch(self, global_batch_size: int) -> int:
         """Return how often an epoch's pairs fill a batch. Raises DataError where they never do."""
-        paired = grouped_length(self.num_train)
+        paired = _whole_groups(self.num_train)
         if global_batch_size > paired:
             raise DataError(
                 f"global_batch_size={global_batch_size} exceeds the {paired} images in pairs of the "
@@ -93,111 +98,86 @@ class CocoData:
             )
         return paired // global_batch_size
 
-    def train_loader(
-        self,
-        *,
-        epoch: int,
-        start_step: int,
-        global_batch_size: int,
-        micro_batch_size: int,
-        rank: int,
-        world_size: int,
-        workers: int,
-    ) -> BatchLoader[DetectionBatch]:
-        """Return this rank's micro-batches of the epoch, from optimizer step `start_step` on.
+    def epoch_order(self, epoch: int) -> torch.Tensor:
+        """Return the order in which an epoch takes images of `train`, in pairs of one orientation, int64."""
+        annotations, chosen = self.train.annotations, self.trained_on
+        ratios = torch.from_numpy(annotations.widths[chosen] / annotations.heights[chosen])
+        return torch.from_numpy(chosen)[grouped_order(ratios, self.seed, epoch)]
 
-        Every step consumes global_batch_size distinct images over all ranks, the same ones whatever the
-        number of ranks and workers. The two images of a pair are of one orientation (see grouped_order).
+    def train_loader(self, epoch: int, batches: Sequence[list[int]]) -> BatchLoader[DetectionBatch]:
+        """Return these batches of an epoch, some images mirrored.
+
         Iterating raises BrokenImageError, with file and id, for an image that cannot be decoded.
         """
-        self.steps_per_epoch(global_batch_size)
-        order = grouped_order(self._aspect_ratios, self.seed, epoch)
-        batches = train_batches(
-            torch.from_numpy(self.trained_on)[order],
-            start_step=start_step,
-            global_batch_size=global_batch_size,
-            micro_batch_size=micro_batch_size,
-            rank=rank,
-            world_size=world_size,
-        )
         mirror = RandomMirror(self.mirror_probability, self.seed, epoch)
         samples = DetectionSamples(self.train, self.resize, with_masks=self.with_masks, mirrored=mirror)
-        return BatchLoader(samples, batches, collate=collate_detection, workers=workers, skip_broken=False)
+        return self._loader(samples, batches)
 
-    def val_loader(
-        self, *, batch_size: int, rank: int, world_size: int, workers: int
-    ) -> BatchLoader[DetectionBatch]:
-        """Return this rank's share of the validation images: over all ranks every image exactly once.
+    def val_loader(self, batches: Sequence[list[int]]) -> BatchLoader[DetectionBatch]:
+        """Return these batches of validation images. Targets have no masks: `ground_truth` has them."""
+        return self._loader(DetectionSamples(self.val, self.resize), batches)
 
-        Images without objects are among them. Targets have no masks: `ground_truth` has them.
-        """
-        batches = val_batches(len(self.val), batch_size=batch_size, rank=rank, world_size=world_size)
-        samples = DetectionSamples(self.val, self.resize)
-        return BatchLoader(samples, batches, collate=collate_detection, workers=workers, skip_broken=False)
-
-    @cached_property
-    def _aspect_ratios(self) -> torch.Tensor:
-        ratios = self.train.annotations.widths / self.train.annotations.heights
-        return torch.from_numpy(ratios[self.trained_on])
+    def _loader(self, samples: DetectionSamples, batches: Sequence[list[int]]) -> BatchLoader[DetectionBatch]:
+        return BatchLoader(
+            samples, batches, collate=collate_detection, workers=self.workers, skip_broken=False
+        )
 
 
-def build_coco_data(
-    *,
-    kind: str,
-    root: str | Path,
-    train_split: str = "train2017",
-    val_split: str = "val2017",
-    shorter_side_px: int,
-    longer_side_px: int,
-    empty_images: str,
-    with_masks: bool,
-    seed: int,
-) -> CocoData:
+def build_coco_data(options: CocoOptions, *, with_masks: bool, seed: int) -> CocoData:
     """Open a data set in COCO's layout: root/annotations/instances_<split>.json and root/<split>/.
 
-    Args:
-        kind: coco, or digits: a small generated set, written to `root` unless it is there already, of which
-            nothing is mirrored, as a mirrored digit is none.
-        empty_images: drop (as usual) or keep training images that have no object, or nothing but crowds.
-        with_masks: read, check and hand out masks as well.
-
     Raises DataError, with file and id, where the validation files do not fit (the training files are opened
-    later, see CocoData), ValueError for other arguments.
+    later, see CocoData), ValueError for an unknown word or impossible sides.
     """
-    check_choice("kind", kind, ("coco", "digits"))
-    check_choice("empty_images", empty_images, ("drop", "keep"))
-    resize = ResizeRule(shorter_side_px, longer_side_px)
-    folder = Path(root) if kind == "coco" else _digits(Path(root))
+    for name, value, known in (
+        ("data.kind", options.kind, ("coco", "digits")),
+        ("data.empty_images", options.empty_images, ("drop", "keep")),
+    ):
+        if value not in known:
+            raise ValueError(expected_one_of(name, value, known))
+    resize, root = ResizeRule(options.shorter_side_px, options.longer_side_px), Path(options.root)
+    if options.kind == "digits":
+        # Imported here: scikit-learn takes a second to load.
+        from engine.data.coco.digits import write_digits
+
+        root = write_digits(root)
     return CocoData(
-        open_train=partial(_open_split, folder, train_split, with_masks=with_masks, scored=False),
-        val=_open_split(folder, val_split, with_masks=with_masks, scored=True),
-        empty_images=empty_images,
+        open_train=partial(_open_split, root, options.train_split, with_masks=with_masks, scored=False),
+        val=_open_split(root, options.val_split, with_masks=with_masks, scored=True),
+        empty_images=options.empty_images,
         resize=resize,
-        mirror_probability=0.0 if kind == "digits" else 0.5,
+        mirror_probability=0.0 if options.kind == "digits" else 0.5,  # mirrored digits are no digits
         with_masks=with_masks,
+        workers=options.workers,
         seed=seed,
     )
 
 
-def _digits(root: Path) -> Path:
-    # Imported here: scikit-learn takes a second to load.
-    from engine.data.coco.digits import write_digits
+def grouped_order(aspect_ratios: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
+    """Return an epoch's random order of images by pairs, int64, each image at most once.
 
-    return write_digits(root)
+    A batch is padded to the largest height and width in it, so each two in a row, from an even place on, are
+    both wider than high (width / height > 1) or both not. Of an odd number of images one, another in every
+    epoch, is left out. The order depends on the arguments alone.
+    """
+    with isolated_rng(mix_seed(seed, epoch)):
+        order = torch.randperm(len(aspect_ratios))
+        wide = aspect_ratios[order] > 1
+        kinds = [order[wide], order[~wide]]
+        # One left over of either kind form a pair too: the only high image of a small set is trained on.
+        whole = [kind[: _whole_groups(len(kind))] for kind in kinds]
+        left_over = [kind[_whole_groups(len(kind)) :] for kind in kinds]
+        groups = torch.cat([*whole, *left_over])[: _whole_groups(len(order))].view(-1, GROUP_SIZE)
+        return groups[torch.randperm(len(groups))].flatten()
+
+
+def _whole_groups(num_images: int) -> int:
+    return num_images // GROUP_SIZE * GROUP_SIZE
 
 
 def _open_split(root: Path, split: str, *, with_masks: bool, scored: bool) -> CocoImages:
     path = root / "annotations" / f"instances_{split}.json"
     return CocoImages(root / split, CocoAnnotations(path, with_masks=with_masks, scored=scored))
-
-
-def _trained_on(annotations: CocoAnnotations, empty_images: str) -> Integers:
-    if empty_images == "keep":
-        return np.arange(len(annotations))
-    trained_on = np.flatnonzero(annotations.has_objects)
-    if not len(trained_on):
-        raise DataError(f"{annotations.path}: no image has an object that is no crowd: nothing to train on")
-    return trained_on
 
 
 def _require_same_categories(train: CocoAnnotations, val: CocoAnnotations) -> None:

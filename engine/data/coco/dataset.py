@@ -1,4 +1,4 @@
-"""Samples of a split in COCO's layout: a picture as the network sees it, and what is in it."""
+"""Samples of a split in COCO's layout, and batches of them, which are lists as images differ in size."""
 
 import os
 from collections import defaultdict
@@ -26,7 +26,6 @@ class CocoImages:
         self._require_files()
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.annotations)
 
     def size(self, index: int) -> tuple[int, int]:
@@ -54,7 +53,7 @@ class CocoImages:
         return picture
 
     def _require_files(self) -> None:
-        """Compare names with the folders' lists: asking for 118,287 files one by one takes minutes on NFS."""
+        # Compare with the folders' lists: asking for 118,287 files one by one takes minutes on NFS.
         if not self._folder.is_dir():
             raise DataError(f"{self._folder} is not a folder; {self.annotations.path} is about its images")
         present: defaultdict[str, set[str]] = defaultdict(set)
@@ -63,11 +62,9 @@ class CocoImages:
             if parent not in present and (self._folder / parent).is_dir():
                 present[parent] = set(os.listdir(self._folder / parent))
             if name not in present[parent]:
-                identity = f"image {self.annotations.image_ids[index]}"
-                missing = self._folder / parent / name
                 raise DataError(
-                    f"{self.annotations.path}: {identity}: there is no file {missing}; "
-                    f"copy or download the images again"
+                    f"{self.annotations.path}: image {self.annotations.image_ids[index]}: there is no file "
+                    f"{self._folder / parent / name}; copy or download the images again"
                 )
 
 
@@ -84,12 +81,8 @@ class DetectionSample(NamedTuple):
     broken: list[str]
 
 
-def _never(index: int) -> bool:
-    return False
-
-
 class DetectionSamples(Dataset[DetectionSample]):
-    """The samples of a split, resized; with masks and mirrored ones for training."""
+    """The samples of a split, resized; `mirrored` says which of them are mirrored (none unless given)."""
 
     def __init__(
         self,
@@ -97,26 +90,48 @@ class DetectionSamples(Dataset[DetectionSample]):
         resize: ResizeRule,
         *,
         with_masks: bool = False,
-        mirrored: Callable[[int], bool] = _never,
+        mirrored: Callable[[int], bool] | None = None,
     ) -> None:
-        """Number samples as `images` does; `mirrored` says which of them are seen in a mirror."""
         self._images, self._resize = images, resize
         self._with_masks, self._mirrored = with_masks, mirrored
 
     def __getitem__(self, index: int) -> DetectionSample:
-        """Return sample `index`. What is wrong travels as text: engine.data.loader says why."""
         original_size = self._images.size(index)
         image_id = int(self._images.annotations.image_ids[index])
         try:
             picture = self._images.picture(index)
-        except BrokenImageError as error:
+        except BrokenImageError as error:  # travels as text, as in engine.data.loader.Sample
             return DetectionSample(None, {}, image_id, original_size, [str(error)])
-        size, mirrored = self._resize.size(*original_size), self._mirrored(index)
-        target = to_target(
-            self._images.annotations.objects(index),
-            original_size,
-            size,
-            mirrored=mirrored,
-            with_masks=self._with_masks,
-        )
+        size = self._resize.size(*original_size)
+        mirrored = self._mirrored is not None and self._mirrored(index)
+        objects = self._images.annotations.objects(index)
+        target = to_target(objects, original_size, size, mirrored=mirrored, with_masks=self._with_masks)
         return DetectionSample(to_input(picture, size, mirrored), target, image_id, original_size, [])
+
+
+class DetectionBatch(NamedTuple):
+    """Images float32 (3, h, w), RGB in [0, 1], each with its target, COCO id and original (height, width).
+
+    A target has "boxes" float32 (n, 4), x1 y1 x2 y2 in pixels of its image, "labels" int64 (n,) from 0 and,
+    in training data opened with masks, "masks" uint8 (n, h, w); n may be 0. All are on the CPU.
+    """
+
+    images: list[torch.Tensor]
+    targets: list[Target]
+    image_ids: list[int]
+    original_sizes: list[tuple[int, int]]
+
+
+def collate_detection(samples: list[DetectionSample]) -> tuple[DetectionBatch | None, list[str]]:
+    """Return the batch of the readable samples, None if there are none, and what is wrong with the others."""
+    broken = [sentence for sample in samples for sentence in sample.broken]
+    readable = [(sample.image, sample) for sample in samples if sample.image is not None]
+    if not readable:
+        return None, broken
+    batch = DetectionBatch(
+        images=[image for image, _ in readable],
+        targets=[sample.target for _, sample in readable],
+        image_ids=[sample.image_id for _, sample in readable],
+        original_sizes=[sample.original_size for _, sample in readable],
+    )
+    return batch, broken

@@ -1,7 +1,4 @@
-"""The lists of a COCO annotation file, and sentences that name the entry at fault.
-
-Checks go over columns, not over entries: train2017 has 860,001 annotations.
-"""
+"""The lists of a COCO annotation file, and errors that name the entry at fault."""
 
 import math
 from array import array
@@ -19,10 +16,13 @@ Floats = npt.NDArray[np.float64]
 
 
 class Entries:
-    """One of the file's lists; every method raises DataError with the file and the entry's id."""
+    """One of the file's lists; every method raises DataError with the file and the entry's id.
+
+    Checks go over columns, not over entries: train2017 has 860,001 annotations.
+    """
 
     def __init__(self, path: Path, kind: str, entries: list[Any]) -> None:
-        """Check that `entries`, of one `kind` (image, ...), are not none, and objects with an id each."""
+        """Take one or more objects of a `kind` (image, annotation, category), each with an id of its own."""
         if not entries:
             raise DataError(f"{path}: there is not a single {kind}")
         self._path, self._kind, self.entries = path, kind, entries
@@ -35,14 +35,13 @@ class Entries:
             raise self.fault(int(self._order[repeated[0] + 1]), f"another {kind} has the same id")
 
     def __len__(self) -> int:
-        """Return the number of entries."""
         return len(self.entries)
 
     def fault(self, place: int, sentence: str) -> DataError:
         """Return an error about the entry at `place` in the list."""
         entry = self.entries[place]
-        known = isinstance(entry, dict) and "id" in entry
-        name = f"{self._kind} {entry['id']}" if known else f"{self._kind} number {place + 1} of the list"
+        has_id = isinstance(entry, dict) and "id" in entry
+        name = f"{self._kind} {entry['id']}" if has_id else f"{self._kind} number {place + 1} of the list"
         return DataError(f"{self._path}: {name}: {sentence}; correct or remove it")
 
     def integers(self, key: str, default: int | None = None) -> Integers:

@@ -1,12 +1,13 @@
-"""Instance masks: COCO's segmentations, checked and kept compactly, and their pixels at any size.
+"""Instance masks: COCO's segmentations, kept compactly, and their pixels at any size.
 
 A segmentation is a list of polygons [x1, y1, x2, y2, ...] in pixels, or a run-length encoding (RLE): numbers
 of pixels, column by column, that are in turn outside and inside; as a list or as COCO's text of it.
 """
 
-from array import array
+import json
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,116 +15,97 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from engine.data.coco.entries import Entries, Floats, Integers
+from engine.data.coco.entries import Entries, Integers
+
+Segmentation = list[list[float]] | dict[str, Any]  # polygons or RLE, as in the file
 
 # Far outside any picture. pycocotools walks along each edge pixel by pixel, whatever its length.
 _FARTHEST_PX = 100_000
-
-
-class Segmentation(NamedTuple):
-    """One object's outline: polygons, each float64 of shape (2 * corners,), or the one list of RLE's runs."""
-
-    pieces: list[Floats]
-    is_runs: bool
+_LONGEST_NUMBER = 7  # characters of a run in an RLE's text: 35 bits
 
 
 class Segmentations:
-    """Every object's segmentation in four arrays.
+    """Every object's segmentation, as JSON in one array of bytes.
 
-    Loading processes share arrays with the one that forked them; lists they copy page by page, as they count
-    the objects' references.
+    Loading processes share an array with the process that forked them. Lists they copy page by page, as they
+    count the objects' references.
     """
 
     def __init__(self, annotations: Entries, heights: Integers, widths: Integers, order: Integers) -> None:
-        """Keep those of `annotations`, in `order`; `heights`, `widths` are each annotation's image's.
+        """Take those of `annotations`, in `order`; `heights`, `widths` are each annotation's image's.
 
-        Raises DataError, with file and id, for a segmentation that is none.
+        Raises DataError, with file and id, for what is no segmentation.
         """
-        numbers, piece_ends, last_piece, is_runs = array("d"), array("q", [0]), array("q", [0]), []
+        content, ends = bytearray(), [0]
         for place in order.tolist():
-            size = int(heights[place]), int(widths[place])
             segmentation = annotations.entries[place].get("segmentation")
-            try:
-                for piece in _pieces(segmentation, size):
-                    numbers.fromlist(piece)
-                    piece_ends.append(len(numbers))
-            except (ValueError, TypeError, OverflowError) as error:
-                reason = error if type(error) is ValueError else "expected numbers only"
-                raise annotations.fault(place, f"segmentation: {reason}") from None
-            last_piece.append(len(piece_ends) - 1)
-            is_runs.append(isinstance(segmentation, dict))
-        self._numbers = np.array(numbers, dtype=np.float64)
-        self._piece_ends = np.array(piece_ends, dtype=np.int64)
-        self._last_piece = np.array(last_piece, dtype=np.int64)
-        self._is_runs = np.array(is_runs, dtype=bool)
-        self._require_near(annotations, order)
+            problem = _problem(segmentation, int(heights[place]), int(widths[place]))
+            if problem:
+                raise annotations.fault(place, f"segmentation: {problem}")
+            content += json.dumps(segmentation, separators=(",", ":")).encode()
+            ends.append(len(content))
+        self._content = np.frombuffer(bytes(content), dtype=np.uint8)
+        self._ends = np.array(ends, dtype=np.int64)
 
     def __getitem__(self, index: int) -> Segmentation:
         """Return that of object `index`, counted in the order given."""
-        first, last = self._last_piece[index : index + 2].tolist()
-        ends = self._piece_ends[first : last + 1].tolist()
-        pieces = [self._numbers[start:end] for start, end in zip(ends, ends[1:], strict=False)]
-        return Segmentation(pieces, bool(self._is_runs[index]))
-
-    def _require_near(self, annotations: Entries, order: Integers) -> None:
-        """Look for coordinates that are not finite or mean no place near a picture."""
-        far = np.flatnonzero(~(np.abs(self._numbers) < _FARTHEST_PX))
-        owners = np.searchsorted(self._piece_ends[self._last_piece[1:]], far, side="right")
-        far, owners = far[~self._is_runs[owners]], owners[~self._is_runs[owners]]
-        if len(far):
-            sentence = f"segmentation: expected coordinates in pixels, got {self._numbers[far[0]]}"
-            raise annotations.fault(int(order[owners[0]]), sentence)
+        first, last = self._ends[index : index + 2].tolist()
+        segmentation: Segmentation = json.loads(self._content[first:last].tobytes())
+        return segmentation
 
 
-def _pieces(segmentation: object, size: tuple[int, int]) -> list[list[float]]:
-    """Return polygons, or [runs]. Raises ValueError that says what is wrong."""
+def _problem(segmentation: object, height: int, width: int) -> str | None:
+    """Return in words what keeps pycocotools from reading a segmentation."""
     if isinstance(segmentation, dict):
-        return [_runs(segmentation, size)]
+        return _rle_problem(segmentation, height, width)
     if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError(f"expected a list of polygons or an RLE, got {segmentation!r:.60}")
+        return f"expected a list of polygons or an RLE, got {segmentation!r:.60}"
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             got = f"{len(polygon)} numbers" if isinstance(polygon, list) else f"{polygon!r:.60}"
-            raise ValueError(f"a polygon has 6, 8, 10 ... numbers x1, y1, x2, y2, x3, y3 ..., got {got}")
-    return segmentation
+            return f"a polygon has 6, 8, 10 ... numbers x1, y1, x2, y2, x3, y3 ..., got {got}"
+        try:
+            # The sum finds NaN, which max may pass over.
+            far = not math.isfinite(sum(polygon)) or max(map(abs, polygon)) >= _FARTHEST_PX
+        except (TypeError, OverflowError):
+            return f"expected numbers only, got {polygon!r:.60}"
+        if far:
+            got = next(value for value in polygon if not abs(value) < _FARTHEST_PX)
+            return f"expected coordinates in pixels, got {got}"
+    return None
 
 
-def _runs(rle: dict[str, object], size: tuple[int, int]) -> list[float]:
-    height, width = size
-    if rle.get("size") != [height, width]:
-        raise ValueError(
-            f"the RLE's size is {rle.get('size')!r:.60}, its image's height and width {[height, width]}"
-        )
-    counts = rle.get("counts")
-    if isinstance(counts, str):
-        counts = _decoded(counts)
-    if not isinstance(counts, list) or not all(isinstance(run, int) and run >= 0 for run in counts):
-        raise ValueError(f"the RLE's counts are no numbers of pixels: {rle.get('counts')!r:.60}")
-    if sum(counts) != height * width:
-        raise ValueError(f"the RLE's counts add up to {sum(counts)} pixels, its image has {height * width}")
-    return counts
+def _rle_problem(rle: dict[str, Any], height: int, width: int) -> str | None:
+    size, counts = rle.get("size"), rle.get("counts")
+    if size != [height, width]:
+        return f"the RLE's size is {size!r:.60}, its image's height and width {[height, width]}"
+    runs = _runs_of_text(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
+        return f"the RLE's counts are no numbers of pixels: {counts!r:.60}"
+    if sum(runs) != height * width:
+        return f"the RLE's counts add up to {sum(runs)} pixels, its image has {height * width}"
+    return None
 
 
-def _decoded(text: str) -> list[int]:
-    """Return the runs in COCO's text form of an RLE; pycocotools would read beyond the end of a damaged one.
+def _runs_of_text(text: str) -> list[int] | None:
+    """Return the runs in COCO's text of an RLE, None for another text: pycocotools would read beyond its end.
 
-    Each character holds 5 bits, lowest first, and a sixth that says "more follow"; a number's highest bit is
-    its sign. From the fourth on, runs are given as differences to the one before the last.
+    A character holds 5 bits of a number, lowest first, and a sixth that says that more follow; the highest
+    bit of a number is its sign. From the fourth number on, each is the difference to the one before the last.
     """
-    runs: list[int] = []
-    value = bits = 0
-    for code in (ord(character) - 48 for character in text):
-        if not 0 <= code < 64:
-            raise ValueError(f"not an RLE's text: {text!r:.60}")
-        value |= (code & 31) << bits
-        bits += 5
-        if not code & 32:
-            value -= (code & 16) << (bits - 4)
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = bits = 0
-    if bits:
-        raise ValueError(f"an RLE's text is cut off: {text[-20:]!r}")
-    return runs
+    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(codes & 32 == 0)  # character of each number
+    if not len(last) or last[-1] != len(codes) - 1 or codes.min() < 0 or codes.max() > 63:
+        return None
+    lengths = np.diff(last, prepend=-1)
+    if lengths.max() > _LONGEST_NUMBER:
+        return None
+    first = last - lengths + 1
+    shift = 5 * (np.arange(len(codes)) - np.repeat(first, lengths))
+    runs = np.add.reduceat((codes & 31) << shift, first) - ((codes[last] & 16) << (shift[last] + 1))
+    for start in (1, 2):
+        runs[start::2] = runs[start::2].cumsum()
+    return [int(run) for run in runs]
 
 
 def rasterize(
@@ -135,28 +117,29 @@ def rasterize(
     nearest.
     """
     masks = np.empty((len(segmentations), *size), dtype=np.uint8)
-    for mask, outline in zip(masks, segmentations, strict=True):
-        if outline.is_runs:
-            mask[:] = _resized_runs(outline.pieces[0], original_size, size)
+    scale = size[1] / original_size[1], size[0] / original_size[0]
+    for mask, segmentation in zip(masks, segmentations, strict=True):
+        if isinstance(segmentation, dict):
+            picture = Image.fromarray(np.ascontiguousarray(_decoded(segmentation)))
+            mask[:] = np.asarray(picture.resize(size[::-1], Image.Resampling.NEAREST))
         else:
-            mask[:] = _filled(outline.pieces, size[1] / original_size[1], size[0] / original_size[0], size)
+            scaled = [(np.reshape(polygon, (-1, 2)) * scale).ravel() for polygon in segmentation]
+            mask[:] = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(scaled, *size)))
     return torch.from_numpy(masks)
 
 
-def _filled(
-    polygons: list[Floats], x_scale: float, y_scale: float, size: tuple[int, int]
-) -> npt.NDArray[np.uint8]:
-    scaled = [(polygon.reshape(-1, 2) * (x_scale, y_scale)).ravel() for polygon in polygons]
-    whole = coco_mask.merge(coco_mask.frPyObjects(scaled, *size))
-    filled: npt.NDArray[np.uint8] = coco_mask.decode(whole)
-    return filled
+def encode_masks(masks: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Return {"size": [height, width], "counts": str}, ready for JSON, of masks (n, height, width)."""
+    # pycocotools counts down the columns: it takes (height, width, n) in Fortran's order.
+    planes = np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0))
+    return [
+        {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+        for rle in coco_mask.encode(planes)
+    ]
 
 
-def _resized_runs(
-    runs: Floats, original_size: tuple[int, int], size: tuple[int, int]
-) -> npt.NDArray[np.uint8]:
-    height, width = original_size
-    inside = (np.arange(len(runs)) % 2).astype(np.uint8)
-    columns = np.repeat(inside, runs.astype(np.int64)).reshape(width, height)
-    picture = Image.fromarray(np.ascontiguousarray(columns.T))
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.NEAREST))
+def _decoded(rle: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    if isinstance(rle["counts"], list):
+        rle = coco_mask.frPyObjects(rle, *rle["size"])
+    pixels: npt.NDArray[np.uint8] = coco_mask.decode(rle)
+    return pixels

@@ -25,7 +25,6 @@ class ResizeRule:
     longer_side_px: int
 
     def __post_init__(self) -> None:
-        """Raise ValueError for sides that no picture can have."""
         if not 1 <= self.shorter_side_px <= self.longer_side_px:
             raise ValueError(
                 f"shorter_side_px, longer_side_px: expected 1 <= shorter <= longer, got "
@@ -38,24 +37,20 @@ class ResizeRule:
         target, source = self.shorter_side_px, shorter
         if self.shorter_side_px * longer > self.longer_side_px * shorter:
             target, source = self.longer_side_px, longer
-
-        # in whole numbers, so that the side that sets the factor comes out exactly
-        def scaled(side: int) -> int:
-            return max(1, (2 * side * target + source) // (2 * source))
-
-        return scaled(height), scaled(width)
+        # In whole numbers, so that the side that sets the factor comes out exactly.
+        scaled = [max(1, (2 * side * target + source) // (2 * source)) for side in (height, width)]
+        return scaled[0], scaled[1]
 
 
 @dataclass(frozen=True)
 class RandomMirror:
-    """Says which samples of an epoch are mirrored; it depends on (seed, epoch, index) and on nothing else."""
+    """Which samples of an epoch are mirrored: depends on (seed, epoch, index) and on nothing else."""
 
     probability: float
     seed: int
     epoch: int
 
     def __call__(self, index: int) -> bool:
-        """Return whether sample `index` is mirrored."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch, index))
         return bool(torch.rand((), generator=generator) < self.probability)
 

@@ -2,21 +2,15 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from engine.data import ImageData, build_data
+from engine.data import ImageData, ImageOptions, build_data
 from engine.data.digits import open_digits
 from engine.data.transforms import MEAN, STD
+from tests.engine.data.loading import val_loader
 
 
-def digits(seed: int = 0, augmentation: str = "none") -> ImageData:
-    return build_data(
-        kind="digits",
-        root="",
-        image_size_px=8,
-        augmentation=augmentation,
-        eval_crop_ratio=1.0,
-        broken_images="error",
-        seed=seed,
-    )
+def digits(seed: int = 0) -> ImageData:
+    options = ImageOptions(kind="digits", image_size_px=8, eval_crop_ratio=1.0, workers=0)
+    return build_data(options, seed)
 
 
 def all_pixels(source: object) -> np.ndarray:
@@ -41,17 +35,14 @@ def test_the_split_keeps_the_shares_of_the_classes() -> None:
 
 
 def test_the_split_does_not_depend_on_the_seed_and_never_changes() -> None:
-    one, other = (
-        next(iter(digits(seed).val_loader(batch_size=360, rank=0, world_size=1, workers=0)))
-        for seed in (0, 1)
-    )
+    one, other = (next(iter(val_loader(digits(seed), batch_size=360))) for seed in (0, 1))
     assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
     assert one[1][:12].tolist() == [7, 6, 3, 7, 7, 3, 2, 8, 9, 3, 2, 6]
 
 
 def test_the_network_sees_the_scan_normalised() -> None:
     data = digits()
-    images, labels = next(iter(data.val_loader(batch_size=4, rank=0, world_size=1, workers=0)))
+    images, labels = next(iter(val_loader(data)))
     scan = torch.from_numpy(np.asarray(data.val.image(3)).astype(np.float32).transpose(2, 0, 1) / 255)
     expected = (scan - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     torch.testing.assert_close(images[3], expected)

@@ -1,12 +1,14 @@
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from engine.data import BrokenImageError, DataError, ImageData, build_data
+from engine.data import BrokenImageError, DataError, ImageData, ImageOptions, build_data
+from tests.engine.data.loading import train_loader, val_loader
 from tests.engine.image_files import CLASSES, encoded, picture, write_folder
 from tests.photographs import needs_photographs, unpack
 
@@ -16,22 +18,8 @@ def folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "photos")
 
 
-def photos(root: Path, broken_images: str = "error", augmentation: str = "standard") -> ImageData:
-    return build_data(
-        kind="imagefolder",
-        root=str(root),
-        image_size_px=16,
-        augmentation=augmentation,
-        eval_crop_ratio=0.875,
-        broken_images=broken_images,
-        seed=0,
-    )
-
-
-def train_loader(data: ImageData, workers: int = 0):
-    return data.train_loader(
-        epoch=0, start_step=0, global_batch_size=8, micro_batch_size=4, rank=0, world_size=1, workers=workers
-    )
+def photos(root: Path, **options: Any) -> ImageData:
+    return build_data(ImageOptions(root=str(root), image_size_px=16, **{"workers": 0, **options}), seed=0)
 
 
 def test_images_classes_and_labels_come_from_the_folders(folder: Path) -> None:
@@ -100,21 +88,21 @@ def broken_files(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_image_is_an_error_that_names_it(folder: Path, workers: int) -> None:
     names = broken_files(folder)
-    data = photos(folder)
+    data = photos(folder, workers=workers)
     with pytest.raises(
         BrokenImageError, match=f"({names[0]}: .*truncated|{names[1]}: no image format known);"
     ):
-        list(train_loader(data, workers))
+        list(train_loader(data))
     with pytest.raises(
         BrokenImageError, match=f"^cannot decode the image {names[2]}: no image format known; .*skip$"
     ):
-        list(data.val_loader(batch_size=4, rank=0, world_size=1, workers=workers))
+        list(val_loader(data))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_skipped_images_are_replaced_in_training_and_counted(folder: Path, workers: int) -> None:
     names = broken_files(folder)
-    loader = train_loader(photos(folder, "skip", "none"), workers)
+    loader = train_loader(photos(folder, broken_images="skip", augmentation="none", workers=workers))
     batches = list(loader)
     assert [len(labels) for _, labels in batches] == [4] * 6
     assert sorted(str(name) in "".join(loader.skipped) for name in names) == [False, True, True]
@@ -127,7 +115,7 @@ def test_skipped_images_are_replaced_in_training_and_counted(folder: Path, worke
 def test_a_replacement_is_the_next_readable_image(folder: Path) -> None:
     for number in (3, 4):
         (folder / "train" / "ant" / f"{number:03d}.jpg").write_bytes(b"no image")
-    data = photos(folder, "skip", "none")
+    data = photos(folder, broken_images="skip", augmentation="none")
     order = data.train.epoch_order(0, 0).tolist()
     images = [image for batch, _ in train_loader(data) for image in batch]
     assert (images[order.index(3)] == images[order.index(5)]).all()
@@ -137,8 +125,7 @@ def test_a_replacement_is_the_next_readable_image(folder: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_skipped_images_are_left_out_of_evaluation_and_counted(folder: Path, workers: int) -> None:
     names = broken_files(folder)
-    data = photos(folder, "skip")
-    loader = data.val_loader(batch_size=1, rank=0, world_size=1, workers=workers)
+    loader = val_loader(photos(folder, broken_images="skip", workers=workers), batch_size=1)
     batches = list(loader)
     assert [labels.tolist() for _, labels in batches] == [[0]] * 5 + [[1]] * 4 + [[2]] * 5
     assert len(loader.skipped) == 1 and str(names[2]) in loader.skipped[0]
@@ -148,37 +135,34 @@ def test_a_data_set_of_broken_images_is_an_error(folder: Path) -> None:
     for file in (folder / "train").rglob("*.jpg"):
         file.write_bytes(b"no image")
     with pytest.raises(DataError, match="none of the 24 training images can be decoded"):
-        list(train_loader(photos(folder, "skip")))
+        list(train_loader(photos(folder, broken_images="skip")))
 
 
 def test_a_file_that_went_away_is_no_broken_image(folder: Path) -> None:
-    data = photos(folder, "skip")
+    data = photos(folder, broken_images="skip")
     (folder / "val" / "ant" / "024.jpg").unlink()
     with pytest.raises(FileNotFoundError, match="024.jpg"):
-        list(data.val_loader(batch_size=4, rank=0, world_size=1, workers=0))
+        list(val_loader(data))
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("kind", "tfrecord"), ("augmentation", "mixup"), ("broken_images", "ignore")]
 )
 def test_unknown_words_are_named(folder: Path, name: str, value: str) -> None:
-    arguments = dict(kind="imagefolder", augmentation="none", broken_images="error") | {name: value}
-    with pytest.raises(ValueError, match=f"{name}: expected one of .*, got '{value}'"):
-        build_data(root=str(folder), image_size_px=16, eval_crop_ratio=0.875, seed=0, **arguments)
+    with pytest.raises(ValueError, match=f"data.{name} is '{value}', expected one of "):
+        photos(folder, **{name: value})
 
 
 def test_more_images_per_step_than_there_are_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError, match="global_batch_size=25 exceeds the 24 training images"):
-        photos(folder).train_loader(
-            epoch=0, start_step=0, global_batch_size=25, micro_batch_size=25, rank=0, world_size=1, workers=0
-        )
+        photos(folder).steps_per_epoch(25)
 
 
 @needs_photographs
 def test_real_photographs(tmp_path: Path) -> None:
     data = photos(unpack("cls_224_tiny.tar", tmp_path))
     assert (data.num_classes, data.num_train, data.num_val) == (10, 320, 100)
-    batches = list(data.val_loader(batch_size=32, rank=0, world_size=1, workers=0))
+    batches = list(val_loader(data, batch_size=32))
     assert sum(len(labels) for _, labels in batches) == 100
     means = [images.mean().item() for images, _ in batches]
     assert max(map(abs, means)) < 0.6  # photographs are near ImageNet's mean, to which 0 belongs

@@ -9,8 +9,9 @@ import pytest
 import webdataset
 from webdataset.writer import TarWriter
 
-from engine.data import BrokenImageError, DataError, ImageData, build_data
+from engine.data import BrokenImageError, DataError, ImageData, ImageOptions, build_data
 from engine.data.shard_index import write_index
+from tests.engine.data.loading import val_loader
 from tests.engine.image_files import CLASSES, encoded, write_shards
 
 
@@ -20,15 +21,10 @@ def shards(tmp_path: Path) -> Path:
 
 
 def open_data(root: Path, broken_images: str = "error") -> ImageData:
-    return build_data(
-        kind="webdataset",
-        root=str(root),
-        image_size_px=16,
-        augmentation="none",
-        eval_crop_ratio=1.0,
-        broken_images=broken_images,
-        seed=0,
+    options = ImageOptions(
+        kind="webdataset", root=str(root), image_size_px=16, broken_images=broken_images, workers=0
     )
+    return build_data(options, seed=0)
 
 
 def write_shard(path: Path, samples: list[dict]) -> None:
@@ -160,7 +156,7 @@ def test_missing_shards_are_named_with_the_layout(tmp_path: Path) -> None:
 def test_a_broken_image_in_a_shard_is_named(shards: Path, broken_images: str) -> None:
     good = [{"__key__": f"{number}", "jpg": encoded(number), "cls": number} for number in range(3)]
     write_shard(shards / "val-0001.tar", [*good, {"__key__": "bad", "jpg": b"no image", "cls": 1}])
-    loader = open_data(shards, broken_images).val_loader(batch_size=4, rank=0, world_size=1, workers=0)
+    loader = val_loader(open_data(shards, broken_images))
     if broken_images == "error":
         with pytest.raises(BrokenImageError, match="number 3 of .*val-0001.tar"):
             list(loader)

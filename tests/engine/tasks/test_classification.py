@@ -2,26 +2,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from engine.amp import Precision
-from engine.data import build_data
+from engine.data import ImageOptions, build_data
 from engine.processes.distributed import World
-from engine.tasks.classification import Classification
+from engine.tasks.classification import Batch, Classification, evaluate_classifier
+from tests.training_runs import run_function
 
 CPU = torch.device("cpu")
 
 
 def task(root: Path, world: World | None = None, **changes: object) -> Classification:
-    options = {"kind": "imagefolder", "image_size_px": 16, "augmentation": "none", "eval_crop_ratio": 1.0}
-    broken = str(changes.pop("broken_images", "error"))
-    data = build_data(root=str(root), seed=0, broken_images=broken, **options)
-    settings = {
-        "global_batch_size": 8,
-        "device_batch_size": 2,
-        "workers": 0,
-        "label_smoothing": 0.0,
-    } | changes
+    options = {"image_size_px": 16, "broken_images": changes.pop("broken_images", "error"), "workers": 0}
+    data = build_data(ImageOptions(root=str(root), **options), seed=0)
+    settings = {"global_batch_size": 8, "device_batch_size": 2, "label_smoothing": 0.0} | changes
     return Classification(data=data, world=world or World(), precision=Precision("off", CPU), **settings)
 
 
@@ -80,3 +76,101 @@ def test_a_skipped_image_is_named_once_and_counted(
         assert evaluation is not None and evaluation.metrics["images"] == 14
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1 and "skipped broken image 1:" in printed[0] and broken.name in printed[0]
+
+
+def logits_and_labels(images: int, classes: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(images, classes, generator=generator), torch.randint(
+        classes, (images,), generator=generator
+    )
+
+
+def batches_of(data: Batch, size: int) -> list[Batch]:
+    return list(zip(data[0].split(size), data[1].split(size), strict=True))
+
+
+def evaluate(batches: list[Batch], world: World | None = None) -> dict[str, float] | None:
+    """The model passes its input on, so the inputs are the logits."""
+    return evaluate_classifier(
+        nn.Identity(), batches, world=world or World(), precision=Precision("off", CPU)
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_equals_the_definition_however_the_images_are_batched(size: int) -> None:
+    logits, labels = logits_and_labels(100, 10)
+    metrics = evaluate(batches_of((logits, labels), size))
+    order = logits.argsort(dim=1, descending=True)
+    assert metrics is not None
+    assert metrics["top1"] == 100 * (order[:, 0] == labels).double().mean().item()
+    assert metrics["top5"] == 100 * (order[:, :5] == labels[:, None]).any(1).double().mean().item()
+    assert metrics["loss"] == pytest.approx(F.cross_entropy(logits.double(), labels).item(), rel=1e-6)
+    assert metrics["images"] == 100
+
+
+def test_fewer_than_five_classes() -> None:
+    metrics = evaluate(batches_of(logits_and_labels(20, 3), 6))
+    assert metrics is not None and metrics["top5"] == 100.0 and 0 < metrics["top1"] < 100
+
+
+def test_every_mode_of_the_model_is_put_back() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    statistics = model[0].running_mean.clone()
+    options = {"world": World(), "precision": Precision("bf16", CPU)}
+    evaluate_classifier(model, batches_of(logits_and_labels(8, 3), 4), **options)
+    assert model.training and torch.equal(model[0].running_mean, statistics)
+
+
+def test_no_image_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not a single image"):
+        evaluate([])
+
+
+def test_a_wish_to_stop_ends_it_without_a_result() -> None:
+    seen = []
+
+    def batches():
+        for batch in batches_of(logits_and_labels(20, 3), 5):
+            seen.append(batch)
+            yield batch
+
+    stopped = evaluate_classifier(
+        nn.Identity(),
+        batches(),
+        world=World(),
+        precision=Precision("off", CPU),
+        should_stop=lambda: len(seen) == 2,
+    )
+    assert stopped is None and len(seen) == 2
+
+
+def evaluate_share(world: World) -> list[dict[str, float] | None]:
+    """Give rank 0 three images more than rank 1, then all to rank 1; then let rank 1 ask for a stop."""
+    data = logits_and_labels(21, 10)
+    mine = tuple(part[:12] if world.is_main else part[12:] for part in data)
+    everything = batches_of(data, 4)
+    stopped = evaluate_classifier(
+        nn.Identity(),
+        everything,
+        world=world,
+        precision=Precision("off", CPU),
+        should_stop=lambda: world.rank == 1,
+    )
+    return [
+        evaluate(batches_of(mine, 4), world),
+        evaluate([] if world.is_main else everything, world),
+        stopped,
+    ]
+
+
+def test_two_processes_count_each_image_once(tmp_path: Path) -> None:
+    expected = evaluate(batches_of(logits_and_labels(21, 10), 4))
+    assert expected is not None
+    first, second = run_function(evaluate_share, processes=2, folder=tmp_path)
+    assert first == second
+    for metrics in first[:2]:
+        assert {name: metrics[name] for name in ("top1", "top5", "images")} == {
+            name: expected[name] for name in ("top1", "top5", "images")
+        }
+        assert metrics["loss"] == pytest.approx(expected["loss"], rel=1e-12)
+    assert first[2] is None

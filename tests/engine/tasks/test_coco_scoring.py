@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 
-from engine.data.coco.outlines import run_lengths
-from engine.tasks.coco_scoring import METRICS, score
+from engine.data.coco.masks import encode_masks
+from engine.tasks.coco_scoring import METRICS, coco_results, score
 
 HAS_FASTER = importlib.util.find_spec("faster_coco_eval") is not None
 needs_faster = pytest.mark.skipif(not HAS_FASTER, reason="faster-coco-eval is not installed")
@@ -31,13 +32,7 @@ def rectangle(box: Box) -> dict[str, Any]:
     x, y, width, height = box
     mask = np.zeros(SIZE, bool)
     mask[y : y + height, x : x + width] = True
-    return run_lengths(mask)
-
-
-def compressed(lengths: dict[str, Any]) -> dict[str, Any]:
-    """Run lengths as detections have them."""
-    encoded = coco_mask.frPyObjects(lengths, *lengths["size"])
-    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+    return encode_masks(mask[None])[0]
 
 
 def truth(objects: list[tuple[int, int, Box]], num_images: int = 2, crowds: tuple[int, ...] = ()) -> dict:
@@ -65,7 +60,7 @@ def found(image: int, category: int, box: Box, sure: float) -> dict[str, Any]:
         "category_id": category,
         "bbox": list(map(float, box)),
         "score": sure,
-        "segmentation": compressed(rectangle(box)),
+        "segmentation": rectangle(box),
     }
 
 
@@ -93,7 +88,7 @@ def random_case(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         category = category if draw.random() < 0.9 else 4
         mask = (x, y, smaller[2], max(1, smaller[3] - draw.randint(0, 20)))
         entry = found(image, category, smaller, draw.choice((0.2, 0.5, 0.5, 0.9)))
-        results.append(entry | {"segmentation": compressed(rectangle(mask))})
+        results.append(entry | {"segmentation": rectangle(mask)})
     return truth(objects, num_images=12, crowds=(3, 17)), results
 
 
@@ -151,7 +146,7 @@ def test_masks_are_small_or_large_by_their_own_area(scorer: str) -> None:
     ground_truth = truth([(1, 7, (0, 0, 20, 20))])
     frame = np.zeros(SIZE, bool)
     frame[100:160, 100] = frame[100, 100:160] = True  # 119 pixels in a box of 3600
-    wrong = found(1, 7, (100, 100, 60, 60), 0.9) | {"segmentation": compressed(run_lengths(frame))}
+    wrong = found(1, 7, (100, 100, 60, 60), 0.9) | {"segmentation": encode_masks(frame[None])[0]}
     scores = score(ground_truth, [wrong, found(1, 7, (0, 0, 20, 20), 0.8)], ("bbox", "segm"), scorer)
     assert scores["segm_APs"] == pytest.approx(0.5) and scores["bbox_APs"] == pytest.approx(1.0)
 
@@ -241,7 +236,7 @@ def test_unknown_words_are_refused() -> None:
         score(BY_HAND, [], "bbox")
     with pytest.raises(ValueError, match="kinds: .* got .*keypoints"):
         score(BY_HAND, [], ("bbox", "keypoints"))
-    with pytest.raises(ValueError, match="scorer: expected one of pycocotools, faster-coco-eval, got 'coco'"):
+    with pytest.raises(ValueError, match="scorer is 'coco', expected one of pycocotools, faster-coco-eval"):
         score(BY_HAND, [], scorer="coco")
 
 
@@ -249,3 +244,67 @@ def test_a_scorer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(ValueError, match="`pip install faster-coco-eval`, or take scorer=pycocotools"):
         score(BY_HAND, BY_HAND_FOUND, scorer="faster-coco-eval")
+
+
+CATEGORY_IDS = [1, 18, 90]
+
+
+def random_detections(
+    count: int, seed: int = 0, size: tuple[int, int] | None = None
+) -> dict[str, torch.Tensor]:
+    """Detections with corners of very different magnitudes, which float32 differences would spoil."""
+    generator = torch.Generator().manual_seed(seed)
+    magnitudes = 10.0 ** torch.randint(-6, 4, (count, 2, 2), generator=generator)
+    corners = (torch.rand(count, 2, 2, generator=generator) * magnitudes).sort(dim=1).values.flatten(1)
+    detections = {
+        "boxes": corners,
+        "scores": torch.rand(count, generator=generator),
+        "labels": torch.randint(3, (count,), generator=generator),
+    }
+    if size is not None:
+        detections["masks"] = torch.rand(count, *size, generator=generator) < 0.5
+    return detections
+
+
+def test_what_a_file_of_results_holds_gives_back_the_detections_to_the_bit() -> None:
+    detections = random_detections(200, size=(7, 11))
+    entries = json.loads(json.dumps(coco_results([42], [detections], CATEGORY_IDS)))
+    corners = np.array([entry["bbox"] for entry in entries])
+    corners[:, 2:] += corners[:, :2]
+    assert torch.equal(torch.from_numpy(corners).float(), detections["boxes"])
+    scores = torch.tensor([entry["score"] for entry in entries], dtype=torch.float64)
+    assert torch.equal(scores, detections["scores"].double())
+    labels = [CATEGORY_IDS.index(entry["category_id"]) for entry in entries]
+    assert labels == detections["labels"].tolist()
+    masks = np.stack([coco_mask.decode(entry["segmentation"]) for entry in entries])
+    assert np.array_equal(masks.astype(bool), detections["masks"].numpy())
+    assert all(entry["segmentation"]["size"] == [7, 11] for entry in entries)
+
+
+def test_entries_come_in_the_order_of_images_and_detections() -> None:
+    detections = [random_detections(2, seed=1), random_detections(0), random_detections(3, seed=2)]
+    entries = coco_results(np.array([7, 3, 5]), detections, np.array(CATEGORY_IDS))
+    assert [entry["image_id"] for entry in entries] == [7, 7, 5, 5, 5]
+    scores = torch.cat([detections[0]["scores"], detections[2]["scores"]])
+    assert [entry["score"] for entry in entries] == scores.tolist()
+    assert all(entry.keys() == {"image_id", "category_id", "bbox", "score"} for entry in entries)
+
+
+def test_no_detections_give_no_entries() -> None:
+    assert coco_results([], [], CATEGORY_IDS) == []
+    assert coco_results([1], [random_detections(0, size=(4, 5))], CATEGORY_IDS) == []
+
+
+def test_every_value_but_0_is_in_the_mask() -> None:
+    masks = torch.tensor([[[0, 1], [2, 255]]], dtype=torch.uint8)
+    (entry,) = coco_results([1], [random_detections(1) | {"masks": masks}], CATEGORY_IDS)
+    assert coco_mask.decode(entry["segmentation"]).tolist() == [[0, 1], [1, 1]]
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    with pytest.raises(ValueError, match="got 2 ids and 1 images' detections"):
+        coco_results([1, 2], [random_detections(1)], CATEGORY_IDS)
+    with pytest.raises(ValueError, match="image 5: label 3 has no category; expected labels 0 .. 2"):
+        coco_results([5], [random_detections(1) | {"labels": torch.tensor([3])}], CATEGORY_IDS)
+    with pytest.raises(ValueError, match=r"image 5: .* got lengths .*'scores': 1"):
+        coco_results([5], [random_detections(2) | {"scores": torch.ones(1)}], CATEGORY_IDS)

@@ -115,7 +115,7 @@ def inputs_in_memory(folder: Path) -> dict[str, tuple[PWLU, torch.Tensor]]:
         layer.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(inputs[0]))
     with torch.no_grad():
         model.eval()
-        for images, _ in task.data.val_loader(batch_size=2, rank=0, world_size=1, workers=0):
+        for images, _ in task.val_loader(2):
             model(images)
     return {name: (layers[name], torch.cat(parts)) for name, parts in seen.items()}
 

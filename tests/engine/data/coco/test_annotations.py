@@ -26,7 +26,7 @@ def test_objects_are_those_of_the_image_without_crowds(tmp_path: Path) -> None:
     content = split_content(100, 12)
     content["annotations"] = content["annotations"][::-1]  # the file's order is not the images'
     annotations = open_content(tmp_path, content)
-    assert len(annotations) == 12 and annotations.num_crowds == 4
+    assert len(annotations) == 12
     classes = {1: 0, 7: 1, 90: 2}
     for index, image in enumerate(content["images"]):
         expected = [
@@ -143,8 +143,11 @@ def rle(**fields: Any) -> Callable[[Content], None]:
         (rle(counts=[1000, 100]), "the RLE's counts add up to 1100 pixels, its image has 1200"),
         (rle(counts=[1300, -100]), "the RLE's counts are no numbers of pixels"),
         (rle(counts=None), "the RLE's counts are no numbers of pixels: None"),
-        (rle(counts="o"), "an RLE's text is cut off"),
-        (rle(counts="a b"), "not an RLE's text: 'a b'"),
+        (rle(counts="o"), "the RLE's counts are no numbers of pixels: 'o'"),
+        (rle(counts="a b"), "the RLE's counts are no numbers of pixels: 'a b'"),
+        (rle(counts=""), "the RLE's counts are no numbers of pixels: ''"),
+        (rle(counts="oooooooo0"), "the RLE's counts are no numbers of pixels"),
+        (rle(counts="520"), "the RLE's counts add up to 7 pixels, its image has 1200"),
     ],
 )
 def test_what_does_not_fit_is_named(

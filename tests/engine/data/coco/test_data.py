@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from engine.data import BrokenImageError, DataError
-from engine.data.coco.data import CocoData, build_coco_data
-from engine.data.coco.loader import DetectionBatch
+from engine.data.coco import CocoData, CocoOptions, DetectionBatch, build_coco_data
+from engine.data.coco.data import GROUP_SIZE, grouped_order
+from tests.engine.data import loading
 from tests.engine.data.coco.coco_files import annotation_path, split_content, write_coco, write_split
 
 EMPTY = {100, 101, 106, 107, 112, 113}  # of the images 100 .. 117 those with a crowd alone, or nothing
@@ -24,49 +27,30 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_coco(tmp_path_factory.mktemp("coco"))
 
 
-def open_data(root: Path, seed: int = 0, **changes: Any) -> CocoData:
-    arguments: dict[str, Any] = {
-        "kind": "coco",
-        "root": str(root),
-        "shorter_side_px": 24,
-        "longer_side_px": 30,
-        "empty_images": "drop",
-        "with_masks": True,
-    }
-    data = build_coco_data(seed=seed, **{**arguments, **changes})
+def open_data(root: Path, seed: int = 0, with_masks: bool = True, **changes: Any) -> CocoData:
+    options = {"root": str(root), "shorter_side_px": 24, "longer_side_px": 30, "workers": 0, **changes}
+    data = build_coco_data(CocoOptions(**options), with_masks=with_masks, seed=seed)
     assert len(data.trained_on) == data.num_train  # opens the training images
     return data
 
 
 def test_evaluation_needs_no_training_images(tmp_path: Path) -> None:
     write_split(tmp_path, "val2017", split_content(300, 7))
-    data = build_coco_data(
-        kind="coco", root=tmp_path, shorter_side_px=24, longer_side_px=30, empty_images="drop",
-        with_masks=True, seed=0,
-    )  # fmt: skip
+    data = build_coco_data(CocoOptions(root=str(tmp_path), workers=0), with_masks=True, seed=0)
     assert len(val_batches(data)) == 4
     with pytest.raises(DataError, match="instances_train2017.json"):
         _ = data.num_train
 
 
-def train_batches(data: CocoData, **changes: int) -> list[DetectionBatch]:
-    arguments = {
-        "epoch": 0,
-        "start_step": 0,
-        "global_batch_size": 4,
-        "micro_batch_size": 2,
-        "rank": 0,
-        "world_size": 1,
-        "workers": 0,
-    }
-    loader = data.train_loader(**{**arguments, **changes})
+def train_batches(data: CocoData, **cut: int) -> list[DetectionBatch]:
+    loader = loading.train_loader(data, **{"global_batch_size": 4, "micro_batch_size": 2, **cut})
     batches = list(loader)
     assert len(batches) == len(loader)
     return batches
 
 
-def val_batches(data: CocoData, rank: int = 0, world_size: int = 1, workers: int = 0) -> list[DetectionBatch]:
-    return list(data.val_loader(batch_size=2, rank=rank, world_size=world_size, workers=workers))
+def val_batches(data: CocoData, rank: int = 0, world_size: int = 1) -> list[DetectionBatch]:
+    return list(loading.val_loader(data, 2, rank, world_size))
 
 
 def flat(batches: list[DetectionBatch]) -> list[Any]:
@@ -102,10 +86,11 @@ def test_a_batch_is_as_promised(root: Path) -> None:
             assert count in (1, 2) and set(target["labels"].tolist()) <= {0, 1, 2}
 
 
-def test_batches_do_not_depend_on_workers(root: Path) -> None:
-    data = open_data(root)
-    assert flat(train_batches(data)) == flat(train_batches(data, workers=2))
-    assert flat(val_batches(data)) == flat(val_batches(data, workers=1))
+def test_batches_do_not_depend_on_workers_nor_on_the_process(root: Path) -> None:
+    data, shared = open_data(root), open_data(root, workers=2)
+    assert flat(train_batches(data)) == flat(train_batches(shared))
+    assert flat(val_batches(data)) == flat(val_batches(shared))
+    assert flat(train_batches(pickle.loads(pickle.dumps(data)))) == flat(train_batches(data))
 
 
 def test_a_resume_in_mid_epoch_gives_the_same_batches(root: Path) -> None:
@@ -119,12 +104,6 @@ def test_a_step_consumes_the_same_samples_on_any_number_of_ranks(root: Path) -> 
     shares = [train_batches(data, rank=rank, world_size=2) for rank in range(2)]
     for step in range(3):
         assert flat([share[step] for share in shares]) == flat(alone[2 * step : 2 * step + 2])
-
-
-def test_the_two_images_of_a_pair_are_wide_or_not(root: Path) -> None:
-    for epoch in range(4):
-        for batch in train_batches(open_data(root), epoch=epoch):
-            assert len({width > height for height, width in batch.original_sizes}) == 1
 
 
 def test_an_epoch_has_each_image_once_and_no_empty_one(root: Path) -> None:
@@ -183,38 +162,29 @@ def test_without_masks_targets_have_none(root: Path) -> None:
 def test_the_ground_truth_is_the_file(root: Path) -> None:
     data = open_data(root)
     assert data.ground_truth == json.loads(annotation_path(root, "val2017").read_text())
-    assert data.val_image(3010).size == (30, 40)
-    with pytest.raises(KeyError):
-        data.val_image(1)
+    assert data.val_place(3010) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_reading_leaves_the_global_rng_alone(root: Path, workers: int) -> None:
-    data = open_data(root)
+    data = open_data(root, workers=workers)
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    train_batches(data, workers=workers)
-    val_batches(data, workers=workers)
+    train_batches(data)
+    val_batches(data)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_the_data_can_be_sent_to_another_process(root: Path) -> None:
-    data = open_data(root)
-    assert flat(train_batches(pickle.loads(pickle.dumps(data)))) == flat(train_batches(data))
 
 
 def test_a_batch_too_large_is_named(root: Path) -> None:
     with pytest.raises(DataError, match="global_batch_size=16 exceeds the 12 images in pairs of the 12"):
         open_data(root).steps_per_epoch(16)
-    with pytest.raises(DataError, match="set global_batch_size to 12 or less"):
-        train_batches(open_data(root), global_batch_size=16)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "voc"}, "kind: expected one of coco, digits, got 'voc'"),
-        ({"empty_images": "some"}, "empty_images: expected one of drop, keep"),
+        ({"kind": "voc"}, "data.kind is 'voc', expected one of coco, digits"),
+        ({"empty_images": "some"}, "data.empty_images is 'some', expected one of drop, keep"),
         ({"shorter_side_px": 31}, "shorter_side_px, longer_side_px: .* got 31 and 30"),
         ({"train_split": "train2014"}, "instances_train2014.json: there is no such file; .*layout"),
     ],
@@ -294,11 +264,11 @@ def damage(root: Path, what: str) -> None:
 def test_a_broken_image_is_named_by_file_and_id(
     tmp_path: Path, what: str, message: str, workers: int
 ) -> None:
-    data = open_data(write_coco(tmp_path))
+    data = open_data(write_coco(tmp_path), workers=workers)
     damage(tmp_path, what)
     name = r"val2017/000000000302.png \(image 3020 of instances_val2017.json\)"
     with pytest.raises(BrokenImageError, match=message.format(name=name)) as caught:
-        val_batches(data, workers=workers)
+        val_batches(data)
     assert "\n" not in str(caught.value)
 
 
@@ -311,7 +281,7 @@ def test_pixels_are_used_as_stored(tmp_path: Path) -> None:
     exif[0x0112] = 6  # orientation: turn by 90 degrees to the right
     picture.save(path, exif=exif)
     assert Image.open(path).getexif()[0x0112] == 6
-    assert np.array_equal(np.asarray(data.val_image(3000)), np.asarray(picture))
+    assert np.array_equal(np.asarray(data.val.picture(0)), np.asarray(picture))
     assert val_batches(data)[0].original_sizes[0] == (30, 40)
 
 
@@ -320,14 +290,14 @@ def test_pictures_of_any_mode_become_rgb(tmp_path: Path, mode: str) -> None:
     data = open_data(write_coco(tmp_path))
     path = tmp_path / "val2017" / f"{300:012d}.png"
     Image.open(path).convert(mode).save(path, format="TIFF" if mode == "CMYK" else "PNG")
-    assert data.val_image(3000).mode == "RGB"
+    assert data.val.picture(0).mode == "RGB"
     assert val_batches(data)[0].images[0].shape == (3, 23, 30)
 
 
 def test_digits_are_written_where_asked_and_never_mirrored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # tests of engine.data.coco.digits write the real ones
+    # test_digits.py writes the real ones
     monkeypatch.setattr("engine.data.coco.digits.write_digits", write_coco)
     data = open_data(tmp_path / "digits", kind="digits")
     assert data.mirror_probability == 0 and data.num_val == 7
@@ -338,3 +308,44 @@ def test_digits_are_written_where_asked_and_never_mirrored(
             scale = target["masks"].shape[2] / width
             found = data.train.annotations.objects(place).boxes
             assert np.allclose(target["boxes"][:, 0], found[:, 0] * scale, atol=1e-4)
+
+
+ratios = st.lists(st.sampled_from([0.5, 0.99, 1.0, 1.01, 2.0]), min_size=1, max_size=60).map(torch.tensor)
+
+
+@given(ratios, st.integers(0, 5), st.integers(0, 5))
+def test_pairs_are_of_one_orientation_and_images_come_once(
+    aspect_ratios: torch.Tensor, seed: int, epoch: int
+) -> None:
+    order = grouped_order(aspect_ratios, seed, epoch)
+    assert order.dtype == torch.int64
+    assert len(set(order.tolist())) == len(order) == len(aspect_ratios) // 2 * 2
+    wide = (aspect_ratios > 1)[order].view(-1, GROUP_SIZE)
+    mixed = int((wide.any(1) & ~wide.all(1)).sum())
+    odd = [int(((aspect_ratios > 1) == orientation).sum()) % 2 for orientation in (True, False)]
+    assert mixed == (sum(odd) == 2)
+
+
+def test_epochs_and_seeds_pair_and_order_anew() -> None:
+    aspect_ratios = torch.tensor([0.7, 1.3, 1.5] * 20)
+    orders = [grouped_order(aspect_ratios, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert torch.equal(orders[0], grouped_order(aspect_ratios, 0, 0))
+    pairs = [{frozenset(pair) for pair in order.view(-1, 2).tolist()} for order in orders]
+    for other in (1, 2):
+        assert len(pairs[0] & pairs[other]) < 10
+    # wide and tall pairs are mixed, not one after the other
+    wide = (aspect_ratios[orders[0]] > 1).view(-1, 2)[:, 0]
+    assert 8 < int(wide[:20].sum()) < 19
+
+
+def test_every_image_of_an_odd_number_has_its_turn() -> None:
+    aspect_ratios = torch.full((5,), 2.0)
+    missing = {
+        (set(range(5)) - set(grouped_order(aspect_ratios, 0, epoch).tolist())).pop() for epoch in range(40)
+    }
+    assert missing == set(range(5))
+
+
+def test_the_only_high_image_has_its_turn() -> None:
+    aspect_ratios = torch.tensor([1.5, 1.5, 0.7, 1.5])
+    assert all(2 in grouped_order(aspect_ratios, 0, epoch) for epoch in range(10))

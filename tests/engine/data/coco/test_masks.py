@@ -1,4 +1,5 @@
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from engine.data.coco.annotations import CocoAnnotations
-from engine.data.coco.masks import Segmentation, _decoded, rasterize
+from engine.data.coco.masks import rasterize
 from tests.engine.data.coco.coco_files import split_content
-from tests.engine.data.coco.laws import lawful
 
 
 def opened(folder: Path, content: dict[str, Any]) -> tuple[CocoAnnotations, COCO]:
@@ -54,30 +54,37 @@ def test_scaled_masks_fill_their_scaled_boxes(tmp_path: Path, size: tuple[int, i
     assert checked == 10
 
 
-@lawful
-@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)))
-def test_the_text_of_an_rle_is_read_as_pycocotools_reads_it(pixels: np.ndarray) -> None:
-    rle = coco_mask.encode(np.asfortranarray(pixels))
-    runs = _decoded(rle["counts"].decode())
-    assert sum(runs) == pixels.size and min(runs) >= 0
-    outline = Segmentation([np.array(runs, dtype=np.float64)], is_runs=True)
-    assert np.array_equal(rasterize([outline], pixels.shape, pixels.shape)[0].numpy(), pixels)
+def with_runs(runs: object) -> dict[str, Any]:
+    """Return a file of one image, 30 x 40 pixels, with one object of these runs."""
+    content = split_content(103, 1)
+    content["annotations"] = [
+        content["annotations"][0] | {"segmentation": {"size": [40, 30], "counts": runs}}
+    ]
+    return content
 
 
-def test_long_runs_in_the_text_of_an_rle_are_read() -> None:
+@given(arrays.arrays(np.uint8, (40, 30), elements=st.integers(0, 1)))
+def test_an_rle_is_read_as_pycocotools_reads_it(pixels: np.ndarray) -> None:
+    text = coco_mask.encode(np.asfortranarray(pixels))["counts"].decode()
+    edges = np.flatnonzero(np.diff(pixels.ravel(order="F"), prepend=0))
+    runs = np.diff([0, *edges.tolist(), pixels.size]).tolist()
+    for counts in (text, runs):
+        with tempfile.TemporaryDirectory() as folder:
+            annotations, _ = opened(Path(folder), with_runs(counts))
+        masks = rasterize(annotations.objects(0).segmentations, (40, 30), (40, 30))
+        assert np.array_equal(masks[0].numpy(), pixels)
+
+
+def test_large_and_many_runs_in_the_text_of_an_rle_are_read(tmp_path: Path) -> None:
     pixels = np.zeros((700, 900), dtype=np.uint8, order="F")
     pixels[:, 300:850] = 1
-    pixels[5:9, 400] = 0
-    runs = _decoded(coco_mask.encode(pixels)["counts"].decode())
-    assert runs == [300 * 700, 100 * 700 + 5, 4, 449 * 700 + 700 - 9, 50 * 700]
-
-
-def test_an_rle_may_have_any_number_of_runs() -> None:
-    pixels = np.asfortranarray(np.indices((40, 50)).sum(0) % 2, dtype=np.uint8)
-    runs = _decoded(coco_mask.encode(pixels)["counts"].decode())
-    assert len(runs) > 1500
-    outline = Segmentation([np.array(runs, dtype=np.float64)], is_runs=True)
-    assert np.array_equal(rasterize([outline], (40, 50), (40, 50))[0].numpy(), pixels)
+    pixels[5:90:2, 400:500] = 0
+    content = with_runs(coco_mask.encode(pixels)["counts"].decode())
+    content["images"][0] |= {"height": 700, "width": 900}
+    content["annotations"][0]["segmentation"]["size"] = [700, 900]
+    annotations, _ = opened(tmp_path, content)
+    masks = rasterize(annotations.objects(0).segmentations, (700, 900), (700, 900))
+    assert np.array_equal(masks[0].numpy(), pixels)
 
 
 def test_no_object_has_no_mask() -> None:

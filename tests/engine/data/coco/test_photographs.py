@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from engine.data.coco.data import CocoData, build_coco_data
+from engine.data.coco import CocoData, CocoOptions, build_coco_data
 from engine.data.coco.masks import rasterize
+from tests.engine.data.loading import train_loader
 from tests.photographs import needs_photographs, unpack
 
 pytestmark = needs_photographs
@@ -14,20 +15,12 @@ pytestmark = needs_photographs
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
     root = unpack("coco_gpu.tar", tmp_path_factory.mktemp("coco"))
-    return build_coco_data(
-        kind="coco",
-        root=root,
-        shorter_side_px=200,
-        longer_side_px=333,
-        empty_images="drop",
-        with_masks=True,
-        seed=0,
-    )
+    options = CocoOptions(root=str(root), shorter_side_px=200, longer_side_px=333, workers=0)
+    return build_coco_data(options, with_masks=True, seed=0)
 
 
 def test_all_of_it_is_opened(data: CocoData) -> None:
     assert (len(data.train), data.num_train, data.num_val) == (319, 317, 197)
-    assert data.train.annotations.num_crowds == 28 and data.val.annotations.num_crowds == 21
     assert len(data.category_names) == 80
     assert data.category_ids[0] == 1 and data.category_ids[-1] == 90
     assert data.category_names[0] == "person" and data.category_names[-1] == "toothbrush"
@@ -53,15 +46,7 @@ def test_masks_and_boxes_are_those_of_pycocotools(data: CocoData) -> None:
 
 
 def test_scaled_and_mirrored_masks_fill_their_boxes(data: CocoData) -> None:
-    loader = data.train_loader(
-        epoch=0,
-        start_step=0,
-        global_batch_size=16,
-        micro_batch_size=2,
-        rank=0,
-        world_size=4,
-        workers=0,
-    )
+    loader = train_loader(data, global_batch_size=16, micro_batch_size=2, world_size=4)
     offsets = []
     for batch in loader:
         for image, target in zip(batch.images, batch.targets, strict=True):

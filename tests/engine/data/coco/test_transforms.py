@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.data.coco.annotations import Objects
-from engine.data.coco.masks import Segmentation
 from engine.data.coco.transforms import RandomMirror, ResizeRule, mirror_boxes, to_input, to_target
-from tests.engine.data.coco.laws import lawful
 from tests.engine.image_files import picture
 
 RULE = ResizeRule(shorter_side_px=800, longer_side_px=1333)
@@ -17,10 +15,7 @@ sides = st.integers(1, 3000)
 
 def boxed(*boxes: list[float]) -> Objects:
     """Return objects whose polygons are their boxes, clipped or not."""
-    outlines = [
-        Segmentation([np.array([x1, y1, x2, y1, x2, y2, x1, y2], dtype=np.float64)], is_runs=False)
-        for x1, y1, x2, y2 in boxes
-    ]
+    outlines = [[[x1, y1, x2, y1, x2, y2, x1, y2]] for x1, y1, x2, y2 in boxes]
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     return Objects(array, np.arange(len(boxes), dtype=np.int64), outlines)
 
@@ -42,7 +37,6 @@ def test_sizes_after_resizing(height: int, width: int, expected: tuple[int, int]
     assert RULE.size(height, width) == expected
 
 
-@lawful
 @given(sides, sides, st.integers(1, 1000), st.integers(0, 1000))
 def test_the_rule_of_both_sides(height: int, width: int, shorter: int, more: int) -> None:
     new = ResizeRule(shorter, shorter + more).size(height, width)
@@ -61,7 +55,6 @@ def test_sides_that_no_picture_can_have_are_named() -> None:
 coordinates = st.integers(0, 32000).map(lambda number: number / 64)  # free of rounding
 
 
-@lawful
 @given(st.lists(st.tuples(coordinates, coordinates, coordinates, coordinates), max_size=5))
 def test_mirroring_twice_changes_nothing(rows: list[tuple[float, ...]]) -> None:
     boxes = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
@@ -70,7 +63,6 @@ def test_mirroring_twice_changes_nothing(rows: list[tuple[float, ...]]) -> None:
     assert torch.equal(mirror_boxes(once, 500), boxes)
 
 
-@lawful
 @given(
     st.lists(st.tuples(st.floats(0, 30), st.floats(0, 20), st.floats(4, 10), st.floats(4, 10)), min_size=1),
     st.booleans(),

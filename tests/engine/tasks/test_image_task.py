@@ -1,6 +1,6 @@
 import pytest
 
-from engine.tasks.batching import derive_accumulation
+from engine.tasks.image_task import derive_accumulation
 
 
 @pytest.mark.parametrize(
