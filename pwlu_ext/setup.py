@@ -1,7 +1,6 @@
-"""Builds two libraries of operators against the LibTorch stable ABI: `_cpu`, and `_cuda` where it can be
-compiled.
+"""Build two libraries of operators on the LibTorch stable ABI: `_cpu`, and `_cuda` where it can be compiled.
 
-They are two because a library linked with CUDA does not load into a CPU-only torch. What is built:
+They are two because a library linked with CUDA does not load into a torch without it. What is built:
 
     PWLU_BUILD_CUDA=auto   (default) the CUDA library if nvcc is found and its major version is torch's
     PWLU_BUILD_CUDA=1      the CUDA library, or an error that says what is missing
@@ -19,21 +18,28 @@ import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).parent.resolve()
-
-# As in pyproject.toml
+# As in pyproject.toml, whose versions pip looks at only where it builds in isolation.
 OLDEST_SETUPTOOLS = (77,)
-# The oldest torch whose ABI is used, and how torch's headers spell it: two hexadecimal digits for each number
 OLDEST_TORCH = (2, 10)
+# torch's headers spell a version with two hexadecimal digits for each number.
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000".format(*OLDEST_TORCH)
+CXX_FLAGS = [
+    "-O3",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wno-unknown-warning-option",
+    "-Wno-maybe-uninitialized",  # gcc 12 takes the intrinsics' "undefined" operands for such uses
+    STABLE_ABI,
+]
+NVCC_FLAGS = ["-O3", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
 
 
 def check_versions(torch: str, setuptools: str) -> None:
-    """Stop, with a sentence, where torch lacks the ABI or setuptools cannot read pyproject.toml.
-
-    pip itself looks at these versions only where it builds in isolation.
-    """
-    rows = (("torch", torch, OLDEST_TORCH), ("setuptools", setuptools, OLDEST_SETUPTOOLS))
-    for name, found, oldest in rows:
+    """Stop, with a sentence, where torch lacks the ABI or setuptools cannot read pyproject.toml."""
+    for name, found, oldest in (
+        ("torch", torch, OLDEST_TORCH),
+        ("setuptools", setuptools, OLDEST_SETUPTOOLS),
+    ):
         if tuple(map(int, found.split(".")[: len(oldest)])) < oldest:
             needed = f"{name}>={'.'.join(map(str, oldest))}"
             raise SystemExit(
@@ -41,84 +47,56 @@ def check_versions(torch: str, setuptools: str) -> None:
             )
 
 
-def find_nvcc() -> str | None:
-    """The compiler of CUDA_HOME if that is set, otherwise the one on PATH."""
-    home = os.environ.get("CUDA_HOME")
-    if home:
-        return shutil.which("nvcc", path=os.path.join(home, "bin"))
-    return shutil.which("nvcc")
-
-
-def toolkit_folder(nvcc: str) -> str:
-    """The folder that nvcc itself works from: the one on PATH may be a wrapper that lies elsewhere."""
-    plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
-    top = re.search(r"^#\$ TOP=(.*)$", plan.stderr, re.MULTILINE)
-    if top is None:
-        raise SystemExit(f"pwlu: '{nvcc} --dryrun' does not name its toolkit folder. Set CUDA_HOME to it.")
-    return os.path.realpath(top.group(1).strip())
-
-
 def nvcc_version(nvcc: str) -> tuple[int, int]:
-    """Major and minor version of the toolkit."""
+    """Return the major and minor version of the toolkit."""
     text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release (\d+)\.(\d+)", text)
     if release is None:
         raise SystemExit(f"pwlu: cannot read a version from '{nvcc} --version': {text!r}")
-    return int(release.group(1)), int(release.group(2))
+    return int(release[1]), int(release[2])
+
+
+def toolkit_folder(nvcc: str) -> str:
+    """Return the folder that nvcc works from: the one on PATH may be a wrapper that lies elsewhere."""
+    plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
+    top = re.search(r"^#\$ TOP=(.*)$", plan.stderr, re.MULTILINE)
+    if top is None:
+        raise SystemExit(f"pwlu: '{nvcc} --dryrun' does not name its toolkit folder. Set CUDA_HOME to it.")
+    return os.path.realpath(top[1].strip())
 
 
 def default_architectures(version: tuple[int, int]) -> str:
-    """Volta to Blackwell, as far as the toolkit knows them (CUDA 13 dropped sm_70; 12.8 brought sm_100)."""
-    if version >= (13, 0):
-        return "7.5;8.0;9.0;10.0+PTX"
-    if version >= (12, 8):
-        return "7.0;7.5;8.0;9.0;10.0+PTX"
-    return "7.0;7.5;8.0;9.0+PTX"
+    """Return Volta to Blackwell, as far as the toolkit knows them (12.8 brought sm_100, 13 dropped sm_70)."""
+    oldest = "7.5" if version >= (13, 0) else "7.0;7.5"
+    newest = "9.0;10.0+PTX" if version >= (12, 8) else "9.0+PTX"
+    return f"{oldest};8.0;{newest}"
 
 
 def why_not_cuda(nvcc: str | None, torch_cuda: str | None) -> str | None:
-    """A sentence that says why the CUDA library cannot be built here, or None."""
+    """Return a sentence that says why the CUDA library cannot be built here, or None."""
     if nvcc is None:
         return "nvcc was not found (neither in CUDA_HOME/bin nor on PATH)"
     if torch_cuda is None:
         return "this torch is a build without CUDA"
-    found = nvcc_version(nvcc)
-    if found[0] != int(torch_cuda.split(".")[0]):
-        return f"nvcc is CUDA {found[0]}.{found[1]}, but torch was built with CUDA {torch_cuda}"
+    major, minor = nvcc_version(nvcc)
+    if major != int(torch_cuda.split(".")[0]):
+        return f"nvcc is CUDA {major}.{minor}, but torch was built with CUDA {torch_cuda}"
     return None
 
 
 def choose_cuda(torch_cuda: str | None) -> tuple[str | None, str]:
-    """The nvcc to build with, or None for the CPU library alone; and why there is none."""
+    """Return the nvcc to build with, or None for the CPU library alone; and why there is none."""
     choice = os.environ.get("PWLU_BUILD_CUDA", "auto")
     if choice not in ("auto", "0", "1"):
         raise SystemExit(f"pwlu: PWLU_BUILD_CUDA is {choice!r}, expected auto, 1 or 0.")
     if choice == "0":
         return None, "PWLU_BUILD_CUDA was 0"
-    nvcc = find_nvcc()
+    home = os.environ.get("CUDA_HOME")
+    nvcc = shutil.which("nvcc", path=os.path.join(home, "bin") if home else None)
     obstacle = why_not_cuda(nvcc, torch_cuda)
-    if obstacle is None:
-        return nvcc, ""
-    if choice == "1":
+    if obstacle is not None and choice == "1":
         raise SystemExit(f"pwlu: PWLU_BUILD_CUDA=1, but {obstacle}.")
-    return None, obstacle
-
-
-def describe(nvcc: str | None, obstacle: str) -> dict[str, object]:
-    """What `pwlu.build_info` will say about this build."""
-    import torch
-
-    info: dict[str, object] = {
-        "torch": torch.__version__,
-        "oldest_torch": ".".join(map(str, OLDEST_TORCH)),
-        "cuda": nvcc is not None,
-    }
-    if nvcc is None:
-        info["why_not_cuda"] = obstacle
-    else:
-        info["cuda_toolkit"] = ".".join(map(str, nvcc_version(nvcc)))
-        info["cuda_architectures"] = re.split(r"[;\s]+", os.environ["TORCH_CUDA_ARCH_LIST"].strip())
-    return info
+    return (nvcc, "") if obstacle is None else (None, obstacle)
 
 
 def prepare_environment(nvcc: str | None) -> None:
@@ -135,6 +113,26 @@ def prepare_environment(nvcc: str | None) -> None:
         shutil.rmtree(stale)
 
 
+def write_build_info(nvcc: str | None, obstacle: str, torch_version: str) -> None:
+    """Write what `pwlu.build_info` will say about this build."""
+    info: dict[str, object] = {
+        "torch": torch_version,
+        "oldest_torch": ".".join(map(str, OLDEST_TORCH)),
+        "cuda": nvcc is not None,
+    }
+    if nvcc is None:
+        info["why_not_cuda"] = obstacle
+    else:
+        info["cuda_toolkit"] = ".".join(map(str, nvcc_version(nvcc)))
+        info["cuda_architectures"] = re.split(r"[;\s]+", os.environ["TORCH_CUDA_ARCH_LIST"].strip())
+    (ROOT / "pwlu" / "_build_info.json").write_text(json.dumps(info, indent=2) + "\n")
+
+
+def sources(*patterns: str) -> list[str]:
+    """Return the files below this folder that match."""
+    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
+
+
 def main() -> None:
     """Choose what to build, note it for `pwlu.build_info`, and build it."""
     import setuptools
@@ -147,53 +145,31 @@ def main() -> None:
     else:
         print(f"pwlu: building the CPU and the CUDA library ({nvcc})")
     prepare_environment(nvcc)
-    record = json.dumps(describe(nvcc, obstacle), indent=2)
-    (ROOT / "pwlu" / "_build_info.json").write_text(record + "\n")
-    build(with_cuda=nvcc is not None)
+    write_build_info(nvcc, obstacle, torch.__version__)
 
-
-def build(*, with_cuda: bool) -> None:
-    """Run setuptools with one extension or two."""
-    from setuptools import setup
-    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
-
-    # gcc 12 takes the intrinsics' "undefined" operands for uses of uninitialised variables
-    flags = [
-        "-O3",
-        "-fvisibility=hidden",
-        "-Wall",
-        "-Wno-unknown-warning-option",
-        "-Wno-maybe-uninitialized",
-        STABLE_ABI,
-    ]
-
-    def sources(*patterns: str) -> list[str]:
-        return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension  # reads the environment
 
     headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
     extensions = [
         CppExtension(
             "pwlu._cpu",
             sources("csrc/*.cpp", "csrc/cpu/*.cpp"),
-            extra_compile_args={"cxx": flags},
+            extra_compile_args={"cxx": CXX_FLAGS},
             depends=headers,
             py_limited_api=True,
         )
     ]
-    if with_cuda:
+    if nvcc is not None:
         extensions.append(
             CUDAExtension(
                 "pwlu._cuda",
                 sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
-                extra_compile_args={
-                    "cxx": [*flags, "-DUSE_CUDA"],
-                    "nvcc": ["-O3", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"],
-                },
+                extra_compile_args={"cxx": [*CXX_FLAGS, "-DUSE_CUDA"], "nvcc": NVCC_FLAGS},
                 depends=headers,
                 py_limited_api=True,
             )
         )
-    setup(
+    setuptools.setup(
         ext_modules=extensions,
         cmdclass={"build_ext": BuildExtension},
         options={"bdist_wheel": {"py_limited_api": "cp310"}},

@@ -14,13 +14,13 @@ def tool_parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def add_record_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--output`, where a record goes whose picture lies beside it."""
+    """Add `--output`, where a record goes."""
     parser.add_argument(
         "--output",
         required=True,
         type=_record_path,
         metavar="FILE.json",
-        help="the record; the picture gets the suffix .png",
+        help="the record; what is made of it lies beside it",
     )
 
 

@@ -1,7 +1,7 @@
 """Make results/README.md: the paper's tables beside our numbers, from the CSV files in results/.
 
-Also results/STUDY.md from results/small_study_*.csv and the pages of Table 4 from results/latency/*.json; the
-pictures in results/figures are shown.
+Also results/STUDY.md from results/small_study_*.csv, and the pages of results/latency and results/benchmarks;
+the pictures in results/figures are shown.
 
     python -m tools.report
     python -m tools.report --check     # exit status 1 if a file is not what the records give
@@ -19,7 +19,7 @@ from pwlu.suggestion import expected_one_of
 from tools.collect import RESULTS, csv_path
 from tools.command_line import tool_parser
 from tools.paper.grid import SCALES, TABLES, load_grid
-from tools.report_pages import figure_lines, latency_lines, latency_pages
+from tools.report_pages import benchmark_pages, figure_lines, latency_lines, latency_pages
 from tools.study.page import link_lines, networks_table, study_page
 from tools.tables.markdown import MISSING, read_measurements, table_lines
 from tools.tables.short import demo_coco_table, demo_table, latency_cpu_table, operator_cpu_table
@@ -107,6 +107,7 @@ def pages(results: Path) -> dict[Path, str]:
         results / "README.md": report(results),
         **study_page(results),
         **latency_pages(results),
+        **benchmark_pages(results),
         **{page: fill_markers(page, results) for page in marked_pages(results.parent)},
     }
 

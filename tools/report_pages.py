@@ -1,9 +1,11 @@
 """What results/README.md has beside the tables of runs: the pages of Table 4 and of GPUs, and the figures."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pwlu_ext.benchmarks.page import PAGES
 from tools.latency.figure import read_latency
 from tools.latency.table import latency_table, table_4
 from tools.paper.numbers import PAPER
@@ -31,6 +33,16 @@ def latency_pages(results: Path) -> dict[Path, str]:
     paper = table_4(PAPER)
     records = sorted((results / "latency").glob("*.json"))
     return {path.with_suffix(".md"): latency_table(read_latency(path), paper) for path in records}
+
+
+def benchmark_pages(results: Path) -> dict[Path, str]:
+    """Return the page of each record in results/benchmarks that has one, by the path where it belongs."""
+    records = {path: json.loads(path.read_text()) for path in sorted((results / "benchmarks").glob("*.json"))}
+    return {
+        path.with_suffix(".md"): PAGES[record["benchmark"]](record)
+        for path, record in records.items()
+        if record["benchmark"] in PAGES
+    }
 
 
 def latency_lines(pages: dict[Path, str]) -> list[str]:

@@ -1,125 +1,138 @@
-"""Interleaved timing and the record that goes with every number."""
+"""Interleaved timing, peak memory of a GPU, and records that say where a number comes from."""
 
-import argparse
 import json
-import os
 import platform
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 import pwlu
+from engine.runs.manifest import describe_code, describe_hardware
 
 Key = TypeVar("Key")
+Call = Callable[[], object]
+Clock = Callable[[Call], float]  # runs a call and returns its time in seconds
+FILLER_BYTES = 2**30
 
 
-def best_times(rivals: Mapping[Key, Callable[[], object]], rounds: int, repeats: int = 1) -> dict[Key, float]:
-    """The shortest time of each rival in seconds, over `rounds` rounds in which every rival takes its turn.
+def cpu_clock(call: Call) -> float:
+    """Return the seconds that a call takes on a CPU."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
-    Interleaving makes a disturbance of the machine hit all of them; the best of many removes it. A turn is a
-    call for the caches and `repeats` timed ones (several for what is too short for the clock).
+
+def cuda_clock(call: Call, before: Call = lambda: None) -> float:
+    """Return the seconds between an event before a call and one after it, on the current GPU.
+
+    The time of launching the kernels counts as far as the GPU waits for it: all of it where the GPU is idle,
+    nothing where `before` keeps it busy.
     """
-    best = dict.fromkeys(rivals, float("inf"))
-    for _ in range(rounds):
-        for name, call in rivals.items():
-            call()  # finds its tensors where the call before it left them, as far as they fit the caches
-            start = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            best[name] = min(best[name], (time.perf_counter() - start) / repeats)
-    return best
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    before()
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
 
 
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def clock_of(device: torch.device) -> Clock:
+    """Return the clock for networks on `device`, with the time of launching their kernels."""
+    return cuda_clock if device.type == "cuda" else cpu_clock
 
 
-def commit() -> str:
-    """The commit this file is at, with "+changes" if the tree differs from it elsewhere than in results/.
+def kernel_clock_of(device: torch.device) -> Clock:
+    """Return the clock for single kernels on `device`; on a GPU their launch does not count."""
+    if device.type != "cuda":
+        return cpu_clock
+    source, target = (torch.empty(FILLER_BYTES, dtype=torch.uint8, device=device) for _ in range(2))
+    # The call is queued while the GPU copies, and the copy evicts its tensors from the cache.
+    return lambda call: cuda_clock(call, before=lambda: target.copy_(source))
 
-    Where there is no repository (a copy on another machine), what the environment variable PWLU_COMMIT says.
+
+def interleaved_times(
+    calls: Mapping[Key, Call],
+    *,
+    rounds: int,
+    warm_up: int,
+    clock: Clock,
+    progress: Callable[[int], object] = lambda finished: None,
+) -> dict[Key, list[float]]:
+    """Return `rounds` times in seconds for every call, after `warm_up` rounds that do not count.
+
+    A round runs every call once, in the order of `calls`, so that a disturbance of the machine hits all of
+    them; the i-th times of all belong to one round. `progress` gets the number of finished rounds, with the
+    warm-up's.
     """
-    folder = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-        except OSError:  # no git
-            return ""
-        return done.stdout.strip()
-
-    return (git("rev-parse", "HEAD") or os.environ.get("PWLU_COMMIT", "unknown")) + (
-        "+changes" if git("status", "--porcelain", "--", ":(top)", ":(top,exclude)results") else ""
-    )
+    # torch.utils.benchmark and triton.testing.do_bench time one call after the other.
+    times: dict[Key, list[float]] = {name: [] for name in calls}
+    for round_number in range(1, warm_up + rounds + 1):
+        for name, call in calls.items():
+            seconds = clock(call)
+            if round_number > warm_up:
+                times[name].append(seconds)
+        progress(round_number)
+    return times
 
 
-def short(commit: str) -> str:
-    """Twelve digits of what `commit` gave, and its "+changes" if it has that: `0123456789ab+changes`."""
-    digits, plus, changes = commit.partition("+")
-    return f"{digits[:12]}{plus}{changes}"
+def percentiles_ms(seconds: Sequence[float]) -> tuple[float, float, float]:
+    """Return the 10th, 50th and 90th percentile in milliseconds."""
+    values = torch.tensor(seconds, dtype=torch.float64)
+    p10, p50, p90 = (1e3 * values.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64))).tolist()
+    return p10, p50, p90
 
 
-def record_path(text: str) -> Path:
-    """A file of the command line for a record; its table, beside it, has the suffix .md."""
-    path = Path(text)
-    if path.suffix != ".json":
-        raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in .json")
-    return path
+def allocated_bytes(device: torch.device) -> int | None:
+    """Return the bytes of tensors on a GPU; None for a CPU, whose memory torch does not count."""
+    if device.type != "cuda":
+        return None
+    # The first product of matrices allocates cuBLAS's workspace, which is no part of the first call measured.
+    torch.mm(*(torch.ones((16, 16), device=device) for _ in range(2)))
+    torch.cuda.synchronize(device)
+    return torch.cuda.memory_allocated(device)
 
 
-def gpu(device: torch.device) -> dict[str, Any]:
-    """What a GPU is, as far as the times of kernels depend on it."""
-    properties = torch.cuda.get_device_properties(device)
-    return {
-        "gpu": properties.name,
-        "compute_capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "memory_gib": round(properties.total_memory / 2**30, 1),
-        "l2_mib": round(properties.L2_cache_size / 2**20, 1),
-        "cuda": torch.version.cuda,
-    }
+def peak_mib(call: Call, others_bytes: int) -> float:
+    """Return the most memory in use during a call on the current GPU in MiB, without `others_bytes`."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return round((torch.cuda.max_memory_allocated() - others_bytes) / 2**20, 1)
 
 
-def environment(device: str = "cpu") -> dict[str, Any]:
-    """Where and with what a measurement was made."""
-    return {
-        "commit": commit(),
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return where and with what a measurement was made, as plain values."""
+    code, hardware = describe_code(Path(__file__).parent), describe_hardware(device)
+    found = {
+        "commit": (code["commit"] or "unknown") + "+changes" * bool(code["uncommitted_changes"]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "processor": processor(),
-        **(gpu(torch.device(device)) if device != "cpu" else {}),
+        "processor": hardware["cpu"],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "pwlu": pwlu.build_info(),
     }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {
+            "gpu": properties.name,
+            "multiprocessors": properties.multi_processor_count,
+            "l2_mib": round(properties.L2_cache_size / 2**20, 1),
+            "cuda": torch.version.cuda,
+        }
+    return found
 
 
-def write_record(
-    path: Path | None,
-    name: str,
-    arguments: dict[str, Any],
-    sections: dict[str, list[dict[str, Any]]],
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """One measurement with its provenance; written as JSON to `path` unless that is None."""
-    record = {
-        "benchmark": name,
-        "arguments": arguments,
-        "environment": environment(device),
-        "sections": sections,
-    }
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"record: {path}")
-    return record
+def write_record(output: Path | None, record: Mapping[str, Any], page: str) -> None:
+    """Print a page; write record and page to `output` with the suffixes .json and .md unless that is None."""
+    print(page)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+        output.with_suffix(".md").write_text(page)

@@ -1,21 +1,18 @@
-"""The operator on a CPU against its rivals, as a record and the table made of it.
+"""Measure the operator on a CPU beside other activation functions: a record and a page of tables.
 
-    python pwlu_ext/benchmarks/operator_cpu.py --threads 2 --output results/benchmarks/operator_cpu.json
-
-Times are the best of many rounds in which every call of a section runs once. README.md beside this file says
-what limits them.
+python -m pwlu_ext.benchmarks.operator_cpu --threads 2 --output results/benchmarks/operator_cpu.json
 """
 
 import argparse
+import time
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from measure import best_times, write_record
-from rivals import Calls, Case, operator_calls, single_calls, slow_calls
-from table import operator_table
+
+from pwlu_ext.benchmarks.calls import Calls, Case, autograd_calls, operator_calls, slow_calls
+from pwlu_ext.benchmarks.measure import Call, environment, interleaved_times, write_record
+from pwlu_ext.benchmarks.page import Row, operator_page
 
 LARGE, SMALL, TINY = (32, 64, 56, 56), (8, 256, 28, 28), (1, 64, 7, 7)
 CASES = (
@@ -29,65 +26,59 @@ INTERVALS = (4, 8, 12, 16, 24, 32)
 CHANNELS = (1, 4, 16, 64, 256, 1024)
 
 
-def measure_together(
-    groups: Iterable[tuple[dict[str, Any], Calls]], rounds: int, repeats: int = 1
-) -> list[dict[str, Any]]:
-    """One row per group: its description and the milliseconds of its calls, all groups interleaved."""
+def measure_together(groups: Iterable[tuple[Row, Calls]], rounds: int, repeats: int = 1) -> list[Row]:
+    """Return each group's description with the milliseconds of its calls, all groups interleaved.
+
+    A time is the shortest of `rounds`, each the mean of `repeats` calls.
+    """
+
+    def clock(call: Call) -> float:
+        call()  # brings its tensors into the caches, as far as they fit
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return (time.perf_counter() - start) / repeats
+
     groups = list(groups)
     calls = {(i, name): call for i, (_, group) in enumerate(groups) for name, call in group.items()}
-    times = best_times(calls, rounds, repeats)
+    times = interleaved_times(calls, rounds=rounds, warm_up=0, clock=clock)
     return [
-        description | {"milliseconds": {name: round(1e3 * times[i, name], 5) for name in group}}
+        description | {"milliseconds": {name: round(1e3 * min(times[i, name]), 5) for name in group}}
         for i, (description, group) in enumerate(groups)
     ]
 
 
-def described(shape: tuple[int, ...], case: Case, **more: Any) -> dict[str, Any]:
-    """What a row is about."""
-    return {"shape": list(shape), **asdict(case), "threads": torch.get_num_threads(), **more}
-
-
-def measure_cases(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
-    """Every case at one shape; the first also against the slow rivals."""
-    rows = measure_together(((described(shape, c), operator_calls(c, shape)) for c in CASES), rounds)
-    slow = [(described(shape, CASES[0]), slow_calls(CASES[0], shape))]
+def measure_cases(shape: tuple[int, ...], rounds: int) -> list[Row]:
+    """Return a row per case of one shape; the first has the slow calls too."""
+    rows = measure_together(((case.describe(shape), operator_calls(case, shape)) for case in CASES), rounds)
+    slow = [(CASES[0].describe(shape), slow_calls(CASES[0], shape))]
     rows[0]["milliseconds"] |= measure_together(slow, max(3, rounds // 10))[0]["milliseconds"]
     return rows
 
 
-def only_pwlu(case: Case, shape: tuple[int, ...]) -> Calls:
-    """The two calls of PWLU."""
-    return {name: call for name, call in operator_calls(case, shape).items() if name.startswith("pwlu")}
+def pwlu_alone(case: Case, shape: tuple[int, ...]) -> tuple[Row, Calls]:
+    """Return the description and the two calls of PWLU."""
+    calls = operator_calls(case, shape)
+    return case.describe(shape), {name: calls[name] for name in ("pwlu", "pwlu backward")}
 
 
-def measure_intervals(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
-    """PWLU with different numbers of intervals."""
-    cases = [
-        Case(memory_format=layout, num_intervals=intervals)
-        for layout in ("contiguous", "channels_last")
-        for intervals in INTERVALS
-    ]
-    return measure_together(((described(shape, c), only_pwlu(c, shape)) for c in cases), rounds)
-
-
-def measure_channels(most: int, rounds: int) -> list[dict[str, Any]]:
-    """PWLU with different numbers of functions on as many elements as SMALL has, on one thread and on all."""
+def measure_channels(most_threads: int, rounds: int) -> list[Row]:
+    """Return rows of PWLU with different numbers of functions on equally many elements."""
     batch, channels, height, width = SMALL
     shapes = [(batch, count, channels * height * width // count, 1) for count in CHANNELS]
     rows = []
-    for threads in sorted({1, most}):
+    for threads in sorted({1, most_threads}):
         torch.set_num_threads(threads)
-        groups = ((described(shape, Case()), only_pwlu(Case(), shape)) for shape in shapes)
-        rows += measure_together(groups, rounds)
+        rows += measure_together((pwlu_alone(Case(), shape) for shape in shapes), rounds)
     return rows
 
 
-def measure_threads(shape: tuple[int, ...], most: int, rounds: int) -> list[dict[str, Any]]:
-    """PWLU and its rivals on 1, 2, 4 ... threads."""
+def measure_threads(shape: tuple[int, ...], most_threads: int, rounds: int) -> list[Row]:
+    """Return a row for 1, 2, 4 ... threads."""
     rows = []
-    for threads in sorted({*(2**i for i in range(most.bit_length())), most}):
+    for threads in sorted({*(2**i for i in range(most_threads.bit_length())), most_threads}):
         torch.set_num_threads(threads)
-        rows += measure_together([(described(shape, Case()), operator_calls(Case(), shape))], rounds)
+        rows += measure_together([(Case().describe(shape), operator_calls(Case(), shape))], rounds)
     return rows
 
 
@@ -98,23 +89,30 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--output", type=Path, help="JSON record to write; its table is written beside it")
+    parser.add_argument("--output", type=Path, help="record to write, .json; its page lies beside it")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    rounds = arguments.rounds
+    threads, rounds = arguments.threads, arguments.rounds
+    torch.set_num_threads(threads)
+    by_intervals = [
+        Case(memory_format=layout, num_intervals=count)
+        for layout in ("contiguous", "channels_last")
+        for count in INTERVALS
+    ]
+    single = (Case().describe(TINY), autograd_calls(TINY))
     sections = {
         "cases": measure_cases(LARGE, rounds) + measure_cases(SMALL, rounds),
-        "single_call": measure_together([(described(TINY, Case()), single_calls(TINY))], rounds, repeats=20),
-        "intervals": measure_intervals(SMALL, rounds),
-        "channels": measure_channels(arguments.threads, rounds),
-        "threads": measure_threads(LARGE, arguments.threads, rounds),
+        "single_call": measure_together([single], rounds, repeats=20),
+        "intervals": measure_together((pwlu_alone(case, SMALL) for case in by_intervals), rounds),
+        "channels": measure_channels(threads, rounds),
+        "threads": measure_threads(LARGE, threads, rounds),
     }
-    settings = {"threads": arguments.threads, "rounds": rounds}
-    record = write_record(arguments.output, "operator_cpu", settings, sections)
-    table = operator_table(record)
-    print(table)
-    if arguments.output is not None:
-        arguments.output.with_suffix(".md").write_text(table)
+    record = {
+        "benchmark": "operator_cpu",
+        "arguments": {"threads": threads, "rounds": rounds},
+        "environment": environment(torch.device("cpu")),
+        "sections": sections,
+    }
+    write_record(arguments.output, record, operator_page(record))
 
 
 if __name__ == "__main__":

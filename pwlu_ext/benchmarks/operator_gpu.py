@@ -1,172 +1,126 @@
-"""The operator on a GPU against its rivals and the limits of its memory: a record, and the table made of it.
+"""Measure the operator on a GPU beside other activation functions: a record and a page of tables.
 
-    python pwlu_ext/benchmarks/operator_gpu.py --output results/gpu/operator.json
-    python pwlu_ext/benchmarks/operator_gpu.py --device cpu         # every line of it once: a dry run
-
-Times are medians over rounds in which every call of a case runs once, between two events, without a pause.
-Each call finds other tensors than the time before, which no cache holds. NOTES.md beside this file has the
-limits and what is expected.
+python -m pwlu_ext.benchmarks.operator_gpu --output results/benchmarks/operator_gpu.json
+python -m pwlu_ext.benchmarks.operator_gpu --device cpu    # a dry run, whose numbers mean nothing
 """
 
 import argparse
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Mapping
 from itertools import product
 from math import ceil
-from typing import Any
+from pathlib import Path
+from typing import TypeVar
 
 import torch
-from gpu_clock import median_times, peak_mib, rotated, same_bits
-from gpu_table import gpu_table
-from gpu_targets import described as described_findings
-from gpu_targets import findings
-from measure import record_path, write_record
-from rivals import DTYPES, FORMATS, Calls, Case, inference_calls, operator_calls
 
-# Functions, and the height and width of their images: those of ResNet-50 at 224 px.
+from pwlu_ext.benchmarks.calls import DTYPES, FORMATS, Calls, Case, folded_calls, operator_calls
+from pwlu_ext.benchmarks.measure import (
+    Call,
+    environment,
+    interleaved_times,
+    kernel_clock_of,
+    percentiles_ms,
+    write_record,
+)
+from pwlu_ext.benchmarks.page import Row, operator_page
+
+Key = TypeVar("Key")
+# Number of functions: height and width of their images, as in ResNet-50 at 224 px.
 SIZES = {64: 56, 256: 28, 2048: 7}
-MIDDLE = 256  # the number of functions for what is not measured with every one of them
+MIDDLE = 256  # functions, where not every number is measured
 INTERVALS = (4, 8, 16, 32, 64)
-SETS = 3  # of tensors, which the calls take in turns
-# mebibytes per tensor, rounds, rounds for warming up
-FULL, DRY = (256.0, 100, 10), (0.05, 3, 1)
+
+
+class Arguments(argparse.Namespace):
+    """The command line."""
+
+    device: str
+    mebibytes: float
+    rounds: int
+    warm_up: int
+    output: Path | None
 
 
 def shape_of(case: Case, channels: int, mebibytes: float) -> tuple[int, int, int, int]:
-    """The smallest batch of images with which a tensor has that many bytes."""
+    """Return the smallest batch of images with which a tensor has at least that many mebibytes."""
     size = SIZES[channels]
     image_bytes = channels * size * size * DTYPES[case.dtype].itemsize
     return ceil(mebibytes * 2**20 / image_bytes), channels, size, size
 
 
-def cases() -> Iterator[tuple[Case, int]]:
-    """Every case of the first table, with its number of functions."""
-    for dtype, layout, channels in product(DTYPES, FORMATS, SIZES):
-        yield Case(dtype=dtype, memory_format=layout), channels
+def medians_ms(calls: Mapping[Key, Call], arguments: Arguments) -> dict[Key, float]:
+    """Return the median of each call's times over interleaved rounds, in milliseconds."""
+    clock = kernel_clock_of(torch.device(arguments.device))
+    times = interleaved_times(calls, rounds=arguments.rounds, warm_up=arguments.warm_up, clock=clock)
+    return {name: round(percentiles_ms(seconds)[1], 5) for name, seconds in times.items()}
 
 
-def only(calls: Calls, *prefixes: str) -> Calls:
-    """The calls whose names begin so."""
-    return {name: call for name, call in calls.items() if name.startswith(prefixes)}
+def measure_case(case: Case, channels: int, arguments: Arguments) -> Row:
+    """Return a row with the times of all calls."""
+    shape = shape_of(case, channels, arguments.mebibytes)
+    compiled = channels == MIDDLE and arguments.device == "cuda"
+    calls = operator_calls(case, shape, arguments.device)
+    calls |= folded_calls(case, shape, arguments.device, compiled)
+    return case.describe(shape) | {"milliseconds": medians_ms(calls, arguments)}
 
 
-def sets_of(make: Callable[..., Calls], case: Case, shape: tuple[int, ...], device: torch.device) -> Calls:
-    """The calls that `make` gives, on several sets of tensors in turns."""
-    return rotated([make(case, shape, str(device), seed) for seed in range(SETS)])
-
-
-def compiled_calls(case: Case, shape: tuple[int, ...], device: torch.device) -> Calls:
-    """The folded form under torch.compile (which is not worth its minutes in a dry run on a CPU)."""
-    backend = "inductor" if device.type == "cuda" else "eager"
-
-    def make(case: Case, shape: tuple[int, ...], device: str, seed: int) -> Calls:
-        return only(inference_calls(case, shape, device, seed, backend), "folded compiled")
-
-    torch.compiler.reset()  # each case is compiled anew, below torch's limit of recompilations
-    return sets_of(make, case, shape, device)
-
-
-def measure_case(
-    case: Case, channels: int, device: torch.device, settings: tuple[float, int, int]
-) -> dict[str, Any]:
-    """One row: what it is about, the times of all calls, memory and whether two runs agree to the bit."""
-    mebibytes, rounds, warm_up = settings
-    shape = shape_of(case, channels, mebibytes)
-    calls = sets_of(operator_calls, case, shape, device) | sets_of(inference_calls, case, shape, device)
-    if channels == MIDDLE:
-        calls |= compiled_calls(case, shape, device)
-    row = described(case, shape) | {"milliseconds": median_times(calls, device, rounds, warm_up)}
-    single = operator_calls(case, shape, str(device))
-    row["same_bits"] = {name: same_bits(call) for name, call in only(single, "pwlu").items()}
-    if device.type == "cuda":
-        row["peak_mib"] = {name: peak_mib(call, device) for name, call in calls.items()}
-    return row
-
-
-def measure_intervals(
-    dtype: str, memory_format: str, device: torch.device, settings: tuple[float, int, int]
-) -> list[dict[str, Any]]:
-    """Rows of PWLU with different numbers of intervals, in turns with each other."""
-    mebibytes, rounds, warm_up = settings
-    by_count = [Case(dtype, memory_format, num_intervals=count) for count in INTERVALS]
-    shape = shape_of(by_count[0], MIDDLE, mebibytes)
-    groups = [only(sets_of(operator_calls, case, shape, device), "pwlu") for case in by_count]
-    calls = {(i, name): call for i, group in enumerate(groups) for name, call in group.items()}
-    times = median_times(calls, device, rounds, warm_up)
+def measure_intervals(dtype: str, memory_format: str, arguments: Arguments) -> list[Row]:
+    """Return rows of PWLU with different numbers of intervals, interleaved."""
+    cases = [Case(dtype, memory_format, num_intervals=count) for count in INTERVALS]
+    shape = shape_of(cases[0], MIDDLE, arguments.mebibytes)
+    names = ("pwlu", "pwlu backward")
+    groups: list[Calls] = [operator_calls(case, shape, arguments.device) for case in cases]
+    times = medians_ms(
+        {(i, name): group[name] for i, group in enumerate(groups) for name in names}, arguments
+    )
     return [
-        described(case, shape) | {"milliseconds": {name: times[i, name] for name in groups[i]}}
-        for i, case in enumerate(by_count)
+        case.describe(shape) | {"milliseconds": {name: times[i, name] for name in names}}
+        for i, case in enumerate(cases)
     ]
 
 
-def described(case: Case, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What a row is about, with the bytes of one tensor."""
-    count = torch.Size(shape).numel()
-    return {"shape": list(shape), **asdict(case), "tensor_bytes": count * DTYPES[case.dtype].itemsize}
-
-
-def measure_all(device: torch.device, settings: tuple[float, int, int]) -> dict[str, list[dict[str, Any]]]:
-    """All sections, with a line of progress for each row."""
-    sections: dict[str, list[dict[str, Any]]] = {"cases": [], "intervals": []}
-    for case, channels in cases():
-        print(f"{case.dtype}, {case.memory_format}, {channels} functions", flush=True)
-        sections["cases"].append(measure_case(case, channels, device, settings))
-    for dtype, layout in product(DTYPES, FORMATS):
-        print(f"{dtype}, {layout}, {INTERVALS[0]} to {INTERVALS[-1]} intervals", flush=True)
-        sections["intervals"] += measure_intervals(dtype, layout, device, settings)
-    return sections
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    result = argparse.ArgumentParser(
+def parse() -> Arguments:
+    """Return the command line; a dry run takes small tensors and few rounds unless told otherwise."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    result.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")
-    result.add_argument("--mebibytes", type=float, help="bytes of a tensor, at least (256; cpu: 0.05)")
-    result.add_argument("--rounds", type=int, help="rounds that count, at least 2 (100; cpu: 3)")
-    result.add_argument("--warm-up", type=int, help="rounds before them (10; cpu: 1)")
-    result.add_argument(
-        "--output", type=record_path, help="JSON record to write; its table is written beside it"
-    )
-    return result
-
-
-def settings_of(arguments: argparse.Namespace) -> tuple[float, int, int]:
-    """Mebibytes, rounds and rounds for warming up; ValueError if they make no sense."""
-    given = (arguments.mebibytes, arguments.rounds, arguments.warm_up)
-    defaults = FULL if arguments.device == "cuda" else DRY
-    mebibytes, rounds, warm_up = (
-        default if value is None else value for value, default in zip(given, defaults, strict=True)
-    )
-    if mebibytes <= 0 or rounds < 2 or warm_up < 0:
-        raise ValueError(
-            f"--mebibytes is {mebibytes}, --rounds {rounds} and --warm-up {warm_up}; expected more than 0, "
-            "at least 2 and at least 0"
-        )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")
+    parser.add_argument("--mebibytes", type=float, help="of a tensor, at least (256; cpu: 0.05)")
+    parser.add_argument("--rounds", type=int, help="that count (100; cpu: 3)")
+    parser.add_argument("--warm-up", type=int, help="rounds before them (10; cpu: 1)")
+    parser.add_argument("--output", type=Path, help="record to write, .json; its page lies beside it")
+    arguments = parser.parse_args(namespace=Arguments())
+    defaults = (256.0, 100, 10) if arguments.device == "cuda" else (0.05, 3, 1)
+    for name, default in zip(("mebibytes", "rounds", "warm_up"), defaults, strict=True):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+    if arguments.mebibytes <= 0 or arguments.rounds < 1 or arguments.warm_up < 0:
+        parser.error("expected --mebibytes above 0, --rounds of at least 1 and --warm-up of at least 0")
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device is cuda, but torch finds no usable GPU; --device cpu makes a dry run")
-    return mebibytes, rounds, warm_up
+        parser.error("--device is cuda, but torch finds no usable GPU; --device cpu makes a dry run")
+    return arguments
 
 
 def main() -> None:
     """Measure, print and record what the command line asks for."""
-    arguments = parser().parse_args()
-    try:
-        settings = settings_of(arguments)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
-    device = torch.device(arguments.device)
-    sections = measure_all(device, settings)
-    if device.type == "cuda":
-        sections["targets"] = described_findings(findings(sections))
-    described_settings = dict(zip(("mebibytes", "rounds", "warm_up"), settings, strict=True))
-    written = {"device": arguments.device, "sets": SETS, **described_settings}
-    record = write_record(arguments.output, "operator_gpu", written, sections, arguments.device)
-    table = gpu_table(record)
-    print(table)
-    if arguments.output is not None:
-        arguments.output.with_suffix(".md").write_text(table)
+    arguments = parse()
+    layouts = list(product(DTYPES, FORMATS))
+    cases, intervals = [], []
+    for dtype, layout in layouts:
+        for channels in SIZES:
+            print(f"{dtype}, {layout}, {channels} functions", flush=True)
+            cases.append(measure_case(Case(dtype, layout), channels, arguments))
+        print(f"{dtype}, {layout}, {INTERVALS[0]} to {INTERVALS[-1]} intervals", flush=True)
+        intervals += measure_intervals(dtype, layout, arguments)
+    record = {
+        "benchmark": "operator_gpu",
+        "arguments": {
+            name: getattr(arguments, name) for name in ("device", "mebibytes", "rounds", "warm_up")
+        },
+        "environment": environment(torch.device(arguments.device)),
+        "sections": {"cases": cases, "intervals": intervals},
+    }
+    write_record(arguments.output, record, operator_page(record))
 
 
 if __name__ == "__main__":

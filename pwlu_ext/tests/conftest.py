@@ -1,22 +1,11 @@
-import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 # What an environment with nothing but torch and pytest does not have; `make test-wheel` tests in one.
 OPTIONAL = ("numpy", "onnx", "onnxruntime", "onnxscript", "timm", "torchvision")
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def load() -> Iterator[Callable[[str], ModuleType]]:
-    """Imports a module of the benchmarks, which are programs and no package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield importlib.import_module
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -3,9 +3,9 @@
     python -m tools.latency --output results/latency/cpu.json --iterations 30 --warm-up 3 --threads 2
     python -m tools.latency --output results/latency/gpu.json --device cuda --training-step
 
-Per model, everything that is compared runs in turns: each round runs every activation in every mode once.
-Writes a record with its provenance and, beside it, a table in Markdown. PWLU runs in the form of section 4.3,
-and once more with the BatchNorms before it absorbed. cuda-graph is the capture of eager mode.
+All that is compared in one model is interleaved: a round runs every activation in every mode once. The page
+lies beside the record, .md. PWLU runs in the form of section 4.3, and once more with the BatchNorms before it
+absorbed. cuda-graph is the capture of eager mode.
 """
 
 import argparse
@@ -22,36 +22,36 @@ from engine.processes import distributed
 from engine.runs.manifest import describe_start
 from models import activation_factory
 from models.timm_names import check_timm_name
-from tools.command_line import tool_parser
-from tools.latency.families import DTYPES, measure_family
+from pwlu_ext.benchmarks.page import Row
+from tools.command_line import add_record_option, tool_parser
+from tools.latency.families import Arguments, measure_family
 from tools.latency.networks import MODES
 from tools.latency.table import latency_table, table_4
 from tools.paper.numbers import PAPER
 
-# What is measured, by the value of --training-step.
 KINDS = {None: ["inference"], "also": ["inference", "training_step"], "only": ["training_step"]}
 NO_GRAPH = "cuda-graph was left out: a CPU has no CUDA graphs."
 NO_TRAINING_GRAPH = "The training step has no mode cuda-graph: the trainer reads the loss of every step."
 
 
 def main() -> None:
-    """Measure what the command line names; write and print the table."""
-    arguments = parser().parse_args()
+    """Measure what the command line names; write and print the page."""
+    arguments = parser().parse_args(namespace=Arguments())
     try:
         record = measure(arguments)
-        text = latency_table(record, table_4(PAPER))
+        page = latency_table(record, table_4(PAPER))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     write_text_atomically(arguments.output, json.dumps(record, indent=1) + "\n")
-    write_text_atomically(arguments.output.with_suffix(".md"), text)
-    print(text)
+    write_text_atomically(arguments.output.with_suffix(".md"), page)
+    print(page)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     result = tool_parser("latency", __doc__)
     add = result.add_argument
-    add("--output", type=Path, required=True, metavar="FILE.json", help="record; the table ends in .md")
+    add_record_option(result)
     add("--models", nargs="+", default=["resnet18", "mobilenetv3_small_100"], help="timm's names")
     rivals = ["relu", "swish", "pwlu", "frelu", "apl", "pau"]
     add("--activations", nargs="+", default=rivals, help=f"relu among them ({' '.join(rivals)})")
@@ -60,7 +60,8 @@ def parser() -> argparse.ArgumentParser:
     add("--image-size", type=positive, default=224, help="in pixels (224)")
     add("--iterations", type=positive, default=500, help="rounds that count (500)")
     add("--warm-up", type=positive, default=50, help="rounds before them (50)")
-    add("--dtype", choices=DTYPES, default="float32", help="of weights and images in inference (float32)")
+    dtypes = ("float32", "bfloat16", "float16")
+    add("--dtype", choices=dtypes, default="float32", help="of weights and images in inference (float32)")
     add("--channels-last", action="store_true")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one")
     add("--threads", type=positive, help="of the CPU (as torch chooses)")
@@ -78,8 +79,8 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the record of what the command line asks for, the rows of inference and of the training step.
+def measure(arguments: Arguments) -> dict[str, Any]:
+    """Return the record of what the command line asks for.
 
     Raises:
         ValueError: an argument is wrong, the device cannot do it, or its memory does not suffice.
@@ -93,10 +94,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     Precision(arguments.training_amp, world.device)  # refuses what the device cannot do
     torch.backends.cudnn.benchmark = True  # as train_imagenet.py: every batch has the same shape
     environment = describe_start(step=0, world_size=1, device=world.device, components={})
-    rows: dict[str, list[dict[str, Any]]] = {"inference": [], "training_step": []}
+    rows: dict[str, list[Row]] = {"inference": [], "training_step": []}
     for model in dict.fromkeys(arguments.models):
         for kind in kinds:
-            rows[kind] += measure_family(kind, model, arguments, arguments.modes, world)
+            rows[kind] += measure_family(kind, model, arguments, world)
     return {
         "benchmark": "latency",
         "arguments": {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items()},
@@ -106,10 +107,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def check(arguments: argparse.Namespace) -> None:
-    """Find what is wrong with the arguments before anything takes long; ValueError names the argument."""
-    if arguments.output.suffix != ".json":
-        raise ValueError(f"--output is {arguments.output}, expected a name that ends in .json")
+def check(arguments: Arguments) -> None:
+    """Raise a ValueError that names the argument which is wrong, before anything takes long."""
     for model in arguments.models:
         _named("--models", check_timm_name, model)
     for activation in arguments.activations:

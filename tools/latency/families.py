@@ -1,33 +1,66 @@
-"""What tools.latency compares: a family is one model with all activations in all modes, run in turns."""
+"""A family is one model with all activation functions in all modes, measured interleaved."""
 
 import argparse
 import gc
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import torch
 
 from engine.amp import Precision
 from engine.processes.distributed import World
 from engine.records.console import say
+from pwlu_ext.benchmarks.measure import (
+    Call,
+    allocated_bytes,
+    clock_of,
+    interleaved_times,
+    peak_mib,
+    percentiles_ms,
+)
+from pwlu_ext.benchmarks.page import Row
 from tools.latency import training as latency_training
-from tools.latency.clock import Call, clock_of, interleaved_times, summarize
-from tools.latency.memory import peak_mib, settled_bytes
 from tools.latency.networks import MODES, NUM_CLASSES, inference_networks, is_out_of_memory, prepare
 
 Key = tuple[str, str]  # the row's name and the mode
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROGRESS_LINES = 10
 
 
-def measure_family(
-    kind: str, model: str, arguments: argparse.Namespace, modes: Sequence[str], world: World
-) -> list[dict[str, Any]]:
-    """Return the rows of one model; `kind` is "inference" or "training_step".
+class Arguments(argparse.Namespace):
+    """The command line of tools.latency."""
 
-    Nothing of it is left in memory afterwards.
+    output: Path
+    models: list[str]
+    activations: list[str]
+    modes: list[str]
+    batch_size: int
+    image_size: int
+    iterations: int
+    warm_up: int
+    dtype: str
+    channels_last: bool
+    device: str
+    threads: int | None
+    training_step: str | None
+    training_batch_size: int
+    training_amp: str
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout of weights and images."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def random_images(self, batch_size: int, device: torch.device) -> torch.Tensor:
+        """Return normal random numbers (batch_size, 3, H, W), float32."""
+        images = torch.randn((batch_size, 3, self.image_size, self.image_size), device=device)
+        return images.contiguous(memory_format=self.memory_format)
+
+
+def measure_family(kind: str, model: str, arguments: Arguments, world: World) -> list[Row]:
+    """Return the rows of one model, of which nothing stays in memory; `kind`: "inference" or "training_step".
 
     Raises:
         ValueError: a mode that a network cannot run in, or not enough memory.
@@ -35,7 +68,7 @@ def measure_family(
     title = f"{model}, {kind.replace('_', ' ')}"
     say(title)
     try:
-        times, peaks = _measure_together(kind, model, arguments, modes, world, title)
+        return _measure(kind, model, arguments, world, title)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -44,66 +77,74 @@ def measure_family(
             f"--{'' if kind == 'inference' else 'training-'}batch-size or fewer --activations"
         ) from error
     finally:
-        release(world.device)
-    return [
-        {"model": model, "activation": row, "mode": mode, **summarize(seconds, times["relu", mode])}
-        | ({"peak_memory_mib": peaks[row, mode]} if (row, mode) in peaks else {})
-        for (row, mode), seconds in times.items()
-    ]
+        torch.compiler.reset()  # it refers to what it compiled
+        gc.collect()
+        if world.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
-def _measure_together(
-    kind: str, model: str, arguments: argparse.Namespace, modes: Sequence[str], world: World, title: str
-) -> tuple[dict[Key, list[float]], dict[Key, float]]:
-    """Return the times in seconds and the peaks of memory; the networks are gone once this has returned."""
+def _measure(kind: str, model: str, arguments: Arguments, world: World, title: str) -> list[Row]:
     build = inference_calls if kind == "inference" else training_calls
-    calls, peaks = build(model, arguments, modes, world)
+    calls, peaks = build(model, arguments, world)
     times = interleaved_times(
         calls,
-        iterations=arguments.iterations,
+        rounds=arguments.iterations,
         warm_up=arguments.warm_up,
         clock=clock_of(world.device),
         progress=rounds_left(title, arguments.warm_up + arguments.iterations),
     )
-    return times, peaks
+    return [
+        {"model": model, "activation": row, "mode": mode}
+        | summarize(seconds, times["relu", mode])
+        | ({"peak_memory_mib": peaks[row, mode]} if peaks else {})
+        for (row, mode), seconds in times.items()
+    ]
+
+
+def summarize(times: list[float], baseline: list[float]) -> dict[str, float]:
+    """Return percentiles in milliseconds, and the median of the ratios to the baseline of the same round."""
+    p10, p50, p90 = percentiles_ms(times)
+    ratio = statistics.median(time / base for time, base in zip(times, baseline, strict=True))
+    values = {"p50_ms": p50, "p10_ms": p10, "p90_ms": p90, "ratio_to_relu": ratio}
+    return {name: round(value, 4) for name, value in values.items()}
 
 
 def inference_calls(
-    model: str, arguments: argparse.Namespace, modes: Sequence[str], world: World
+    model: str, arguments: Arguments, world: World
 ) -> tuple[dict[Key, Call], dict[Key, float]]:
     """Return the calls of all networks of a model on one batch of random images, and no peaks of memory."""
-    dtype, layout = DTYPES[arguments.dtype], memory_format(arguments)
-    images = random_images(arguments.batch_size, arguments, world).to(dtype)
+    dtype: torch.dtype = getattr(torch, arguments.dtype)
+    images = arguments.random_images(arguments.batch_size, world.device).to(dtype)
     calls: dict[Key, Call] = {}
     for row, network in inference_networks(model, arguments.activations, arguments.image_size):
-        network.to(world.device, dtype).to(memory_format=layout)
-        for mode in modes:
+        network.to(world.device, dtype).to(memory_format=arguments.memory_format)
+        for mode in arguments.modes:
             calls[row, mode] = prepare(mode, row, partial(MODES[mode], network, images))
     return calls, {}
 
 
 def training_calls(
-    model: str, arguments: argparse.Namespace, modes: Sequence[str], world: World
+    model: str, arguments: Arguments, world: World
 ) -> tuple[dict[Key, Call], dict[Key, float]]:
     """Return the training steps of all networks of a model on one batch of random images and labels.
 
     With them the GPU memory in MiB that each takes at its worst moment (nothing on a CPU): its network,
     gradients, optimizer and activations, without the other networks and the batch.
     """
-    images = random_images(arguments.training_batch_size, arguments, world)
+    images = arguments.random_images(arguments.training_batch_size, world.device)
     labels = torch.randint(NUM_CLASSES, (len(images),), device=world.device)
     calls: dict[Key, Call] = {}
     peaks: dict[Key, float] = {}
     for activation in dict.fromkeys(arguments.activations):
-        others = settled_bytes(world.device)
+        others = allocated_bytes(world.device)
         steps = latency_training.training_steps(
             model,
             activation,
             (images, labels),
-            modes=[mode for mode in modes if mode in latency_training.MODES],
+            modes=[mode for mode in arguments.modes if mode in latency_training.MODES],
             precision=Precision(arguments.training_amp, world.device),
             world=world,
-            memory_format=memory_format(arguments),
+            memory_format=arguments.memory_format,
         )
         calls |= {(activation, mode): call for mode, call in steps.items()}
         if others is not None:
@@ -111,35 +152,14 @@ def training_calls(
     return calls, peaks
 
 
-def memory_format(arguments: argparse.Namespace) -> torch.memory_format:
-    """Return the layout of weights and images."""
-    return torch.channels_last if arguments.channels_last else torch.contiguous_format
-
-
-def random_images(batch_size: int, arguments: argparse.Namespace, world: World) -> torch.Tensor:
-    """Return normal random numbers (batch_size, 3, H, W), float32."""
-    size = (batch_size, 3, arguments.image_size, arguments.image_size)
-    return torch.randn(size, device=world.device).contiguous(memory_format=memory_format(arguments))
-
-
-def rounds_left(
-    title: str, total: int, clock: Callable[[], float] = time.perf_counter
-) -> Callable[[int], None]:
-    """Return what prints a line every tenth of `total` rounds, with the minutes that are left."""
-    began = clock()
+def rounds_left(title: str, total: int) -> Callable[[int], None]:
+    """Return what says every tenth of `total` rounds how many minutes are left."""
+    began = time.perf_counter()
     every = max(1, total // PROGRESS_LINES)
 
     def progress(finished: int) -> None:
         if finished % every == 0:
-            minutes = (clock() - began) / finished * (total - finished) / 60
+            minutes = (time.perf_counter() - began) / finished * (total - finished) / 60
             say(f"  {title}: round {finished} of {total}, {minutes:.1f} min left")
 
     return progress
-
-
-def release(device: torch.device) -> None:
-    """Give back the memory of networks that nothing refers to any more, compiled ones too."""
-    torch.compiler.reset()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -6,17 +6,17 @@ from types import FunctionType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 
 import pwlu
 from engine.records.console import say
 from models import activation_factory, build_classifier
-from tools.latency.clock import Call
+from pwlu_ext.benchmarks.measure import Call
 
 NUM_CLASSES = 1000
 SEED = 0
 NOISE = 0.1  # standard deviation of what is added to every parameter of a PWLU
-SETTLING_IMAGES = 8
+BATCH_NORM_IMAGES = 8
 ABSORBED = "pwlu (BatchNorm absorbed)"
 
 
@@ -25,8 +25,8 @@ def inference_networks(
 ) -> Iterator[tuple[str, nn.Module]]:
     """Yield (row's name, network in eval mode on the CPU) for every activation.
 
-    PWLU comes in the form of section 4.3 (`pwlu.fold`), and once more with BatchNorms absorbed; the others
-    are what they are in eval mode. The convolutions start from the same numbers in all of them.
+    PWLU comes in the form of section 4.3 (`pwlu.fold`), and once more with BatchNorms absorbed. The
+    convolutions start from the same numbers in all of them.
 
     Raises:
         ValueError: an unknown name, or a network whose BatchNorms cannot be absorbed.
@@ -44,32 +44,20 @@ def inference_networks(
 def training_form(name: str, activation: str, image_size_px: int) -> nn.Module:
     """Return timm's network `name` in eval mode, on the CPU, as after some training.
 
-    Every PWLU is moved off ReLU, so that its table is one that training could have made; the BatchNorms have
-    the statistics of random images, so that values are of size 1 in every layer and reach every interval.
+    Its PWLUs are no ReLUs, and its BatchNorms have the statistics of random images.
     """
     torch.manual_seed(SEED)
     size = (3, image_size_px, image_size_px)
     make = activation_factory(activation)
     network, _ = build_classifier(name, make, num_classes=NUM_CLASSES, input_size=size)
-    _move_off_relu(network)
-    _settle_batch_norms(network, torch.randn(SETTLING_IMAGES, *size))
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, pwlu.PWLU):
+                for parameter in module.parameters():
+                    parameter.add_(NOISE * torch.randn_like(parameter))
+    # With its own statistics every layer has values of size 1, which reach every interval.
+    update_bn([torch.randn(BATCH_NORM_IMAGES, *size)], network)
     return network.eval()
-
-
-@torch.no_grad()
-def _move_off_relu(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, pwlu.PWLU):
-            for parameter in module.parameters():
-                parameter.add_(NOISE * torch.randn_like(parameter))
-
-
-@torch.no_grad()
-def _settle_batch_norms(network: nn.Module, images: Tensor) -> None:
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.momentum = None  # the statistics become those of the one forward that follows
-    network.train()(images)
 
 
 def eager(network: Callable[[Tensor], Tensor], images: Tensor) -> Call:
@@ -93,8 +81,8 @@ def compile_alone(network: nn.Module, backend: str = "inductor") -> Callable[[Te
     def forward(images: Tensor) -> Tensor:
         return network(images)
 
-    # torch keeps what it has compiled with a function's code object. Rivals that share one, such as timm's
-    # forward, would be searched at every call and, beyond a limit, run uncompiled: so each gets its own.
+    # torch keeps what it has compiled with a function's code object. Networks that share one, such as timm's
+    # forward, are searched at every call and, beyond a limit, run uncompiled: so each gets its own.
     alone = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
     return torch.compile(alone, backend=backend, fullgraph=True)
 

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from engine.runs.manifest import short_commit
+from pwlu_ext.benchmarks.page import Row, table
 from tools.paper.numbers import read_paper
 
-Row = dict[str, Any]
 Paper = dict[frozenset[str], float]
 
 # The paper's names of what has another name here.
@@ -86,8 +85,7 @@ def model_table(rows: Sequence[Row], paper: Paper) -> list[str]:
         for line in body:
             time = published[line[0]]
             line += ["", ""] if time is None else [f"{time:.1f}", f"{time / published['relu']:.2f}"]
-    ruler = ["---", *["---:"] * (len(titles) - 1)]
-    return [f"| {' | '.join(line)} |" for line in (titles, ruler, *body)]
+    return table(titles, body)
 
 
 def cells(row: Row) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from engine.processes.distributed import World
 from engine.training.state import TrainingState, new_state
 from engine.training.step import TrainStep
 from models import activation_factory, build_classifier, is_activation
-from tools.latency.clock import Call
+from pwlu_ext.benchmarks.measure import Call
 from tools.latency.networks import NUM_CLASSES, SEED, compile_alone, prepare
 
 LEARNING_RATE = 1e-3  # any that does not diverge: the time does not depend on it

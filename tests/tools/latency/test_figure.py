@@ -88,9 +88,3 @@ def test_other_files_are_refused(
         latency_figure.main([str(tmp_path / "cpu.json")])
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "cpu.png").exists()
-
-
-def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        latency_figure.main(["--help"])
-    assert "python -m tools.latency.figure results/latency/cpu.json" in capsys.readouterr().out

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from engine.amp import Precision
 from engine.processes.distributed import World
+from pwlu_ext.benchmarks.measure import cuda_clock
 from tools.latency import __main__ as latency
 from tools.latency import families as latency_families
-from tools.latency import memory as latency_memory
 from tools.latency import training as latency_training
-from tools.latency.clock import cuda_clock, interleaved_times, summarize
 from tools.latency.networks import (
     ABSORBED,
     compile_alone,
@@ -35,26 +34,15 @@ def run_main(monkeypatch: pytest.MonkeyPatch, output: Path, arguments: str) -> N
     latency.main()
 
 
-def test_every_round_runs_every_rival_once_in_turn() -> None:
-    log: list[str] = []
-    seconds = iter(range(100))
-
-    def clock(call: Callable[[], object]) -> float:
-        call()
-        return next(seconds)
-
-    rivals = {name: lambda name=name: log.append(name) for name in ("a", "b", "c")}
-    finished: list[int] = []
-    times = interleaved_times(rivals, iterations=2, warm_up=1, clock=clock, progress=finished.append)
-    assert log == ["a", "b", "c"] * 3
-    assert times == {"a": [3, 6], "b": [4, 7], "c": [5, 8]}  # the warm-up's 0, 1, 2 do not count
-    assert finished == [1, 2, 3]
-
-
 def test_percentiles_and_ratio_by_hand() -> None:
     """The ratio is the median of 3/1, 1/2, 2/2, 5/1, 4/8, not the ratio of the medians 3 and 2."""
     times, relu = [0.003, 0.001, 0.002, 0.005, 0.004], [0.001, 0.002, 0.002, 0.001, 0.008]
-    assert summarize(times, relu) == {"p50_ms": 3.0, "p10_ms": 1.4, "p90_ms": 4.6, "ratio_to_relu": 1.0}
+    assert latency_families.summarize(times, relu) == {
+        "p50_ms": 3.0,
+        "p10_ms": 1.4,
+        "p90_ms": 4.6,
+        "ratio_to_relu": 1.0,
+    }
 
 
 def test_pwlu_computes_what_the_training_form_computes() -> None:
@@ -71,8 +59,7 @@ def test_pwlu_computes_what_the_training_form_computes() -> None:
     assert len(networks[ABSORBED].fold_report.feeds) > 0
 
 
-def test_many_rivals_of_one_class_are_all_compiled() -> None:
-    """More than torch's limit of compiled forms of one function, which they would share otherwise."""
+def test_networks_beyond_torchs_limit_are_all_compiled() -> None:
 
     class Network(nn.Module):
         def __init__(self, width: int) -> None:
@@ -160,28 +147,9 @@ def test_training_step_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "Table 4" not in output.with_suffix(".md").read_text()
 
 
-def test_memory_of_one_rival_is_without_that_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU's counters, played: tensors lie there before, and a call takes more for a moment."""
-    mib = 2**20
-    state = {"now": 100 * mib, "peak": 900 * mib}
-
-    def call() -> None:
-        state["peak"] = max(state["peak"], state["now"] + 30 * mib)
-
-    fakes = {
-        "synchronize": lambda *_: None,
-        "reset_peak_memory_stats": lambda: state.update(peak=state["now"]),
-        "max_memory_allocated": lambda: state["peak"],
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(torch.cuda, name, fake)
-    assert latency_memory.peak_mib(call, others_bytes=60 * mib) == 70.0
-    assert latency_memory.settled_bytes(torch.device("cpu")) is None
-
-
 def test_training_steps_have_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU, which is played here."""
-    monkeypatch.setattr(latency_families, "settled_bytes", lambda device: 5)
+    monkeypatch.setattr(latency_families, "allocated_bytes", lambda device: 5)
     monkeypatch.setattr(latency_families, "peak_mib", lambda call, others: 100.0 + others)
     output = tmp_path / "step.json"
     run_main(monkeypatch, output, "--activations relu --modes eager --training-step also")
@@ -208,7 +176,6 @@ def test_modes_that_a_gpu_can_do() -> None:
         ("--activations relu swich", "--activations: activation name is 'swich'.* did you mean 'swish'"),
         ("--activations pwlu swish", "--activations is pwlu swish, without relu"),
         ("--modes eager cuda-graph", "--modes has cuda-graph, but the device is a CPU"),
-        ("--output x.md", "--output is x.md, expected a name that ends in .json"),
     ],
 )
 def test_wrong_arguments(
@@ -219,12 +186,23 @@ def test_wrong_arguments(
     assert not list(tmp_path.iterdir())
 
 
-def test_numbers_that_are_no_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--iterations 0", "argument --iterations: expected an integer >= 1, got '0'"),
+        ("--output x.md", "argument --output: expected a name that ends in .json, got x.md"),
+    ],
+)
+def test_wrong_words(
+    arguments: str,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
-        run_main(monkeypatch, tmp_path / "x.json", "--iterations 0")
-    assert "argument --iterations: expected an integer >= 1, got '0'" in capsys.readouterr().err
+        run_main(monkeypatch, tmp_path / "x.json", arguments)
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,7 +1,8 @@
-"""The calls that the operator benchmarks compare: PWLU, what torch has nearby, and plain torch."""
+"""The calls that the benchmarks of the operator compare: PWLU, its neighbours in torch, and plain torch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,13 @@ class Case:
     functions: str = "channel-wise"
     num_intervals: int = 16
 
-    def inputs(self, shape: tuple[int, ...], device: str = "cpu", seed: int = 0) -> tuple[Tensor, Tensor]:
-        """x and d loss / d y, normally distributed."""
-        torch.manual_seed(seed)
+    def describe(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Return what a row of a record is about."""
+        return {"shape": list(shape), **asdict(self), "threads": torch.get_num_threads()}
+
+    def inputs(self, shape: tuple[int, ...], device: str = "cpu") -> tuple[Tensor, Tensor]:
+        """Return x and d loss / d y, normally distributed."""
+        torch.manual_seed(0)
         layout, dtype = FORMATS[self.memory_format], DTYPES[self.dtype]
         x, grad = (
             torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout) for _ in range(2)
@@ -34,20 +39,20 @@ class Case:
         return x, grad
 
     def layer(self, shape: tuple[int, ...], device: str = "cpu") -> pwlu.PWLU:
-        """A fresh PWLU on [-3, 3]."""
+        """Return a fresh PWLU on [-3, 3]."""
         functions = 1 if self.functions == "layer-wise" else shape[1]
         return pwlu.PWLU(functions, self.num_intervals, device=device)
 
     def parameters(self, shape: tuple[int, ...], device: str = "cpu") -> list[Tensor]:
-        """Those of the layer, in the order of `pwlu.pwlu`."""
+        """Return those of the layer, in the order of `pwlu.pwlu`."""
         layer = self.layer(shape, device)
         tensors = (layer.left, layer.right, layer.points, layer.left_slope, layer.right_slope)
         return [tensor.detach() for tensor in tensors]
 
 
-def operator_calls(case: Case, shape: tuple[int, ...], device: str = "cpu", seed: int = 0) -> Calls:
-    """PWLU and the elementwise operations of torch. `pwlu backward` gives all six gradients."""
-    x, grad = case.inputs(shape, device, seed)
+def operator_calls(case: Case, shape: tuple[int, ...], device: str = "cpu") -> Calls:
+    """Return PWLU and elementwise operations of torch; `pwlu backward` gives all six gradients."""
+    x, grad = case.inputs(shape, device)
     parameters = case.parameters(shape, device)
     y = torch.empty_like(x)
     aten, ops = torch.ops.aten, torch.ops.pwlu
@@ -62,21 +67,20 @@ def operator_calls(case: Case, shape: tuple[int, ...], device: str = "cpu", seed
     }
 
 
-def inference_calls(
-    case: Case, shape: tuple[int, ...], device: str = "cpu", seed: int = 0, backend: str | None = None
-) -> Calls:
-    """The folded form of section 4.3, as `pwlu.fold` makes it; compiled too if a backend is named."""
-    x, _ = case.inputs(shape, device, seed)
+def folded_calls(case: Case, shape: tuple[int, ...], device: str, compiled: bool) -> Calls:
+    """Return the form for inference of section 4.3, as `pwlu.fold` makes it; compiled too if asked for."""
+    x, _ = case.inputs(shape, device)
     layer = pwlu.fold(case.layer(shape, device))
     calls: Calls = {"folded": torch.no_grad()(lambda: layer(x))}
-    if backend is not None:
-        compiled = torch.compile(layer, dynamic=False, backend=backend)
-        calls["folded compiled"] = torch.no_grad()(lambda: compiled(x))
+    if compiled:
+        torch.compiler.reset()  # each case is compiled anew, below torch's limit of recompilations
+        function = torch.compile(layer, dynamic=False)
+        calls["folded compiled"] = torch.no_grad()(lambda: function(x))
     return calls
 
 
 def slow_calls(case: Case, shape: tuple[int, ...]) -> Calls:
-    """PReLU, whose backward is slow, and PWLU in plain torch, eager and compiled."""
+    """Return PReLU, whose backward pass is slow, and PWLU in plain torch, eager and compiled."""
     x, grad = case.inputs(shape)
     parameters = case.parameters(shape)
     weight = torch.full((shape[1],), 0.25)
@@ -97,8 +101,8 @@ def slow_calls(case: Case, shape: tuple[int, ...]) -> Calls:
     }
 
 
-def single_calls(shape: tuple[int, ...]) -> Calls:
-    """What a user writes, on a tensor so small that only the cost of the call counts."""
+def autograd_calls(shape: tuple[int, ...]) -> Calls:
+    """Return `pwlu.pwlu` and `F.prelu` as users call them, without, with and through autograd."""
     x, grad = Case().inputs(shape)
     parameters = Case().parameters(shape)
     weight = torch.full((shape[1],), 0.25)
