@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot: no display is needed, and a cluster has none
 
-from engine.records.palette import LINE_COLORS
+from engine.records.curves import LINE_COLORS
 from tools.paper.grid import SCALES
 from tools.tables.numbers import Number, TableNumbers
 

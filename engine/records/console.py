@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a line per logged step, realignment and evaluation."""
+"""What a run tells its user: messages, warnings, a line per logged step, realignment and evaluation."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from engine.records.record import Record
 
 
 class Stopwatch:
-    """Measures the rate of training steps, without what happens between them (evaluations, checkpoints)."""
+    """Measures the rate of training steps, without evaluations and checkpoints between them."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -18,11 +18,11 @@ class Stopwatch:
         self._last = 0.0
 
     def start(self) -> None:
-        """Call before training steps begin, at first and after each pause."""
+        """Call before the first step and after each pause."""
         self._last = self._clock()
 
     def lap(self) -> None:
-        """Call after each training step."""
+        """Call after each step."""
         now = self._clock()
         self._seconds += now - self._last
         self._steps += 1
@@ -36,10 +36,7 @@ class Stopwatch:
 
 
 class Console:
-    """Prints records as lines of aligned columns.
-
-    The time left is estimated from all that happened since this was made, at step `resume_step`.
-    """
+    """Prints records as aligned lines; the time left is estimated from all since step `resume_step`."""
 
     def __init__(
         self,
@@ -47,25 +44,23 @@ class Console:
         steps_per_epoch: int,
         total_steps: int,
         resume_step: int,
-        write: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._epochs = f"{round(total_steps / steps_per_epoch, 2):g}"
         self._total_steps = total_steps
         self._resume_step = resume_step
-        self._write = write or say
         self._clock = clock
         self._began = clock()
 
     def __call__(self, record: Record) -> None:
         """Print one record."""
         if record.kind == "train":
-            self._write(self._train_line(record))
+            say(self._train_line(record))
         elif record.kind == "eval":
-            self._write(f"{self._place(record)}  validation: {metrics_line(record.values)}")
+            say(f"{self._place(record)}  validation: {metrics_line(record.values)}")
         elif record.kind == "realign":
             meaning = "every PWLU now covers its input, mean +- 3 std; phase II begins"
-            self._write(f"{self._place(record)}  realignment: {meaning}")
+            say(f"{self._place(record)}  realignment: {meaning}")
 
     def _place(self, record: Record) -> str:
         epoch_width, step_width = len(self._epochs.split(".")[0]) + 2, len(str(self._total_steps))
@@ -98,12 +93,12 @@ def warn(text: str) -> None:
     say(f"WARNING: {text}" if rank == 0 else f"WARNING from process {rank}: {text}")
 
 
-# COCO's averages over sizes and numbers of detections: eighteen numbers more, for the records.
+# COCO's averages by size and number of detections: eighteen numbers more, for the records alone.
 _DETAIL = re.compile(r"_(AR\d*[sml]?|AP[sml])$")
 
 
 def metrics_line(metrics: Mapping[str, float | int]) -> str:
-    """Return an evaluation's metrics in words, `top1 71.34 %  top5 ...`, without COCO's details."""
+    """Return metrics as a line, `top1 71.34 %  top5 ...`, without COCO's details."""
     return "  ".join(_metric(name, value) for name, value in metrics.items() if not _DETAIL.search(name))
 
 

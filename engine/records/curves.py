@@ -1,4 +1,4 @@
-"""Pictures of learned PWLUs as in the paper's Figure 7: five functions per layer, boundaries marked."""
+"""Pictures of learned PWLUs as in the paper's Figure 7, and the colours of all figures."""
 
 import itertools
 
@@ -10,13 +10,17 @@ from matplotlib.figure import Figure  # not pyplot: no display is needed, and a 
 from torch import nn
 
 from engine.records.learned_functions import LayerFunctions
-from engine.records.palette import LINE_COLORS
 from pwlu import PWLU
 
 MAX_LAYERS = 8
 FUNCTIONS_PER_LAYER = 5
 COLUMNS = 4
 LONGEST_NAME = 28  # characters that fit above a panel
+# Okabe and Ito's colours without black, for any colour vision: orange, sky blue, bluish green, yellow, blue,
+# vermillion, reddish purple.
+OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+# For lines on white: the darkest first, without the yellow, which is too faint.
+LINE_COLORS = tuple(OKABE_ITO[number] for number in (4, 5, 2, 6, 1, 0))
 
 
 def pwlu_layers(model: nn.Module) -> dict[str, PWLU]:
@@ -25,10 +29,7 @@ def pwlu_layers(model: nn.Module) -> dict[str, PWLU]:
 
 
 def spread(count: int, at_most: int) -> list[int]:
-    """Return up to `at_most` indices evenly spread over range(count), the first and the last among them.
-
-    A single one is the one in the middle.
-    """
+    """Return up to `at_most` indices evenly spread over range(count), with both ends; of 1, the middle."""
     if count <= at_most:
         return list(range(count))
     if at_most == 1:
@@ -37,7 +38,7 @@ def spread(count: int, at_most: int) -> list[int]:
 
 
 def function_vertices(layer: PWLU, index: int, margin: float = 0.15) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return x and y of the corners of one of a layer's functions (see `LearnedFunction.corners`)."""
+    """Return x and y of the corners of a layer's function `index` (see `LearnedFunction.corners`)."""
     return LayerFunctions.of(layer, [index]).functions[index].corners(margin)
 
 
@@ -72,7 +73,7 @@ def draw_curves(model: nn.Module, title: str) -> Figure | None:
 
 
 def end_of(name: str) -> str:
-    """Return a long name's end, where it differs from its neighbours'."""
+    """Return the end of a long name."""
     return name if len(name) <= LONGEST_NAME else "\N{HORIZONTAL ELLIPSIS}" + name[1 - LONGEST_NAME :]
 
 
@@ -84,7 +85,7 @@ def render(figure: Figure) -> np.ndarray:
 
 
 def prepare_panel(panel: Axes) -> None:
-    """Draw the lines through zero and make the numbers at the axes small."""
+    """Draw the lines through zero and shrink the axes' numbers."""
     panel.axhline(0, color="0.85", linewidth=0.8, zorder=0)
     panel.axvline(0, color="0.85", linewidth=0.8, zorder=0)
     panel.tick_params(labelsize=8)
@@ -101,7 +102,7 @@ def draw_function(
     dots: bool = True,
     label: str | None = None,
 ) -> None:
-    """Draw a function's corners as a line; circles mark the boundaries, small dots the points between.
+    """Draw a function as a line, its boundaries as circles and the points between as dots.
 
     `width` and `circle`, its diameter, are in points of 1/72 inch; `alpha` is the line's opacity.
     """
@@ -113,7 +114,6 @@ def draw_function(
 
 
 def _draw_layer(panel: Axes, name: str, layer: PWLU) -> None:
-    """Draw some of a layer's functions."""
     prepare_panel(panel)
     chosen = spread(layer.num_parameters, FUNCTIONS_PER_LAYER)
     for index, color in zip(chosen, itertools.cycle(LINE_COLORS), strict=False):

@@ -1,7 +1,7 @@
-"""A run's log of its learned functions, `curves.jsonl`: how they changed, as numbers instead of pictures.
+"""A run's log of its learned functions, `curves.jsonl`, from which tools draw how they changed.
 
-One JSON object per line: step, epoch, and under `layers` for every PWLU how many functions it has, the
-channels that stand here and, in their order, left, right, points, left_slope and right_slope.
+One JSON object per line: step, epoch and, under `layers`, for every PWLU its number of functions, the logged
+channels and, in their order, left, right, points, left_slope and right_slope.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,7 @@ from pwlu import PWLU
 class FunctionsLog:
     """Appends functions of every PWLU to a file, one line per step.
 
-    Args:
-        path: the file.
-        resume_step: step of the checkpoint the run goes on from (0 at the start); lines of later steps are
-            dropped.
+    Lines of steps after `resume_step`, that of the checkpoint the run goes on from, are dropped.
     """
 
     def __init__(self, path: Path, resume_step: int) -> None:
@@ -28,11 +25,8 @@ class FunctionsLog:
         self._last_step = max((entry["step"] for entry in read_records(path)), default=None)
 
     def write(self, step: int, epoch: float, layers: Mapping[str, PWLU]) -> None:
-        """Append the functions as they are after `step` steps, a few of each layer, spread over its channels.
-
-        A step that has its line gets no second one: a realignment may fall on a step that is drawn anyway,
-        and a run may go on from a checkpoint at a step that was drawn before it died.
-        """
+        """Append a few functions of each layer, spread over its channels, unless `step` has its line."""
+        # It has, where the realignment falls on a step that is drawn anyway, or where the run resumes.
         if step == self._last_step:
             return
         self._last_step = step

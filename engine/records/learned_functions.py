@@ -1,4 +1,4 @@
-"""What a PWLU has learned, function by function, as plain numbers: from a layer, to and from JSON."""
+"""Learned functions as plain numbers: from a PWLU, to and from JSON."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ PARAMETERS = ("left", "right", "points", "left_slope", "right_slope")
 
 @dataclass(frozen=True)
 class LearnedFunction:
-    """One piecewise linear function of Eq. 2: its boundaries, its points (num_intervals + 1) and slopes."""
+    """One function of Eq. 2: boundaries, heights of the num_intervals + 1 points, outer slopes."""
 
     left: float
     right: float
@@ -25,10 +25,9 @@ class LearnedFunction:
     right_slope: float
 
     def corners(self, margin: float = 0.15) -> tuple[Tensor, Tensor]:
-        """Return x and y of the function's corners, float32, with a piece of both tails.
+        """Return x and y, float32, of the demarcation points (Eq. 3) between the ends of both tails.
 
-        They say all there is to the function: the left tail's end, the num_intervals + 1 demarcation points
-        (Eq. 3), the right tail's end. Tails are `margin` times as long as the region is wide.
+        Tails are `margin` times as long as the region is wide.
         """
         points = torch.tensor(self.points, dtype=torch.float32)
         knots = torch.linspace(self.left, self.right, len(points))
@@ -40,20 +39,20 @@ class LearnedFunction:
 
 @dataclass(frozen=True)
 class LayerFunctions:
-    """Some of the functions of a layer that has `total` of them, by channel; 0 is all of a layer-wise one."""
+    """Some of a layer's `total` functions, by channel (0 in a layer-wise PWLU)."""
 
     total: int
     functions: Mapping[int, LearnedFunction]
 
     @classmethod
     def of(cls, layer: PWLU, channels: Sequence[int]) -> "LayerFunctions":
-        """Read the functions of some channels of a layer, on any device."""
+        """Read the functions of some channels of a layer."""
         chosen = [getattr(layer, name).detach()[list(channels)].float().tolist() for name in PARAMETERS]
         functions = (LearnedFunction(*values) for values in zip(*chosen, strict=True))
         return cls(layer.num_parameters, dict(zip(channels, functions, strict=True)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values: the layer's number of functions, the channels, a list per parameter."""
+        """Return the layer's number of functions, the channels, and a list per parameter."""
         lists = {
             name: [_rounded(getattr(function, name)) for function in self.functions.values()]
             for name in PARAMETERS
@@ -62,14 +61,13 @@ class LayerFunctions:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "LayerFunctions":
-        """Return what `to_json` described. Raises KeyError, TypeError or ValueError for anything else."""
+        """Invert `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
         lists = [[_restored(value) for value in values[name]] for name in PARAMETERS]
         functions = (LearnedFunction(*parameters) for parameters in zip(*lists, strict=True))
         return cls(int(values["functions"]), dict(zip(values["channels"], functions, strict=True)))
 
 
 def _rounded(value: Any) -> Any:
-    """Return numbers, also in lists, with few digits, and None for what JSON does not know."""
     if isinstance(value, list):
         return [_rounded(part) for part in value]
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

@@ -1,8 +1,4 @@
-"""The records of a run: one JSON object per line for programs, TensorBoard for people.
-
-A resumed run continues the records of the old one exactly from its checkpoint on, so no step stands in them
-twice.
-"""
+"""The records of a run: JSON lines for programs, TensorBoard for people, no step in them twice."""
 
 import json
 import math
@@ -21,10 +17,10 @@ from engine.files import write_atomically, write_text_atomically
 
 @dataclass(frozen=True)
 class Record:
-    """Something that happened after `step` optimizer steps, which is `epoch` epochs.
+    """What happened after `step` optimizer steps, which is `epoch` epochs.
 
     Kinds: `train` (values loss, its terms if there are several, lr, phase, images_per_second), `realign`,
-    `eval` (the task's metrics, with all else that was found).
+    `eval` (the task's metrics).
     """
 
     kind: str
@@ -37,21 +33,17 @@ class Record:
 class JsonLines:
     """Appends records to a file, one JSON object per line.
 
-    Args:
-        path: the file.
-        resume_step: step of the checkpoint the run goes on from (0 at the start). Records of what will happen
-            again are dropped: of later steps, and of an evaluation at this step, which comes after it; at the
-            start all.
+    `resume_step` is that of the checkpoint the run goes on from, 0 at its start.
     """
 
     def __init__(self, path: Path, resume_step: int) -> None:
-        if path.exists():
+        if path.exists():  # drop what will happen again
             kept = [line for line in path.read_text().splitlines() if _is_kept(line, resume_step)]
             write_text_atomically(path, "".join(line + "\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")
 
     def __call__(self, record: Record) -> None:
-        """Append one record; it survives the death of this process at any later moment."""
+        """Append one record."""
         values = {
             name: value if math.isfinite(value) else None  # JSON has no NaN
             for name, value in record.values.items()
@@ -59,9 +51,9 @@ class JsonLines:
         self.append({"kind": record.kind, "step": record.step, "epoch": record.epoch, **values})
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Append any entry with a kind and a step; what JSON does not know must not be in it."""
+        """Append any entry with a kind and a step, without NaN."""
         self._file.write(json.dumps(entry, allow_nan=False) + "\n")
-        self._file.flush()
+        self._file.flush()  # a process that dies later loses no line
 
     def close(self) -> None:
         """Close the file."""
@@ -69,7 +61,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Writes the numbers of each record as scalars `<kind>/<value>`, and pictures."""
+    """Writes numbers as scalars `<kind>/<name>`, and pictures."""
 
     def __init__(self, folder: Path, resume_step: int) -> None:
         self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
@@ -94,7 +86,7 @@ class TensorBoard:
 
 
 class EvaluationFiles:
-    """Keeps what the last evaluation found beside its metrics: `<name>.png` and `<name>.json` in a folder."""
+    """Writes the last evaluation's pictures and results as `<name>.png` and `<name>.json` in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -120,7 +112,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a file of JSON lines, without a last line that was cut off."""
+    """Return the records of a file of JSON lines, without lines that were cut off."""
     return [entry for line in path.read_text().splitlines() if (entry := _parse(line)) is not None]
 
 
@@ -136,4 +128,5 @@ def _is_kept(line: str, resume_step: int) -> bool:
     entry = _parse(line)
     if entry is None or resume_step == 0:
         return False
+    # The evaluation at a step comes after its checkpoint.
     return entry["step"] < resume_step or (entry["step"] == resume_step and entry["kind"] != "eval")

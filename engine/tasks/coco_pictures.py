@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torchvision.transforms.v2 import functional
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
 
-from engine.records.palette import OKABE_ITO
+from engine.records.curves import OKABE_ITO
 from engine.tasks.coco_scoring import Detections
 
 MIN_SCORE = 0.5  # of the detections drawn

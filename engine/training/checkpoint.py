@@ -1,7 +1,4 @@
-"""Checkpoints: dictionaries of tensors and plain values; a good one is on disk at any moment.
-
-A run keeps `last.pt` and, in case that is damaged, `previous.pt`; `best.pt` has the best weights so far.
-"""
+"""Checkpoints of a run: `last.pt`, `previous.pt` in case that is damaged, and `best.pt`."""
 
 import os
 import pickle
@@ -22,15 +19,15 @@ _TRAINING_ONLY = ("optimizer", "scaler", "losses")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used as asked; the message says why and what to do."""
+    """A checkpoint cannot be used as asked; the message says why and what to do."""
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A file that began as a checkpoint but is cut off or altered."""
+    """A checkpoint is cut off or altered."""
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values, together with what identifies the file as ours."""
+    """Write tensors and plain values, marked as a checkpoint of this project."""
     marked = {"format": FORMAT, "version": VERSION, **content}
     write_atomically(path, lambda file: torch.save(marked, file))
 
@@ -52,10 +49,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         first_line = (str(error).splitlines() or [""])[0]
         raise CheckpointError(_foreign(path, f"torch.load says: {first_line}")) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = (
-            f"a dict with {_some(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
-        )
-        raise CheckpointError(_foreign(path, f"it holds {found}"))
+        raise CheckpointError(_foreign(path, f"it holds a {type(content).__name__} of something else"))
     if content["version"] != VERSION:
         raise CheckpointError(
             f"{path}: written in checkpoint version {content['version']}, but this program reads version "
@@ -97,22 +91,20 @@ class CheckpointFolder:
         self._folder = folder
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Make `content` the last checkpoint and the last one the previous."""
+        """Make `content` the last checkpoint, and the last one the previous."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint(self._next, content)
         self._rotate()
 
     def save_best(self, content: Mapping[str, Any]) -> None:
-        """Keep the weights of `content` as the best so far; what only training needs is left out."""
+        """Write `content` as the best so far, without what only training needs."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint(
             self.best, {key: value for key, value in content.items() if key not in _TRAINING_ONLY}
         )
 
     def load_latest(self) -> dict[str, Any] | None:
-        """Return the newest good checkpoint, or None where there never was one. Removes half-written files.
-
-        If the newest is damaged, warns and returns the one before it.
+        """Return the newest good checkpoint, None where there never was one; warn if it is not the last.
 
         Raises:
             CheckpointError: there are checkpoints but none can be used.
@@ -134,7 +126,7 @@ class CheckpointFolder:
         return None
 
     def _rotate(self) -> None:
-        """Finish what `save` began; also after a death at any point of it."""
+        # Also finishes what a `save` began that died at any point.
         if self._next.exists():
             if self.last.exists():
                 os.replace(self.last, self.previous)
@@ -176,8 +168,3 @@ def _foreign(path: Path, found: str) -> str:
         f"{path}: not a checkpoint of this project ({found}); expected a file that a training run wrote: "
         "last.pt, previous.pt or best.pt in the folder `checkpoints` of the run"
     )
-
-
-def _some(content: dict[Any, Any]) -> str:
-    names = [repr(key) for key in content][:4]
-    return ", ".join(names) + (", ..." if len(content) > 4 else "") if names else "no keys"

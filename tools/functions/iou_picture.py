@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.records.palette import LINE_COLORS
+from engine.records.curves import LINE_COLORS
 
 BINS = [number / 25 for number in range(26)]
 MOST_OVERLAID = 3  # more outlines in one panel cannot be told apart

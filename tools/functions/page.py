@@ -10,9 +10,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
-from engine.records.curves import COLUMNS, draw_function, end_of, function_vertices, prepare_panel
+from engine.records.curves import (
+    COLUMNS,
+    LINE_COLORS,
+    draw_function,
+    end_of,
+    function_vertices,
+    prepare_panel,
+)
 from engine.records.learned_functions import LayerFunctions
-from engine.records.palette import LINE_COLORS
 from pwlu import PWLU
 from tools.functions.histograms import BINS, InputHistogram
 

@@ -1,8 +1,7 @@
 import torch
 from torch import nn
 
-from engine.records.curves import draw_curves, function_vertices, render, spread
-from engine.records.palette import LINE_COLORS
+from engine.records.curves import LINE_COLORS, draw_curves, function_vertices, render, spread
 from pwlu import PWLU, pwlu_reference
 
 

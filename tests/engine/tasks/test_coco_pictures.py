@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.records.palette import OKABE_ITO
+from engine.records.curves import OKABE_ITO
 from engine.tasks.coco_pictures import draw_detections
 
 NAMES = ["cat", "dog", "baseball glove"]
