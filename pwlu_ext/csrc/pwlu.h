@@ -1,4 +1,5 @@
-// The scalar mathematics of the Piecewise Linear Unit, once, for host and device code.
+// The scalar mathematics of the Piecewise Linear Unit, once, for host and device code: value_at is Eq. 1,
+// slope_at, curve_gradient and point_gradient are Table 1.
 //
 // Names follow the paper (section 3.1): left = B_L, right = B_R, points = Y_P, left_slope = K_L, right_slope
 // = K_R, num_intervals = N, interval = d = (B_R - B_L) / N.
@@ -45,12 +46,12 @@ PWLU_HOST_DEVICE bool is_finite(T value) {
 template <typename T>
 struct Curve {
   T left, right, left_slope, right_slope;
-  T edge;        // the interior is [left, edge): edge = right, or left where the interior has collapsed
-  T interval;    // d; 1 where collapsed
-  T inverse;     // 1 / d; 0 where collapsed
-  T left_limit;  // the distances from the boundaries are cut off here: infinity, or the largest finite number
-                 // where
-  T right_limit;  // the slope is 0, because 0 * inf would make a NaN where ReLU has none
+  T edge;      // the interior is [left, edge): edge = right, or left where the interior has collapsed
+  T interval;  // d; 1 where collapsed
+  T inverse;   // 1 / d; 0 where collapsed
+  // The distances from the boundaries are cut off here: infinity, or the largest finite number where the
+  // slope is 0, because 0 * inf would make a NaN where ReLU has none.
+  T left_limit, right_limit;
 };
 
 // Training may drive right to left or below it. Then, or when d or 1 / d is not finite, no x is in the
@@ -132,54 +133,56 @@ PWLU_HOST_DEVICE T slope_at(int bin, const Curve<T>& curve, const T* points, int
   return (points[bin] - points[bin - 1]) * curve.inverse;
 }
 
-// Table 1, summed over a channel. Within a bin the output is linear in the coordinate, so that all parameter
-// gradients follow from two sums per bin: sum_g[bin] = sum of g, sum_gt[bin] = sum of g *
-// bounded(coordinate), g = d loss / d y.
+// The gradients of the parameters (Table 1), summed over a channel. Within a bin y is linear in the
+// coordinate, so that all of them follow from two sums per bin, of g = d loss / d y: sum_g[bin] = sum of g,
+// and sum_gt[bin] = sum of g * bounded(coordinate).
+
+// d loss / d B_L, d loss / d B_R, d loss / d K_L and d loss / d K_R.
 template <typename T>
-struct BoundaryGradient {
+struct CurveGradient {
   T left, right, left_slope, right_slope;
 };
 
-// d loss / d left and d loss / d right.
+// d loss / d B_L and d loss / d B_R.
 template <typename Sum>
-struct EdgeGradient {
+struct BoundaryGradient {
   Sum left, right;
 };
 
-// What interval i contributes to them.
+// What the elements in interval i contribute to the gradients of B_L and B_R.
 template <typename T, typename Sum>
-PWLU_HOST_DEVICE EdgeGradient<Sum> interval_gradient(const Sum* sum_g, const Sum* sum_gt,
-                                                     const Curve<T>& curve, const T* points, int i,
-                                                     int num_intervals) {
+PWLU_HOST_DEVICE BoundaryGradient<Sum> boundary_gradient_of_interval(const Sum* sum_g, const Sum* sum_gt,
+                                                                     const Curve<T>& curve, const T* points,
+                                                                     int i, int num_intervals) {
   // (x - B_R) / (B_R - B_L) = (i + t) / N - 1 and (B_L - x) / (B_R - B_L) = -(i + t) / N
   const Sum slope = (Sum(points[i + 1]) - Sum(points[i])) * Sum(curve.inverse);
   const Sum moment = (Sum(i) * sum_g[i + 1] + sum_gt[i + 1]) / Sum(num_intervals);
   return {slope * (moment - sum_g[i + 1]), -slope * moment};
 }
 
-// The tails added to `inside`, the sum over all intervals.
+// The tails added to `inside`, the boundaries' gradient from all intervals: d y / d B_L = -K_L and
+// d y / d K_L = x - B_L in the left one.
 template <typename T, typename Sum>
-PWLU_HOST_DEVICE BoundaryGradient<T> with_tails(EdgeGradient<Sum> inside, const Sum* sum_g, const Sum* sum_gt,
-                                                const Curve<T>& curve, int num_intervals) {
+PWLU_HOST_DEVICE CurveGradient<T> with_tails(BoundaryGradient<Sum> inside, const Sum* sum_g,
+                                             const Sum* sum_gt, const Curve<T>& curve, int num_intervals) {
   const int last = num_intervals + 1;
   return {T(inside.left - Sum(curve.left_slope) * sum_g[0]),
           T(inside.right - Sum(curve.right_slope) * sum_g[last]), T(sum_gt[0]), T(sum_gt[last])};
 }
 
 template <typename T, typename Sum>
-PWLU_HOST_DEVICE BoundaryGradient<T> boundary_gradient(const Sum* sum_g, const Sum* sum_gt,
-                                                       const Curve<T>& curve, const T* points,
-                                                       int num_intervals) {
-  EdgeGradient<Sum> inside = {Sum(0), Sum(0)};
+PWLU_HOST_DEVICE CurveGradient<T> curve_gradient(const Sum* sum_g, const Sum* sum_gt, const Curve<T>& curve,
+                                                 const T* points, int num_intervals) {
+  BoundaryGradient<Sum> inside = {Sum(0), Sum(0)};
   for (int i = 0; i < num_intervals; ++i) {
-    const EdgeGradient<Sum> share = interval_gradient(sum_g, sum_gt, curve, points, i, num_intervals);
+    const auto share = boundary_gradient_of_interval(sum_g, sum_gt, curve, points, i, num_intervals);
     inside.left += share.left;
     inside.right += share.right;
   }
   return with_tails(inside, sum_g, sum_gt, curve, num_intervals);
 }
 
-// d loss / d points[knot], knot = 0 .. num_intervals.
+// d loss / d Y_P[knot], knot = 0 .. num_intervals.
 template <typename T, typename Sum>
 PWLU_HOST_DEVICE T point_gradient(const Sum* sum_g, const Sum* sum_gt, int knot, int num_intervals) {
   const Sum from_left = knot == 0 ? sum_g[0] : sum_gt[knot];

@@ -67,7 +67,7 @@ void write_parameter_gradients(const Problem& p, const std::vector<double>& sums
       sum_gt[bin] = sums[2 * (c * bins + bin) + 1];
     }
     const Curve<T> curve = make_curve(left[c], right[c], left_slope[c], right_slope[c], p.num_intervals);
-    const auto g = boundary_gradient(sum_g.data(), sum_gt.data(), curve, points, p.num_intervals);
+    const auto g = curve_gradient(sum_g.data(), sum_gt.data(), curve, points, p.num_intervals);
     grad_left[c] = g.left;
     grad_right[c] = g.right;
     grad_left_slope[c] = g.left_slope;

@@ -1,24 +1,26 @@
 // Included by vector_kernels.h: see there.
 
-template <class S, class X, int kTable>
-void backward_run_with(const X* grad, const X* x, X* grad_x, int64_t n, const Curves<typename S::T>& curves,
-                       int64_t channel, typename S::T* sums) {
-  const Run<S, kTable> run(curves, channel);
-  const Frame<S> frame = bounded<S>(run.frame);
-  const Slots<S> slots(curves.num_intervals);
-  Stage<S> stage;
-  for (int64_t begin = 0; begin < n; begin += Stage<S>::kStage) {
-    const int staged = at_most(n - begin, Stage<S>::kStage);
-    for_vectors<S>(staged, [&](int64_t at, auto lanes) {
-      const int64_t i = begin + at;
-      prefetch(grad + i, x + i, grad_x + i, 2 * Stage<S>::kStage);
-      const auto g = load<S>(grad + i, lanes), numbers = load<S>(x + i, lanes);
-      const Located<S> place = locate<S>(numbers, frame, run.last_interval);
-      store<S>(grad_x + i, S::mul(g, run.slope(place)), lanes);
-      stage.put_pairs(at, slots.of(place), g, S::mul(g, coordinate_of<S>(numbers, place, frame)));
-    });
-    S::add_pairs(sums, stage.slot, stage.numbers, staged);
-  }
+template <class S, class X>
+void backward_run(const X* grad, const X* x, X* grad_x, int64_t n, const Curves<typename S::T>& curves,
+                  int64_t channel, typename S::T* sums) {
+  with_table<S>(curves.num_intervals, [&](auto table) {
+    const Run<S, table.value> run(curves, channel);
+    const Frame<S> frame = bounded<S>(run.frame);
+    const Slots<S> slots(curves.num_intervals);
+    Stage<S> stage;
+    for (int64_t begin = 0; begin < n; begin += Stage<S>::kStage) {
+      const int staged = at_most(n - begin, Stage<S>::kStage);
+      for_vectors<S>(staged, [&](int64_t at, auto lanes) {
+        const int64_t i = begin + at;
+        prefetch(grad + i, x + i, grad_x + i, 2 * Stage<S>::kStage);
+        const auto g = load<S>(grad + i, lanes), numbers = load<S>(x + i, lanes);
+        const Located<S> place = locate<S>(numbers, frame, run.last_interval);
+        store<S>(grad_x + i, S::mul(g, run.slope(place)), lanes);
+        stage.put_pairs(at, slots.of(place), g, S::mul(g, coordinate_of<S>(numbers, place, frame)));
+      });
+      S::add_pairs(sums, stage.slot, stage.numbers, staged);
+    }
+  });
 }
 
 // Lanes beyond `count` add zeros to tables that are nobody's, which `sums` must have.
@@ -56,16 +58,6 @@ void backward_rows(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t s
                    staged * S::kWidth);
     });
   }
-}
-
-template <class S, class X>
-void backward_run(const X* grad, const X* x, X* grad_x, int64_t n, const Curves<typename S::T>& curves,
-                  int64_t channel, typename S::T* sums) {
-  if (curves.num_intervals <= S::kSmallTable)
-    return backward_run_with<S, X, S::kSmallTable>(grad, x, grad_x, n, curves, channel, sums);
-  if (curves.num_intervals <= S::kLargeTable)
-    return backward_run_with<S, X, S::kLargeTable>(grad, x, grad_x, n, curves, channel, sums);
-  backward_run_with<S, X, 0>(grad, x, grad_x, n, curves, channel, sums);
 }
 
 // See Kernels::collect.

@@ -57,12 +57,11 @@ struct FoldedGroup {
 
 template <class S, class X>
 void folded_run(const X* x, X* y, int64_t n, const FoldedCurves<typename S::T>& curves, int64_t channel) {
-  const int columns = curves.num_intervals + 2;
-  if (columns <= S::kSmallTable)
-    return apply_run<S>(x, y, n, FoldedRun<S, S::kSmallTable>(curves, channel));
-  if (columns <= S::kLargeTable)
-    return apply_run<S>(x, y, n, FoldedRun<S, S::kLargeTable>(curves, channel));
-  apply_run<S>(x, y, n, FoldedRun<S, 0>(curves, channel));
+  with_table<S>(curves.num_intervals + 2, [&](auto table) {
+    const FoldedRun<S, table.value> run(curves, channel);
+    for_vectors<S>(n,
+                   [&](int64_t i, auto lanes) { store<S>(y + i, run.value(load<S>(x + i, lanes)), lanes); });
+  });
 }
 
 template <class S, class X>

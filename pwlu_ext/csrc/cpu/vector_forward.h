@@ -1,14 +1,8 @@
 // Included by vector_kernels.h: see there.
 
-// y = run.value(x) for n elements of one channel.
-template <class S, class X, class Run>
-inline void apply_run(const X* x, X* y, int64_t n, const Run& run) {
-  for_vectors<S>(n, [&](int64_t i, auto lanes) { store<S>(y + i, run.value(load<S>(x + i, lanes)), lanes); });
-}
-
-// The same for `rows` rows of `count` channels, whose functions lie in tables of lines, one of `line_count`
-// lines per channel. group_at(channel, count) gives what puts the vectors of the channels from `channel` on
-// into the stage (put) and evaluates the lines that were looked up for them (value).
+// y for `rows` rows of `count` channels, whose functions lie in tables of lines, one of `line_count` lines
+// per channel. group_at(channel, count) gives what puts the vectors of the channels from `channel` on into
+// the stage (put) and evaluates the lines that were looked up for them (value).
 template <class S, class X, class GroupAt>
 inline void apply_rows(const X* x, X* y, int64_t rows, int64_t stride, int64_t count,
                        const typename S::T* lines, int64_t line_count, const GroupAt& group_at) {
@@ -39,11 +33,11 @@ inline void apply_rows(const X* x, X* y, int64_t rows, int64_t stride, int64_t c
 
 template <class S, class X>
 void forward_run(const X* x, X* y, int64_t n, const Curves<typename S::T>& curves, int64_t channel) {
-  if (curves.num_intervals <= S::kSmallTable)
-    return apply_run<S>(x, y, n, Run<S, S::kSmallTable>(curves, channel));
-  if (curves.num_intervals <= S::kLargeTable)
-    return apply_run<S>(x, y, n, Run<S, S::kLargeTable>(curves, channel));
-  apply_run<S>(x, y, n, Run<S, 0>(curves, channel));
+  with_table<S>(curves.num_intervals, [&](auto table) {
+    const Run<S, table.value> run(curves, channel);
+    for_vectors<S>(n,
+                   [&](int64_t i, auto lanes) { store<S>(y + i, run.value(load<S>(x + i, lanes)), lanes); });
+  });
 }
 
 // Lane j works on channel first + j.

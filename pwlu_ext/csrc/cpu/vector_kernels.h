@@ -14,8 +14,6 @@
 #include "vector_backward.h"
 // clang-format on
 
-// A run's numbers are looked up in the smallest register table that holds them (kSmallTable, kLargeTable); in
-// memory if none does.
 template <class S, class X>
 constexpr Kernels<typename S::T, X> kernels() {
   return {&forward_run<S, X>,  &forward_rows<S, X>,  &folded_run<S, X>,       &folded_rows<S, X>,

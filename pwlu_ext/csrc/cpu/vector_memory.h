@@ -64,6 +64,23 @@ struct Registers<S, 0> {
   typename S::F at(typename S::I index) const { return S::gather(numbers, index); }
 };
 
+// A constant as an argument.
+template <int kValue>
+struct TableSize {
+  static constexpr int value = kValue;
+};
+
+// Calls f with the size of the smallest register table that holds `count` numbers, 0 if none does: then they
+// are read from memory.
+template <class S, class F>
+inline void with_table(int count, const F& f) {
+  if (count <= S::kSmallTable)
+    return f(TableSize<S::kSmallTable>{});
+  if (count <= S::kLargeTable)
+    return f(TableSize<S::kLargeTable>{});
+  f(TableSize<0>{});
+}
+
 // What the stage after the next will read and write is asked for while this one is computed, because the
 // accesses to the bins in between hide the pattern from the processor's own prefetching. Into the
 // second-level cache: the first has not enough misses in flight for a whole stage.

@@ -30,19 +30,6 @@ const char* launch_sums(const BackwardCall& call, const BackwardPlan& plan, Sums
   return "pwlu: no kernel of this access width";
 }
 
-template <typename X>
-const char* launch_width(const BackwardCall& call, const BackwardPlan& plan, Sums<Scalar<X>>* partial_sums,
-                         void* stream) {
-  switch (plan.vector) {
-    case 1:
-      return launch_sums<X, 1>(call, plan, partial_sums, stream);
-    case 16 / sizeof(X):
-      return launch_sums<X, 16 / sizeof(X)>(call, plan, partial_sums, stream);
-    default:
-      return launch_sums<X, kShortVector<X>>(call, plan, partial_sums, stream);
-  }
-}
-
 template <typename T>
 const char* launch_finish(const BackwardCall& call, const BackwardPlan& plan, const Sums<T>* partial_sums,
                           double* totals, void* stream) {
@@ -65,7 +52,9 @@ const char* run_backward(const BackwardCall& call, void* workspace, void* stream
     using T = Scalar<X>;
     double* totals = static_cast<double*>(workspace);
     auto* partial_sums = reinterpret_cast<Sums<T>*>(static_cast<char*>(workspace) + total_bytes(call));
-    const char* error = launch_width<X>(call, plan, partial_sums, stream);
+    const char* error = with_vector<X>(plan.vector, [&](auto width) {
+      return launch_sums<X, decltype(width)::value>(call, plan, partial_sums, stream);
+    });
     return error ? error : launch_finish<T>(call, plan, partial_sums, totals, stream);
   });
 }

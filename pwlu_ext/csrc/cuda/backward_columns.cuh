@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     fill_slopes(memory, curve, e, table.points_of(channel), table.num_intervals, window);
   }
   __syncthreads();
-  settle_all<X, V>(cursor, work);
+  accumulate_all<X, V>(cursor, work);
   __syncthreads();
   write_totals(memory, columns, partials, window, tile, piece, partial_sums);
 }

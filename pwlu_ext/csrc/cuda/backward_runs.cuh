@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(X) * V < 16 || sizeof(X) == 8
   work.channels[0].clear(window.count);
   const RunCursor cursor(runs, channel, piece);
   __syncthreads();
-  settle_all<X, V>(cursor, work);
+  accumulate_all<X, V>(cursor, work);
   __syncthreads();
   add_threads(sums, runs.threads, window.count, parts,
               partial_sums + partials.index(channel, piece, 0, window.first));

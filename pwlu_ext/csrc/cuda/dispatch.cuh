@@ -1,5 +1,7 @@
-// From an element type known at run time to a type.
+// From an element type and an access width known at run time to a type and a constant.
 #pragma once
+
+#include <type_traits>
 
 #include "element.cuh"
 
@@ -21,6 +23,19 @@ const char* with_element(Element element, const F& f) {
       return f(Half());
     default:
       return f(BFloat16());
+  }
+}
+
+// f(constant) for the constant V that is `vector`: 1, 16 bytes of X or a short vector of them.
+template <typename X, typename F>
+const char* with_vector(int vector, const F& f) {
+  switch (vector) {
+    case 1:
+      return f(std::integral_constant<int, 1>());
+    case 16 / sizeof(X):
+      return f(std::integral_constant<int, 16 / sizeof(X)>());
+    default:
+      return f(std::integral_constant<int, kShortVector<X>>());
   }
 }
 

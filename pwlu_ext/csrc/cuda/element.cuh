@@ -185,4 +185,17 @@ struct Batch {
   }
 };
 
+// Calls step(batch, start) for the batches that cover the cursor's way; `start` is the cursor at the batch.
+template <typename X, int V, typename Cursor, typename Step>
+__device__ __forceinline__ void for_batches(Cursor cursor, const Step& step) {
+  while (cursor.left > (kDepth<X, V> - 1) * cursor.stride()) {
+    const Cursor start = cursor;
+    step(Batch<X, V, true>(&cursor), start);
+  }
+  if (cursor.left > 0) {
+    const Cursor start = cursor;
+    step(Batch<X, V, false>(&cursor), start);
+  }
+}
+
 }  // namespace pwlu::cuda

@@ -64,8 +64,8 @@ __device__ __forceinline__ void add_up(const Sums<T>* partial_sums, const Partia
 }
 
 // The sum over all threads of the block, on its first thread.
-__device__ __forceinline__ EdgeGradient<double> add_over_block(EdgeGradient<double> own,
-                                                               EdgeGradient<double>* scratch) {
+__device__ __forceinline__ BoundaryGradient<double> add_over_block(BoundaryGradient<double> own,
+                                                                   BoundaryGradient<double>* scratch) {
   scratch[threadIdx.x] = own;
   for (int half = kFinishThreads / 2; half > 0; half /= 2) {
     __syncthreads();
@@ -95,12 +95,13 @@ __global__ void __launch_bounds__(kFinishThreads)
     points[knot] = point_gradient<T>(sum_g, sum_gt, knot, num_intervals);
   }
   const Curve<T> curve = table.curve(channel);
-  EdgeGradient<double> inside = {0, 0};
+  BoundaryGradient<double> inside = {0, 0};
   for (int i = threadIdx.x; i < num_intervals; i += kFinishThreads) {
-    const auto share = interval_gradient(sum_g, sum_gt, curve, table.points_of(channel), i, num_intervals);
+    const auto share =
+        boundary_gradient_of_interval(sum_g, sum_gt, curve, table.points_of(channel), i, num_intervals);
     inside = {inside.left + share.left, inside.right + share.right};
   }
-  inside = add_over_block(inside, reinterpret_cast<EdgeGradient<double>*>(scratch));
+  inside = add_over_block(inside, reinterpret_cast<BoundaryGradient<double>*>(scratch));
   if (threadIdx.x != 0)
     return;
   const auto gradient = with_tails(inside, sum_g, sum_gt, curve, num_intervals);

@@ -3,9 +3,9 @@
 #include "launch_lines.cuh"
 
 namespace pwlu::cuda {
-namespace {
 
-struct FoldedKernels {
+template <>
+struct KernelsOf<FoldedCall> {
   template <typename X>
   static FoldedTable<Scalar<X>> table(const FoldedCall& call) {
     return FoldedTable<Scalar<X>>::of(call.tables, call.num_intervals);
@@ -24,10 +24,6 @@ struct FoldedKernels {
   }
 };
 
-}  // namespace
-
-const char* run_folded(const FoldedCall& call, void* stream) {
-  return launch_lines<FoldedKernels>(call, stream);
-}
+template const char* run_lines(const FoldedCall& call, void* stream);
 
 }  // namespace pwlu::cuda

@@ -3,9 +3,9 @@
 #include "launch_lines.cuh"
 
 namespace pwlu::cuda {
-namespace {
 
-struct ForwardKernels {
+template <>
+struct KernelsOf<ForwardCall> {
   template <typename X>
   static Table<Scalar<X>> table(const ForwardCall& call) {
     return Table<Scalar<X>>::of(call.parameters, call.num_intervals);
@@ -24,10 +24,6 @@ struct ForwardKernels {
   }
 };
 
-}  // namespace
-
-const char* run_forward(const ForwardCall& call, void* stream) {
-  return launch_lines<ForwardKernels>(call, stream);
-}
+template const char* run_lines(const ForwardCall& call, void* stream);
 
 }  // namespace pwlu::cuda

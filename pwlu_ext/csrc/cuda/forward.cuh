@@ -64,11 +64,10 @@ __device__ __noinline__ T value_slowly(T x, const Table<T>* table, int64_t colum
                   table->num_intervals);
 }
 
-// Evaluates the vectors `begin` to `end` on the cursor's way again where y is not finite. slowly(x, e): of
-// element e.
+// Evaluates the vectors `begin` to `end` on the cursor's way by slowly(x, e) where y is not finite.
 template <typename X, int V, typename Cursor, typename Slowly>
-__device__ __forceinline__ void mend(const X* __restrict__ x, X* __restrict__ y, Cursor cursor, int begin,
-                                     int end, const Slowly& slowly) {
+__device__ __forceinline__ void evaluate_again(const X* __restrict__ x, X* __restrict__ y, Cursor cursor,
+                                               int begin, int end, const Slowly& slowly) {
 #pragma unroll 1
   for (int d = 0; d < end; ++d, cursor.advance()) {
     if (d < begin || cursor.left <= 0)
@@ -82,54 +81,37 @@ __device__ __forceinline__ void mend(const X* __restrict__ x, X* __restrict__ y,
   }
 }
 
-// Replaces V elements by their values. quickly(x, e): of element e. False if one is not finite.
-template <typename X, int V, typename Quickly>
-__device__ __forceinline__ bool evaluate(Packed<X, V>* packed, const Quickly& quickly) {
-  Scalar<X> values[V];
-  packed->unpack(values);
-  bool finite = true;
-#pragma unroll
-  for (int e = 0; e < V; ++e) {
-    values[e] = quickly(values[e], e);
-    finite &= std::abs(values[e]) <= Limits<Scalar<X>>::kMax;
-  }
-  packed->pack(values);
-  return finite;
-}
-
-// The next kDepth vectors on the cursor's way.
-template <typename X, int V, bool kFull, typename Cursor, typename Quickly, typename Slowly>
-__device__ __forceinline__ void evaluate_batch(const X* __restrict__ x, X* __restrict__ y, Cursor* cursor,
-                                               const Quickly& quickly, const Slowly& slowly) {
-  const Cursor start = *cursor;
-  const Batch<X, V, kFull> batch(cursor);
-  Packed<X, V> packed[kDepth<X, V>];
-  batch.load(x, packed);
-#pragma unroll
-  for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
-    bool finite = true;
-#pragma unroll
-    for (int d = begin; d < begin + kGroup<X, V>; ++d)
-      finite &= evaluate(&packed[d], quickly);
-#pragma unroll
-    for (int d = begin; d < begin + kGroup<X, V>; ++d) {
-      if (batch.valid[d])
-        packed[d].store(y, batch.position[d]);
-    }
-    if (!finite)
-      mend<X, V>(x, y, start, begin, begin + kGroup<X, V>, slowly);
-  }
-}
-
-// All elements on the cursor's way.
+// y of all elements on the cursor's way. quickly(x, e): of element e, not finite where it has to be slowly(x,
+// e).
 template <typename X, int V, typename Cursor, typename Quickly, typename Slowly>
-__device__ __forceinline__ void evaluate_all(const X* __restrict__ x, X* __restrict__ y, Cursor cursor,
+__device__ __forceinline__ void evaluate_all(const X* __restrict__ x, X* __restrict__ y, const Cursor& cursor,
                                              const Quickly& quickly, const Slowly& slowly) {
-  while (cursor.left > (kDepth<X, V> - 1) * cursor.stride()) {
-    evaluate_batch<X, V, true>(x, y, &cursor, quickly, slowly);
-  }
-  if (cursor.left > 0)
-    evaluate_batch<X, V, false>(x, y, &cursor, quickly, slowly);
+  for_batches<X, V>(cursor, [&](const auto& batch, const Cursor& start) {
+    Packed<X, V> packed[kDepth<X, V>];
+    batch.load(x, packed);
+#pragma unroll
+    for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
+      bool finite = true;
+#pragma unroll
+      for (int d = begin; d < begin + kGroup<X, V>; ++d) {
+        Scalar<X> values[V];
+        packed[d].unpack(values);
+#pragma unroll
+        for (int e = 0; e < V; ++e) {
+          values[e] = quickly(values[e], e);
+          finite &= std::abs(values[e]) <= Limits<Scalar<X>>::kMax;
+        }
+        packed[d].pack(values);
+      }
+#pragma unroll
+      for (int d = begin; d < begin + kGroup<X, V>; ++d) {
+        if (batch.valid[d])
+          packed[d].store(y, batch.position[d]);
+      }
+      if (!finite)
+        evaluate_again<X, V>(x, y, start, begin, begin + kGroup<X, V>, slowly);
+    }
+  });
 }
 
 template <typename X, int V>

@@ -79,12 +79,13 @@ struct BackwardCall {
   Split columns = {2048, 12288};  // fewer blocks: each writes sums for all the channels of its tile
 };
 
-// Launches on `stream` (a cudaStream_t) of the current device. Returns nullptr, or CUDA's message if a launch
-// failed.
-const char* run_forward(const ForwardCall& call, void* stream);
-const char* run_folded(const FoldedCall& call, void* stream);
+// Runs a ForwardCall or a FoldedCall, whose y is a line in x on each interval, on `stream` (a cudaStream_t)
+// of the current device. Returns nullptr, or CUDA's message if a launch failed.
+template <typename Call>
+const char* run_lines(const Call& call, void* stream);
 
-// `workspace`: workspace_bytes(call) bytes of device memory, aligned to 16; it need not be initialised.
+// The same for a BackwardCall. `workspace`: workspace_bytes(call) bytes of device memory, aligned to 16; it
+// need not be initialised.
 size_t workspace_bytes(const BackwardCall& call);
 const char* run_backward(const BackwardCall& call, void* workspace, void* stream);
 

@@ -62,7 +62,7 @@ Tensor forward(const Tensor& x, const Tensor& left, const Tensor& right, const T
     return y;
   const ForwardCall call = {element_of(p.x),  p.layout,       p.num_intervals,
                             parameters_of(p), p.x.data_ptr(), y.data_ptr()};
-  check_launch(run_forward(call, current_stream(p.x)));
+  check_launch(run_lines(call, current_stream(p.x)));
   return y;
 }
 
@@ -78,7 +78,7 @@ Tensor folded(const Tensor& x, const Tensor& left, const Tensor& interval, const
       element_of(p.x), p.layout,
       p.num_intervals, {p.left.data_ptr(), p.interval.data_ptr(), p.slopes.data_ptr(), p.offsets.data_ptr()},
       p.x.data_ptr(),  y.data_ptr()};
-  check_launch(run_folded(call, current_stream(p.x)));
+  check_launch(run_lines(call, current_stream(p.x)));
   return y;
 }
 

@@ -99,8 +99,8 @@ struct Work {
 
 // Adds element i to its sums and writes d loss / d x, the specification's way.
 template <typename X, int kChannels>
-__device__ __forceinline__ void settle_slowly(int64_t i, const Channel<Scalar<X>>& channel,
-                                              const Work<X, kChannels>& work) {
+__device__ __forceinline__ void accumulate_slowly(int64_t i, const Channel<Scalar<X>>& channel,
+                                                  const Work<X, kChannels>& work) {
   auto place = locate_slowly(widen(work.streams.x[i]), &work.table, channel.index);
   if (!work.window.holds(place.interval))
     return;
@@ -108,22 +108,22 @@ __device__ __forceinline__ void settle_slowly(int64_t i, const Channel<Scalar<X>
   narrow(channel.add(widen(work.streams.grad[i]), place), work.streams.grad_x + i);
 }
 
-// Settles the vectors `begin` to `end` on the cursor's way, the specification's way.
+// Accumulates the vectors `begin` to `end` on the cursor's way, the specification's way.
 template <typename X, int V, int kChannels, typename Cursor>
-__device__ __forceinline__ void settle_slowly(Cursor cursor, int begin, int end,
-                                              const Work<X, kChannels>& work) {
+__device__ __forceinline__ void accumulate_slowly(Cursor cursor, int begin, int end,
+                                                  const Work<X, kChannels>& work) {
 #pragma unroll 1
   for (int d = 0; d < end; ++d, cursor.advance()) {
     if (d < begin || cursor.left <= 0)
       continue;
 #pragma unroll kChannels
     for (int e = 0; e < V; ++e)
-      settle_slowly(cursor.position / int(sizeof(X)) + e, work.channels[e % kChannels], work);
+      accumulate_slowly(cursor.position / int(sizeof(X)) + e, work.channels[e % kChannels], work);
   }
 }
 
 // Where the elements of the group that begins with vector `begin` lie. False where one of them is for
-// settle_slowly.
+// accumulate_slowly.
 template <typename X, int V, int kChannels>
 __device__ __forceinline__ bool locate_group(const Packed<X, V> (&packed_x)[kDepth<X, V>], int begin,
                                              const Work<X, kChannels>& work,
@@ -145,8 +145,8 @@ __device__ __forceinline__ bool locate_group(const Packed<X, V> (&packed_x)[kDep
 // Adds V elements to their sums and replaces g by d loss / d x. False, and nothing done, if the element lies
 // in another window (there are several only where V is 1).
 template <typename X, int V, int kChannels>
-__device__ __forceinline__ bool settle(Packed<X, V>* packed_g, Place<Scalar<X>> (&places)[V],
-                                       const Work<X, kChannels>& work) {
+__device__ __forceinline__ bool accumulate(Packed<X, V>* packed_g, Place<Scalar<X>> (&places)[V],
+                                           const Work<X, kChannels>& work) {
   if constexpr (V == 1) {
     if (!work.window.holds(places[0].interval))
       return false;
@@ -161,37 +161,28 @@ __device__ __forceinline__ bool settle(Packed<X, V>* packed_g, Place<Scalar<X>> 
   return true;
 }
 
-// The next kDepth vectors on the cursor's way.
-template <typename X, int V, bool kFull, int kChannels, typename Cursor>
-__device__ __forceinline__ void settle_batch(Cursor* cursor, const Work<X, kChannels>& work) {
-  const Cursor start = *cursor;
-  const Batch<X, V, kFull> batch(cursor);
-  Packed<X, V> g[kDepth<X, V>], x[kDepth<X, V>];
-  batch.load(work.streams.grad, g);
-  batch.load(work.streams.x, x);
-#pragma unroll
-  for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
-    Place<Scalar<X>> places[kGroup<X, V>][V];
-    if (!locate_group(x, begin, work, places)) {
-      settle_slowly<X, V>(start, begin, begin + kGroup<X, V>, work);
-      continue;
-    }
-#pragma unroll
-    for (int d = 0; d < kGroup<X, V>; ++d) {
-      const bool mine = settle(&g[begin + d], places[d], work);
-      if (mine && batch.valid[begin + d])
-        g[begin + d].store(work.streams.grad_x, batch.position[begin + d]);
-    }
-  }
-}
-
 // All elements on the cursor's way.
 template <typename X, int V, int kChannels, typename Cursor>
-__device__ __forceinline__ void settle_all(Cursor cursor, const Work<X, kChannels>& work) {
-  while (cursor.left > (kDepth<X, V> - 1) * cursor.stride())
-    settle_batch<X, V, true>(&cursor, work);
-  if (cursor.left > 0)
-    settle_batch<X, V, false>(&cursor, work);
+__device__ __forceinline__ void accumulate_all(const Cursor& cursor, const Work<X, kChannels>& work) {
+  for_batches<X, V>(cursor, [&](const auto& batch, const Cursor& start) {
+    Packed<X, V> g[kDepth<X, V>], x[kDepth<X, V>];
+    batch.load(work.streams.grad, g);
+    batch.load(work.streams.x, x);
+#pragma unroll
+    for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
+      Place<Scalar<X>> places[kGroup<X, V>][V];
+      if (!locate_group(x, begin, work, places)) {
+        accumulate_slowly<X, V>(start, begin, begin + kGroup<X, V>, work);
+        continue;
+      }
+#pragma unroll
+      for (int d = 0; d < kGroup<X, V>; ++d) {
+        const bool mine = accumulate(&g[begin + d], places[d], work);
+        if (mine && batch.valid[begin + d])
+          g[begin + d].store(work.streams.grad_x, batch.position[begin + d]);
+      }
+    }
+  });
 }
 
 }  // namespace pwlu::cuda

@@ -26,7 +26,7 @@ const char* run(const Problem<X>& p, Answer<X>* answer) {
                        {answer->left.data(), answer->right.data(), answer->points.data(),
                         answer->left_slope.data(), answer->right_slope.data()}};
   forward_call.runs = forward_call.columns = call.runs = call.columns = {p.shape.most_blocks, 150};
-  const char* error = run_forward(forward_call, nullptr);
+  const char* error = run_lines(forward_call, nullptr);
   if (error)
     return error;
   Guarded<double> workspace((workspace_bytes(call) + 7) / 8, 0);

@@ -94,12 +94,12 @@ void check(const Shape& shape) {
       p.x.data(),          y.data()};
   call.runs = call.columns = {shape.most_blocks, 150};
   emulation::shuffled = false;
-  if (const char* error = run_folded(call, nullptr))
+  if (const char* error = run_lines(call, nullptr))
     return fail(shape, Kind<X>::kName, "%s", error);
   compare(p, y);
   emulation::shuffled = true;
   call.y = again.data();
-  run_folded(call, nullptr);
+  run_lines(call, nullptr);
   if (!y.same_bits(again))
     fail(shape, Kind<X>::kName, "the order of threads changes the result: a race");
 }

@@ -182,7 +182,7 @@ Expected<X>::Expected(const Problem<X>& p) : Answer<X>(p), size(p.left.size(), 1
   for (size_t c = 0; c < p.left.size(); ++c) {
     const double* s = &sum_g[c * bins];
     const double* t = &sum_gt[c * bins];
-    const auto gradient = boundary_gradient(s, t, p.curve(c), p.points_of(c), intervals);
+    const auto gradient = curve_gradient(s, t, p.curve(c), p.points_of(c), intervals);
     this->left[c] = gradient.left;
     this->right[c] = gradient.right;
     this->left_slope[c] = gradient.left_slope;
