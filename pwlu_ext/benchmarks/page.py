@@ -166,4 +166,4 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in [head, ["---"] + ["---:"] * (len(head) - 1), *body]]
 
 
-PAGES = {"operator_cpu": operator_page, "operator_gpu": operator_page}
+PAGES = {"operator_cpu": operator_page, "operator_gpu": operator_page, "inspect_kernels": kernels_page}
