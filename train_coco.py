@@ -137,6 +137,7 @@ def build(config: CocoConfig, world: World) -> tuple[Detection, nn.Module, Repla
         smallest_anchor_px=network.pop("smallest_anchor_px"),
         box_samples=network.pop("region_samples"),
     )
+    network["library"] = network.pop("engine")
     make, num_classes = activation_factory(**asdict(config.activation)), len(task.data.category_ids)
     model, report = build_detector(**network, make=make, num_classes=num_classes, recipe=recipe)
     return task, synchronize_batch_norm(model, world.device).to(world.device), report

@@ -1,13 +1,12 @@
 """Image classifiers: timm's networks with their activations replaced."""
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
 import timm
 from torch import nn
 
 from pwlu import ReplacementReport, replace_activations
-
-from .timm_names import check_timm_name
 
 
 def build_classifier(
@@ -38,3 +37,12 @@ def build_classifier(
         raise ValueError(f"input_size is {tuple(input_size)}, expected (channels, height, width)")
     model = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=input_size[0])
     return model, replace_activations(model, input_size=tuple(input_size), make=make)
+
+
+def check_timm_name(name: str) -> None:
+    """Raise ValueError with the nearest names if timm has no model `name`."""
+    if not timm.is_model(name):
+        # Not all names: timm has more than a thousand.
+        near = get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"model name is {name!r}, which timm {timm.__version__} does not have{hint}")

@@ -232,7 +232,7 @@ def test_detectron2_missing_is_one_sentence(settings: list[str], monkeypatch: An
     monkeypatch.setitem(sys.modules, "detectron2", None)
     with pytest.raises(ValueError, match="detectron2") as caught:
         train_coco.main([*settings, "model.engine=detectron2"])
-    assert "engine=torchvision" in str(caught.value) and "install" in str(caught.value)
+    assert "library=torchvision" in str(caught.value) and "install" in str(caught.value)
 
 
 def test_a_broken_image_is_named_by_file_and_id(settings: list[str], tmp_path: Path) -> None:

@@ -11,15 +11,14 @@ from torchvision.models.detection.image_list import ImageList
 class Anchors(AnchorGenerator):
     """torchvision's anchor generator with exact sizes, exact strides and float32 coordinates.
 
-    Its own rounds the boxes to whole pixels, guesses a level's stride from the padded image's size (wrong for
-    strides above 32, which the size is no multiple of) and takes the features' dtype, in which, under
-    autocast, coordinates above 256 are no longer exact.
-
     Args:
         sides_px: per level the sides of the square anchors; the others have the same area.
         ratios: height / width.
         strides_px: per level the distance of neighbouring positions.
     """
+
+    # torchvision's rounds boxes to whole pixels, guesses a level's stride from the padded image's size (wrong
+    # above 32) and takes the features' dtype: under autocast coordinates above 256 are no longer exact.
 
     def __init__(
         self, sides_px: Sequence[Sequence[float]], ratios: Sequence[float], strides_px: Sequence[int]

@@ -1,4 +1,4 @@
-"""What both detectors have below their heads in both engines: timm's network and, in RetinaNet, P6 and P7."""
+"""What is below the detectors' heads in both libraries: timm's network and, in RetinaNet, P6 and P7."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..timm_names import check_timm_name
+from ..classification import check_timm_name
 
 TRUNK_STRIDES_PX = (4, 8, 16, 32)  # of C2, C3, C4, C5
 
@@ -17,10 +17,6 @@ class Trunk(nn.Module):
     Shape:
         images (N, 3, H, W), output [C2, C3, C4, C5], C_k of shape (N, channels[k - 2], H / 2^k, W / 2^k),
         sizes rounded up.
-
-    Attributes:
-        stages: timm's network; its activations are `stages.act1`, `stages.layer1.0.act1` and so on.
-        channels: of the four outputs.
     """
 
     def __init__(self, stages: nn.Module, channels: list[int]) -> None:
@@ -29,7 +25,6 @@ class Trunk(nn.Module):
         self.channels = channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return C2, C3, C4 and C5."""
         features: list[Tensor] = self.stages(images)
         return features
 
@@ -37,11 +32,8 @@ class Trunk(nn.Module):
 def build_trunk(name: str) -> Trunk:
     """Build timm's network `name` (resnet50 in the paper) from scratch, without its pooling and classifier.
 
-    timm's ResNets have an activation module of their own at every site (49 in ResNet-50), where other
-    libraries share one among sites or call `F.relu`. Weights start as timm starts them; nothing is frozen.
-
-    Raises:
-        ValueError: timm does not have it, or its last four stages are not of strides 4, 8, 16, 32.
+    timm's ResNets have an activation module at every site (49 in ResNet-50). Nothing is frozen. Raises
+    ValueError where timm does not have it, or its last four stages are not of strides 4, 8, 16, 32.
     """
     check_timm_name(name)
     needed = f"a detector needs a network whose last stages have strides {TRUNK_STRIDES_PX}, e.g. resnet50"
@@ -60,11 +52,7 @@ def build_trunk(name: str) -> Trunk:
 class P6P7(nn.Module):
     """RetinaNet's two coarsest levels: P6 = conv(C5), P7 = conv(act(P6)), both of stride 2.
 
-    Args:
-        in_channels: of C5.
-        out_channels: of the pyramid.
-        has_site: whether the ReLU between them is a module, which can be replaced, or `F.relu`. Its map is
-            small (13 x 21 for an image of 800 x 1333 px), so it stays ReLU by default.
+    `has_site`: whether the ReLU between them is a module, which can be replaced, or `F.relu`.
 
     Shape:
         input (N, in_channels, H, W), output [P6, P7] of shapes (N, out_channels, H / 2, W / 2) and
@@ -85,6 +73,5 @@ class P6P7(nn.Module):
         self.act = nn.ReLU() if has_site else None
 
     def forward(self, c5: Tensor) -> list[Tensor]:
-        """Return P6 and P7."""
         p6 = self.p6(c5)
         return [p6, self.p7(F.relu(p6) if self.act is None else self.act(p6))]

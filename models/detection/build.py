@@ -7,6 +7,7 @@ from types import ModuleType
 from torch import nn
 
 from pwlu import ReplacementReport
+from pwlu.suggestion import expected_one_of
 
 from .backbone import build_trunk
 from .detector import Detector
@@ -14,7 +15,7 @@ from .recipe import DetectorRecipe
 from .sites import replace_sites
 
 ARCHITECTURES = ("mask_rcnn", "retinanet")
-ENGINES = ("torchvision", "detectron2")
+LIBRARIES = ("torchvision", "detectron2")
 
 TESTED_DETECTRON2 = "02b5c4e"
 INSTALL_DETECTRON2 = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
@@ -22,7 +23,7 @@ INSTALL_DETECTRON2 = "https://detectron2.readthedocs.io/en/latest/tutorials/inst
 
 def build_detector(
     architecture: str,
-    engine: str,
+    library: str,
     make: Callable[..., nn.Module],
     *,
     num_classes: int,
@@ -32,12 +33,12 @@ def build_detector(
 ) -> tuple[Detector, ReplacementReport]:
     """Build a detector from scratch and put `make(num_channels)` at its activation sites (see `sites.py`).
 
-    The sites are the same whatever `make` is and in both engines, so that the rows of Table 3 differ in
+    The sites are the same whatever `make` is and in both libraries, so that the rows of Table 3 differ in
     nothing else: 60 in Mask R-CNN and 57 in RetinaNet on a ResNet-50.
 
     Args:
         architecture: one of `ARCHITECTURES`.
-        engine: whose implementation, one of `ENGINES`. Losses, sampling and heads differ in detail.
+        library: whose heads, losses and post-processing, one of `LIBRARIES` (docs/detectors.md).
         make: what `models.activation_factory` returns.
         num_classes: without background.
         backbone: timm's name of the network below.
@@ -47,37 +48,34 @@ def build_detector(
 
     Returns:
         The detector in training mode on the default device, and the report of the replacement. Its batch
-        norms are not synchronised and fail on empty inputs: call `synchronize_batch_norm` of
-        `models/sync_batch_norm.py`, for a single process too.
+        norms are not synchronised and fail on empty inputs: call `models.synchronize_batch_norm`, for a
+        single process too.
 
     Raises:
-        ValueError: an unknown word, a wrong number, an engine that is not installed, or an unfit `make`.
+        ValueError: an unknown word, a wrong number, a library that is not installed, or an unfit `make`.
     """
-    _check_word("architecture", architecture, ARCHITECTURES)
-    _check_word("engine", engine, ENGINES)
+    if architecture not in ARCHITECTURES:
+        raise ValueError(expected_one_of("architecture", architecture, ARCHITECTURES))
+    if library not in LIBRARIES:
+        raise ValueError(expected_one_of("library", library, LIBRARIES))
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, expected >= 1")
-    library = _library(engine)
+    detectors = _detectors_of(library)
     parts = {"num_classes": num_classes, "trunk": build_trunk(backbone), "recipe": recipe or DetectorRecipe()}
     if architecture == "mask_rcnn":
-        detector: Detector = library.build_mask_rcnn(**parts)
+        detector: Detector = detectors.build_mask_rcnn(**parts)
     else:
-        detector = library.build_retinanet(**parts, replace_all=replace_all)
+        detector = detectors.build_retinanet(**parts, replace_all=replace_all)
     return detector, replace_sites(detector.probe(), make, replace_all=replace_all)
 
 
-def _check_word(name: str, word: str, words: tuple[str, ...]) -> None:
-    if word not in words:
-        raise ValueError(f"{name} is {word!r}, expected one of {', '.join(words)}")
-
-
-def _library(engine: str) -> ModuleType:
-    """Import the engine's file; only the one that was asked for needs to be installed."""
+def _detectors_of(library: str) -> ModuleType:
+    # Only the library that was asked for needs to be installed.
     try:
-        return import_module(f".{engine}_engine", __package__)
+        return import_module(f".{library}_detectors", __package__)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"engine={engine} needs the package {error.name!r}, which is not installed; engine=torchvision "
-            f"needs nothing more; to install detectron2 (tested: commit {TESTED_DETECTRON2}) see "
-            f"{INSTALL_DETECTRON2}"
+            f"library={library} needs the package {error.name!r}, which is not installed; "
+            "library=torchvision needs nothing more; "
+            f"to install detectron2 (tested: commit {TESTED_DETECTRON2}) see {INSTALL_DETECTRON2}"
         ) from error

@@ -1,12 +1,13 @@
-"""The interface that both detectors have, whichever library they are made of."""
+"""The interface of all detectors, whichever library they are made of."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .images import Target
 from .sites import Probe
+
+Target = dict[str, Tensor]
 
 
 class Detector(nn.Module, ABC):

@@ -7,18 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-Target = dict[str, Tensor]
+from .detector import Target
 
 
 class ImageBatch(nn.Module):
     """Normalises images and pads them to a common size: what torchvision calls a detector's transform.
 
-    torchvision's own would also resize them, in evaluation always; ours come resized. Padding is zero after
-    the normalisation, i.e. the mean colour, at the right and the bottom, so that coordinates stay.
-
-    Args:
-        mean, std: of the channels of an image in [0, 1].
-        size_divisible_px: the batch's height and width become multiples of it.
+    torchvision's own would also resize them. Padding is zero after the normalisation, at the right and the
+    bottom, so that coordinates stay, to multiples of `size_divisible_px`.
     """
 
     mean: Tensor

@@ -11,7 +11,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
-from .images import Target
+from .detector import Target
 from .masks import cut_masks
 
 ImageSizes = list[tuple[int, int]]
@@ -21,7 +21,6 @@ class ProposalHead(RPNHead):
     """torchvision's, with float32 outputs under autocast too: boxes are made of them."""
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return objectness (N, A, H, W) and box deltas (N, 4 A, H, W) of every level."""
         objectness, deltas = super().forward(features)
         return [o.float() for o in objectness], [d.float() for d in deltas]
 
@@ -100,11 +99,8 @@ class RegionHeads(RoIHeads):
     ) -> tuple[list[Target], dict[str, Tensor]]:
         """Return no detections and the losses in training, detections and no losses otherwise.
 
-        Args:
-            features: the pyramid's maps, finest first.
-            proposals: boxes (n, 4) per image.
-            sizes: (height, width) of every image.
-            targets: "boxes", "labels" and "masks" per image.
+        `features` are the pyramid's maps, finest first, `proposals` boxes (n, 4) and `sizes` (height, width)
+        of every image.
         """
         if self.training:
             return [], self._losses(features, proposals, sizes, targets)

@@ -9,9 +9,44 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import sigmoid_focal_loss
 
-from .images import Target
-from .level_norm import LevelBlock
+from .detector import Target
 from .recipe import NUM_LEVELS, DetectorRecipe
+
+
+class LevelNorm2d(nn.Module):
+    """Batch normalisation with statistics per pyramid level; weight and bias serve all levels.
+
+    Shape:
+        input (N, num_channels, H, W) and the level's index from 0, output the same shape.
+    """
+
+    # The levels' inputs differ in mean and variance: one running mean for all would normalise each level by
+    # the mixture in evaluation (arXiv 2105.07576, section 5.2).
+
+    def __init__(self, num_channels: int, num_levels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.levels = nn.ModuleList(nn.BatchNorm2d(num_channels, affine=False) for _ in range(num_levels))
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        normalized = self.levels[level](x)
+        return normalized * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+class LevelBlock(nn.Module):
+    """3x3 convolution, normalisation per level, activation: one activation site for all levels."""
+
+    def __init__(self, num_channels: int, num_levels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(num_channels, num_channels, 3, padding=1, bias=False)
+        nn.init.normal_(self.conv.weight, std=0.01)  # as both libraries
+        self.norm = LevelNorm2d(num_channels, num_levels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        y: Tensor = self.act(self.norm(self.conv(x), level))
+        return y
 
 
 class Subnet(nn.Module):
@@ -45,13 +80,9 @@ class Subnet(nn.Module):
 
 
 class RetinaNetHead(nn.Module):
-    """Classes and boxes of all anchors, and their losses.
+    """Classes and boxes of all anchors, and their losses."""
 
-    Attributes:
-        loss_normalizer: the running mean that both losses are divided by. It is the same on all processes
-            and, as a buffer, part of a checkpoint.
-    """
-
+    # The running mean that both losses are divided by: the same on all processes and part of a checkpoint.
     loss_normalizer: Tensor
 
     def __init__(self, recipe: DetectorRecipe, num_anchors: int, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""Replacing a detector's activations: which places are sites, and the account of it."""
+"""Replacing a detector's activations: which places are sites, and the report of it."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,15 +13,15 @@ PROBE_SIZE_PX = 256  # of the measuring forward: C5 is 8 x 8, P7 2 x 2, so that 
 
 
 class Probe(nn.Module):
-    """A detector without its proposals and detections: one forward reaches every activation once or more.
+    """A detector without its proposals and detections: one forward reaches every activation.
 
     The detector's own modules are registered here, so what is replaced in the probe is replaced in the
-    detector. A site's name in the report is its path below the probe, e.g. `box_head.0.2`.
+    detector.
 
     Args:
         parts: the detector's modules by name; together they hold all its parameters.
         run: called with the parts and a batch of images (1, 3, PROBE_SIZE_PX, PROBE_SIZE_PX); calls them on
-            feature maps and on maps of regions of their true size (no real proposals are needed).
+            feature maps and on zeros in place of pooled regions.
     """
 
     def __init__(
@@ -33,7 +33,6 @@ class Probe(nn.Module):
         self._run = run
 
     def forward(self, images: Tensor) -> None:
-        """Run the parts."""
         self._run(dict(self.named_children()), images)
 
 
@@ -46,14 +45,8 @@ def replace_sites(
     its predictor's, or the two subnets' of RetinaNet. Left alone are the ReLU after the box head's fully
     connected layer (its map is a single position) and RetinaNet's between P6 and P7.
 
-    Args:
-        probe: the detector's parts.
-        make: what `models.activation_factory` returns, or any callable that `pwlu.replace_activations` takes.
-        replace_all: replace those two also. The one between P6 and P7 must be a module then.
-
-    Raises:
-        ValueError: nothing to replace, an unfit `make`, or FReLU together with `replace_all`: it is a
-            convolution, and the fully connected layer has no map.
+    `replace_all` replaces those two also; the one between P6 and P7 must be a module then. Raises ValueError
+    where there is nothing to replace, for an unfit `make`, and for FReLU together with `replace_all`.
     """
     report = replace_activations(
         probe,

@@ -21,7 +21,7 @@ from engine.files import write_text_atomically
 from engine.processes import distributed
 from engine.runs.manifest import describe_start
 from models import activation_factory
-from models.timm_names import check_timm_name
+from models.classification import check_timm_name
 from pwlu_ext.benchmarks.page import Row
 from tools.command_line import add_record_option, tool_parser
 from tools.latency.families import Arguments, measure_family

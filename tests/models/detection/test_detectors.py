@@ -1,4 +1,4 @@
-"""Whole detectors of the torchvision engine, tiny: losses, gradients, detections."""
+"""Whole detectors of the library torchvision, tiny: losses, gradients, detections."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from models.detection import ARCHITECTURES, Detector
-from models.detection.level_norm import LevelNorm2d
 from models.detection.masks import cut_masks
+from models.detection.retinanet_head import LevelNorm2d
 from models.sync_batch_norm import SyncBatchNorm2d
 from tests.models.detection import tiny
 

@@ -1,4 +1,4 @@
-"""The engine detectron2 has the interface of both engines, and what our training loop needs of it."""
+"""The library detectron2 has the interface of both libraries, and what our training loop needs of it."""
 
 import copy
 from pathlib import Path
@@ -14,7 +14,7 @@ from models.detection import ARCHITECTURES, DetectorRecipe
 from models.sync_batch_norm import SyncBatchNorm2d, synchronize_batch_norm
 from pwlu import TwoPhaseLearning
 from tests.models.detection import tiny
-from tests.models.detection.two_engines import IMAGE_SIZES, detector, images, settled, targets
+from tests.models.detection.two_libraries import IMAGE_SIZES, detector, images, settled, targets
 from tests.training_runs import run_function
 
 importorskip("detectron2", reason="detectron2 is not installed")

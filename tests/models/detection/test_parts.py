@@ -1,4 +1,4 @@
-"""The parts of the torchvision engine that are not torchvision's own."""
+"""The parts of the library torchvision that are not torchvision's own."""
 
 import pytest
 import torch
@@ -10,9 +10,8 @@ from models.detection import DetectorRecipe
 from models.detection.anchors import Anchors
 from models.detection.backbone import P6P7, build_trunk
 from models.detection.images import ImageBatch
-from models.detection.level_norm import LevelNorm2d
 from models.detection.regions import ProposalHead, PyramidPool, box_losses, mask_loss
-from models.detection.retinanet_head import Subnet
+from models.detection.retinanet_head import LevelNorm2d, Subnet
 
 
 def test_recipe_has_anchors_of_both_papers() -> None:

@@ -78,27 +78,29 @@ def test_frelu_has_no_map_after_the_fully_connected_layer():
     "arguments, words",
     [
         ({"architecture": "yolo"}, "architecture is 'yolo', expected one of mask_rcnn, retinanet"),
-        ({"engine": "mmdet"}, "engine is 'mmdet', expected one of torchvision, detectron2"),
+        ({"library": "mmdet"}, "library is 'mmdet', expected one of torchvision, detectron2"),
         ({"num_classes": 0}, "num_classes is 0, expected >= 1"),
         ({"backbone": "resnet81"}, "model name is 'resnet81', .*did you mean resnet18"),
         ({"backbone": "vit_tiny_patch16_224"}, r"strides \(16, 16, 16, 16\); a detector needs .* resnet50"),
     ],
 )
 def test_errors(arguments, words):
-    right = {"architecture": "retinanet", "engine": "torchvision", "num_classes": 2, "backbone": "resnet18"}
+    right = {"architecture": "retinanet", "library": "torchvision", "num_classes": 2, "backbone": "resnet18"}
     values = right | arguments
     with torch.device("meta"), raises(ValueError, match=words):
-        build_detector(values.pop("architecture"), values.pop("engine"), nn.PReLU, **values)
+        build_detector(values.pop("architecture"), values.pop("library"), nn.PReLU, **values)
 
 
-def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch):
+def test_a_library_that_is_not_installed_is_one_sentence(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "detectron2", None)
-    monkeypatch.delitem(sys.modules, "models.detection.detectron2_engine", raising=False)
-    monkeypatch.delitem(sys.modules, "models.detection.detectron2_modules", raising=False)
+    monkeypatch.delitem(sys.modules, "models.detection.detectron2_detectors", raising=False)
+    monkeypatch.delitem(sys.modules, "models.detection.detectron2_parts", raising=False)
     for loaded in [name for name in sys.modules if name.startswith("detectron2.")]:
         monkeypatch.delitem(sys.modules, loaded)
-    words = "engine=detectron2 needs the package 'detectron2.*', which is not installed; engine=torchvision "
+    words = (
+        "library=detectron2 needs the package 'detectron2.*', which is not installed; library=torchvision "
+    )
     with raises(ValueError, match=words + "needs nothing more; .*02b5c4e.*https://detectron2.readthedocs"):
         build_detector("retinanet", "detectron2", nn.PReLU, num_classes=2)

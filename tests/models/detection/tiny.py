@@ -14,13 +14,13 @@ RECIPE = {"pyramid_channels": 16, "smallest_anchor_px": 16.0, "box_samples": 64}
 
 
 def detector(
-    architecture: str, activation: str = "pwlu", *, engine: str = "torchvision", seed: int = 0, **recipe: Any
+    architecture: str, activation: str = "pwlu", *, library: str = "torchvision", seed: int = 0, **recipe: Any
 ) -> Detector:
     """Return a detector in training mode that takes empty inputs, always with the same weights for a seed."""
     torch.manual_seed(seed)
     model, _ = build_detector(
         architecture,
-        engine,
+        library,
         activation_factory(activation, num_intervals=4),
         num_classes=NUM_CLASSES,
         backbone="resnet18",

@@ -1,11 +1,13 @@
 """Mask R-CNN and RetinaNet put together from detectron2's classes.
 
-detectron2 is not on PyPI, so nothing imports this file unless the engine is chosen. No configuration file,
-model zoo or trainer of detectron2 is used: the numbers are the recipe's, the training loop is ours.
+detectron2 is not on PyPI, so nothing imports this file unless `library` asks for it. No configuration file,
+model zoo or trainer of detectron2 is used.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
@@ -19,31 +21,95 @@ from detectron2.modeling.roi_heads import (
     MaskRCNNConvUpsampleHead,
     StandardROIHeads,
 )
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch import Tensor
 
 from .backbone import P6P7, Trunk
-from .detectron2_modules import (
+from .detector import Detector, Target
+from .detectron2_parts import (
     TRUNK_FEATURES,
+    Float32Pooler,
     MaskRCNN,
-    MaskRCNNDetector,
     Pyramid,
-    RetinaNetDetector,
     SharedNormalizerRetinaNet,
+    TolerantProposals,
     hidden_batch_norm,
+    with_float32_outputs,
 )
-from .detectron2_numbers import Float32Pooler, TolerantProposals, with_float32_outputs
-from .recipe import NUM_LEVELS, DetectorRecipe
+from .recipe import NUM_LEVELS, RETINANET_STRIDES_PX, RPN_STRIDES_PX, DetectorRecipe
+from .sites import Probe, zero_region
 
-RPN_STRIDES_PX = (4, 8, 16, 32, 64)  # of P2 ... P6
-RETINANET_STRIDES_PX = (8, 16, 32, 64, 128)  # of P3 ... P7
 ROI_LEVELS = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}  # strides in pixels; P6 is for proposals alone
 PLAIN_DELTAS = (1.0, 1.0, 1.0, 1.0)
+
+
+class Detectron2Detector(Detector):
+    """A network of detectron2 behind the interface of both libraries."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        inputs = [
+            {"image": image, "instances": _instances(image, target)}
+            for image, target in zip(images, targets, strict=True)
+        ]
+        # The storage is where detectron2's losses put what its own trainer would log. Its focal loss is
+        # compiled by TorchScript, which optimises a function at its third call, with other roundings: a
+        # resumed run would not take the same steps.
+        with EventStorage(), torch.jit.optimized_execution(False):
+            losses: dict[str, Tensor] = self.network(inputs)
+        return losses
+
+    def detections(self, images: list[Tensor], original_sizes: list[tuple[int, int]]) -> list[Target]:
+        inputs = [
+            {"image": image, "height": height, "width": width}
+            for image, (height, width) in zip(images, original_sizes, strict=True)
+        ]
+        return [_detection(output["instances"]) for output in self.network(inputs)]
+
+
+class MaskRCNNDetector(Detectron2Detector):
+    """detectron2's Mask R-CNN."""
+
+    def probe(self) -> Probe:
+        heads = self.network.roi_heads
+        parts = {
+            "backbone": self.network.backbone,
+            "rpn": self.network.proposal_generator.rpn_head,
+            "box_head": heads.box_head,
+            "box_predictor": heads.box_predictor,
+            "mask_head": heads.mask_head,  # with its predictor
+        }
+        cells = heads.box_pooler.output_size[0], heads.mask_pooler.output_size[0]
+
+        def run(parts: Mapping[str, Any], images: Tensor) -> None:
+            levels = list(parts["backbone"](images).values())
+            parts["rpn"](levels)
+            box_region, mask_region = (zero_region(levels[0].shape[1], side, like=images) for side in cells)
+            parts["box_predictor"](parts["box_head"](box_region))
+            parts["mask_head"].layers(mask_region)
+
+        return Probe(parts, run)
+
+
+class RetinaNetDetector(Detectron2Detector):
+    """detectron2's RetinaNet."""
+
+    def probe(self) -> Probe:
+
+        def run(parts: Mapping[str, Any], images: Tensor) -> None:
+            parts["head"](list(parts["backbone"](images).values()))
+
+        return Probe({"backbone": self.network.backbone, "head": self.network.head}, run)
 
 
 def build_mask_rcnn(*, num_classes: int, trunk: Trunk, recipe: DetectorRecipe) -> MaskRCNNDetector:
     """Return Mask R-CNN with a feature pyramid on `trunk`, in training mode, from scratch.
 
-    Batch norm is in the trunk, the pyramid, the box head and the mask head, nowhere frozen, and not yet
-    synchronised over processes.
+    Batch norm is in the trunk, the pyramid, the box head and the mask head, nowhere frozen.
     """
     pyramid = Pyramid(trunk, recipe, in_features=TRUNK_FEATURES, top_block=LastLevelMaxPool())
     model = MaskRCNN(
@@ -67,9 +133,8 @@ def build_retinanet(
 ) -> RetinaNetDetector:
     """Return RetinaNet on `trunk`, in training mode, from scratch.
 
-    Batch norm is in the trunk, the pyramid and both subnets, there with statistics of its own for every level
-    and one scale and shift for all; nowhere frozen, and not yet synchronised over processes. `replace_all`
-    makes the activation between P6 and P7 a site.
+    Batch norm is in the trunk, the pyramid and both subnets, nowhere frozen. `replace_all` makes the
+    activation between P6 and P7 a site.
     """
     width, sides = recipe.pyramid_channels, recipe.retinanet_anchor_sides_px()
     top_block = P6P7(trunk.channels[-1], width, has_site=replace_all)
@@ -182,3 +247,23 @@ def _pooler(cells: int, recipe: DetectorRecipe) -> Float32Pooler:
         pooler_type="ROIAlignV2",
         canonical_box_size=recipe.roi_canonical_px,
     )
+
+
+def _instances(image: Tensor, target: Target) -> Instances:
+    """One image's target in detectron2's form."""
+    instances = Instances(tuple(image.shape[-2:]))
+    instances.gt_boxes = Boxes(target["boxes"])
+    instances.gt_classes = target["labels"]
+    if "masks" in target:
+        instances.gt_masks = BitMasks(target["masks"])
+    return instances
+
+
+def _detection(instances: Instances) -> Target:
+    """One image's detections as plain tensors; detectron2 returns them by falling score."""
+    found = {
+        "boxes": instances.pred_boxes.tensor,
+        "scores": instances.scores,
+        "labels": instances.pred_classes,
+    }
+    return found | ({"masks": instances.pred_masks} if instances.has("pred_masks") else {})

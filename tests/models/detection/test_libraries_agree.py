@@ -1,4 +1,4 @@
-"""Both engines have the same activation sites and, from the same weights, compute the same."""
+"""Both libraries have the same activation sites and, from the same weights, compute the same."""
 
 import torch
 from pytest import importorskip, mark
@@ -7,7 +7,7 @@ from models import activation_factory
 from models.detection import ARCHITECTURES, Detector, build_detector
 from pwlu import PWLU
 from tests.models.detection import tiny
-from tests.models.detection.two_engines import copy_weights, images, settled, targets
+from tests.models.detection.two_libraries import copy_weights, images, settled, targets
 
 importorskip("detectron2", reason="detectron2 is not installed")
 
@@ -16,12 +16,12 @@ both_architectures = mark.parametrize("architecture", ARCHITECTURES)
 
 @both_architectures
 @mark.parametrize(("backbone", "replace_all"), [("resnet50", False), ("resnet18", True)])
-def test_both_engines_have_the_same_sites(architecture: str, backbone: str, replace_all: bool) -> None:
+def test_both_libraries_have_the_same_sites(architecture: str, backbone: str, replace_all: bool) -> None:
     found = []
-    for engine in ("torchvision", "detectron2"):
+    for library in ("torchvision", "detectron2"):
         make = activation_factory("pwlu")
         options = {"num_classes": 3, "backbone": backbone, "replace_all": replace_all}
-        model, report = build_detector(architecture, engine, make, **options)
+        model, report = build_detector(architecture, library, make, **options)
         widths = sorted(site.num_channels for site in report.sites if site.replaced)
         added = sum(p.numel() for m in model.modules() if isinstance(m, PWLU) for p in m.parameters())
         assert sum(isinstance(module, PWLU) for module in model.modules()) == len(widths)
@@ -32,13 +32,13 @@ def test_both_engines_have_the_same_sites(architecture: str, backbone: str, repl
 
 
 @both_architectures
-def test_both_engines_compute_the_same(architecture: str) -> None:
+def test_both_libraries_compute_the_same(architecture: str) -> None:
     """Losses, gradients and detections, from the same weights and random numbers."""
     # torchvision's RetinaNet clips boxes before it suppresses some, detectron2's after: none is suppressed
     nms_iou = 1.0 if architecture == "retinanet" else 0.5
     first = tiny.detector(architecture, "swish", nms_iou=nms_iou)
     spread_predictions(first)
-    second = tiny.detector(architecture, "swish", nms_iou=nms_iou, engine="detectron2")
+    second = tiny.detector(architecture, "swish", nms_iou=nms_iou, library="detectron2")
     copy_weights(first, second)
     losses, gradients, detections = [], [], []
     for model in (first, second):

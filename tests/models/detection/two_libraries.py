@@ -1,4 +1,4 @@
-"""What the tests of the engine detectron2 and of its likeness to torchvision share."""
+"""What the tests of detectron2 and of its likeness to torchvision share."""
 
 from typing import Any
 
@@ -15,7 +15,9 @@ IMAGE_SIZES = [(94, 61), (70, 90)]
 
 def detector(architecture: str, activation: str = "pwlu", **recipe: Any) -> Detector:
     """A small detector of detectron2."""
-    return tiny.detector(architecture, activation, engine="detectron2", **{"score_threshold": 0.01, **recipe})
+    return tiny.detector(
+        architecture, activation, library="detectron2", **{"score_threshold": 0.01, **recipe}
+    )
 
 
 def images() -> list[Tensor]:
