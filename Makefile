@@ -51,10 +51,15 @@ demo demo-coco:
 	@printf '%-16s%s\n' "results" "runs/$(RUN)/: metrics.jsonl, curves.png, for detectors detections.png" \
 	    "TensorBoard" "$(BIN)/tensorboard --logdir runs/$(RUN)/tensorboard" "once more" "rm -r runs/$(RUN) && make $@"
 
+RUNS = runs/sweeps/$(SCALE)
+# Numbers of scale smoke mean nothing: they stay beside their runs, and no page shows them.
+PICTURES = $(if $(filter smoke,$(SCALE)),$(RUNS),results)/figures
+REPORT = $(if $(filter smoke,$(SCALE)),,$(BIN)/python -m tools.report)
+
 table-%: install FORCE ## make Table N of the paper: 2, 3, 5, 6 or 7 (SCALE=smoke, small or full; SWEEP="data.root=...")
 	$(BIN)/python -m tools.sweep --table $* --scale $(SCALE) $(SWEEP)
 	$(BIN)/python -m tools.collect --table $* --scale $(SCALE)
-	$(BIN)/python -m tools.report
+	$(REPORT)
 
 table-4: install ## measure Table 4, the times of inference (LATENCY="...", LATENCY_RECORD=...)
 	$(BIN)/python -m tools.latency --output $(LATENCY_RECORD) $(LATENCY)
@@ -79,18 +84,17 @@ study-records: install ## boundaries' IOUs, learned shapes and gradients of the 
 
 figure-1 figure-5: figure-%: table-2
 	$(BIN)/python -m tools.tables.improvements --figures $* --scale $(SCALE)
-	$(BIN)/python -m tools.report
+	$(REPORT)
 
-RUNS = runs/sweeps/$(SCALE)
 figure-6: table-6 ## make Figure 6, how boundaries cover their inputs, of runs of Table 6; figure-1, 5 and 7 alike
 	$(BIN)/python -m tools.functions.boundary_iou $(RUNS)/table6/channel-wise_{fix-init-10,stat-realign}_seed0 \
-	    --labels fix-init-10 stat-realign --output results/figures/$(SCALE)_figure6.json
-	$(BIN)/python -m tools.report
+	    --labels fix-init-10 stat-realign --output $(PICTURES)/$(SCALE)_figure6.json
+	$(REPORT)
 
 figure-7: install
 	$(BIN)/python -m tools.sweep --table 2 --cells '*_pwlu' --scale $(SCALE) $(SWEEP)
-	$(BIN)/python -m tools.functions.plot $(RUNS)/table2/*_pwlu_seed0 --output results/figures/$(SCALE)_figure7
-	$(BIN)/python -m tools.report
+	$(BIN)/python -m tools.functions.plot $(RUNS)/table2/*_pwlu_seed0 --output $(PICTURES)/$(SCALE)_figure7
+	$(REPORT)
 
 test: install $(STAMPS)/dev ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,69 +1,44 @@
-"""Take the numbers of runs that ended into results/<scale>_<table>.csv, each with where it came from.
+"""Take the numbers of runs that ended into results/tables/<scale>_<table>.csv, each with where it came from.
 
-    python -m tools.collect --table 5 --scale smoke
+    python -m tools.collect --table 5 --scale full
     python -m tools.collect --study boundaries
     python -m tools.collect                        # all tables, studies and scales that have runs
 
 Every seed that has a run counts. A value is that of the evaluation after the last step, or `diverged` if the
 loss became NaN or infinite. A run whose settings or images are not those that configs/sweeps declares is
-refused.
+refused. Numbers of scale smoke mean nothing: they stay beside their runs, in runs/sweeps/smoke/tables.
 """
 
-import csv
 import glob
-import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from engine.config.load import config_hash
-from engine.files import write_text_atomically
 from engine.runs.folder import RunFolder
 from engine.runs.manifest import short_commit
-from tools.command_line import tool_parser
-from tools.paper.grid import GRIDS, OUTPUT, SCALES, Grid, Run, load_grid, option, scale_folder, stem
-from tools.paper.grid_options import add_grid_options
-from tools.paper.numbers import Place, Table
+from tools.paper.grid import (
+    OUTPUT,
+    SCALES,
+    SMOKE,
+    Grid,
+    Run,
+    add_grid_options,
+    all_grids,
+    chosen_grid,
+)
+from tools.records import tool_parser
 from tools.sweep.plan import DIVERGED, FINISHED, state_of
-from tools.tables.compare import read_run
-
-RESULTS = Path("results")
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One number of one run: where it belongs, what it is, and where it came from.
-
-    `value` is in percent, None if the training diverged. `commit` has `+changes` if files differed from it; a
-    run with several starts has all of its commits. `date` is the day its last start began, in UTC.
-    """
-
-    table: Table
-    row: str
-    column: str
-    metric: str
-    value: float | None
-    seed: int
-    scale: str
-    commit: str
-    config_hash: str
-    hardware: str
-    versions: str
-    date: str
-    run: str
-
-    @property
-    def place(self) -> Place:
-        """Where in a table or study it stands."""
-        return Place(self.table, self.row, self.column, self.metric)
-
-
-def csv_path(results: Path, scale: str, table: Table) -> Path:
-    """Return where the measurements of a table or study at a scale are kept."""
-    return results / f"{scale}_{stem(table)}.csv"
+from tools.tables.measurements import (
+    Measurement,
+    csv_path,
+    read_run,
+    results_of,
+    write_measurements,
+)
 
 
 def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], list[str]]:
@@ -77,13 +52,13 @@ def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], li
     for run in grid.runs(scale, output, seeds=_seeds(grid, scale, output)):
         state = state_of(run)
         if state in (FINISHED, DIVERGED):
-            measurements += measurements_of(run, diverged=state == DIVERGED)
+            measurements += _measurements_of(run, grid.key, diverged=state == DIVERGED)
         elif run.seed in run.scale.seeds or run.folder.exists():
             missing.append(run.title)
     return measurements, missing
 
 
-def measurements_of(run: Run, *, diverged: bool) -> list[Measurement]:
+def _measurements_of(run: Run, table: str, *, diverged: bool) -> list[Measurement]:
     """Return the numbers of a finished or diverged run of the declared experiment.
 
     Raises:
@@ -96,30 +71,20 @@ def measurements_of(run: Run, *, diverged: bool) -> list[Measurement]:
             f"{run.folder} was trained on {num_train} images, but scale {run.scale.name} is "
             f"{run.scale.dataset} with {run.scale.train_images}; give the right data.root in a new folder"
         )
-    origin = _origin(manifest["starts"])
     values = dict.fromkeys(run.cell.metrics) if diverged else _last_values(run)
     return [
         Measurement(
+            table=table,
             **asdict(place),
             value=values[place.metric],
             seed=run.seed,
             scale=run.scale.name,
             config_hash=config_hash(run.config),
             run=run.name,
-            **origin,
+            **_origin(manifest["starts"]),
         )
         for place in run.cell.places
     ]
-
-
-def to_csv(measurements: Sequence[Measurement]) -> str:
-    """Return the measurements as lines of CSV under a heading."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Measurement)], lineterminator="\n")
-    writer.writeheader()
-    for one in measurements:
-        writer.writerow(asdict(one) | {"value": DIVERGED if one.value is None else one.value})
-    return text.getvalue()
 
 
 def _last_values(run: Run) -> dict[str, float | None]:
@@ -143,30 +108,27 @@ def _seeds(grid: Grid, scale: str, output: Path) -> list[int]:
     return sorted(found.union(grid.scales[scale].seeds))
 
 
-def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Return where a run came from, in words."""
     last = starts[-1]
     hardware, packages = last["hardware"], last["packages"]
+    versions = {"python": last["python"], **packages}
     return {
         "commit": " ".join(dict.fromkeys(short_commit(start["code"]) for start in starts)),
         "hardware": f"{last['world_size']} x {hardware.get('gpu', hardware['cpu'])}",
-        "versions": "; ".join(
-            f"{name} {version}" for name, version in {"python": last["python"], **packages}.items() if version
-        ),
+        "versions": "; ".join(f"{name} {version}" for name, version in versions.items() if version),
         "date": last["time_utc"][:10],
     }
 
 
-def collect_table(table: Table, scale: str, output: Path, results: Path) -> bool:
-    """Write the CSV of a table at a scale and say what is in it; return False if no run has ended."""
-    grid = load_grid(table)
+def collect_grid(grid: Grid, scale: str, output: Path, results: Path | None = None) -> bool:
+    """Write the CSV of a grid at a scale and say what is in it; return False if no run has ended."""
     grid.scale(scale)
     measurements, missing = collect(grid, scale, output)
     if not measurements:
         return False
-    results.mkdir(parents=True, exist_ok=True)
-    path = csv_path(results, scale, table)
-    write_text_atomically(path, to_csv(measurements))
+    path = csv_path(results or results_of(scale, output), scale, grid)
+    write_measurements(path, measurements)
     runs = len({measurement.run for measurement in measurements})
     numbers = sum(one.value is not None for one in measurements)
     print(f"{path}: {numbers} numbers of {runs} runs")
@@ -174,17 +136,18 @@ def collect_table(table: Table, scale: str, output: Path, results: Path) -> bool
     if diverged:
         print(f"diverged: {', '.join(diverged)}")
     if missing:
-        print(f"missing: {', '.join(missing)}; `python -m tools.sweep {option(table)} --scale {scale}`")
+        print(f"missing: {', '.join(missing)}; `python -m tools.sweep {grid.option} --scale {scale}`")
+    if scale == SMOKE:
+        print(f"Scale smoke shows that the cells of {grid.title} train; its numbers mean nothing.")
     return True
 
 
-def _wanted(table: Table | None, scale: str | None, output: Path) -> list[tuple[Table, str]]:
+def _wanted(grid: Grid | None, scale: str | None, output: Path) -> list[tuple[Grid, str]]:
     """Return what is named, or else every table and study that has runs of its own, with its scale."""
     scales = [scale] if scale else list(SCALES)
-    if table is not None:
-        known = load_grid(table).scales
-        return [(table, name) for name in scales if scale or name in known]
-    return [(one, name) for name in scales for one in GRIDS if scale_folder(output, name, one).exists()]
+    if grid is not None:
+        return [(grid, name) for name in scales if scale or name in grid.scales]
+    return [(one, name) for name in scales for one in all_grids() if one.folder(output, name).exists()]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -193,11 +156,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_grid_options(parser, required=False)
     parser.add_argument("--scale", choices=SCALES, help="all that have runs, unless given")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
-    parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the CSVs go ({RESULTS})")
+    parser.add_argument("--results", type=Path, help="in whose folder tables/ the CSVs go (results)")
     arguments = parser.parse_args(argv)
     try:
-        wanted = _wanted(arguments.table, arguments.scale, arguments.output)
-        done = [collect_table(*one, arguments.output, arguments.results) for one in wanted]
+        wanted = _wanted(chosen_grid(arguments), arguments.scale, arguments.output)
+        done = [collect_grid(*one, arguments.output, arguments.results) for one in wanted]
     except ValueError as error:
         parser.error(str(error))
     if not any(done):

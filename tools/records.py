@@ -1,5 +1,6 @@
-"""Records as they lie in results/: JSON files that say what wrote them, alone or beside a picture."""
+"""What the tools' programs share: command lines, and records in results/, alone or beside a picture."""
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,32 @@ from engine.records.console import say
 from engine.records.curves import render
 from engine.records.record import write_picture
 from engine.runs.manifest import describe_code
+
+
+def tool_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for `python -m tools.<name>`; `description` is its module's docstring, as it stands."""
+    return argparse.ArgumentParser(
+        prog=f"python -m tools.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_record_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--output`, where a record goes."""
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=_record_path,
+        metavar="FILE.json",
+        help="the record; what is made of it lies beside it",
+    )
+
+
+def _record_path(text: str) -> Path:
+    if not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"expected a name that ends in .json, got {text}")
+    return Path(text)
 
 
 def read_record(path: Path, benchmark: str, keys: Sequence[str]) -> dict[str, Any]:

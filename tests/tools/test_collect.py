@@ -6,11 +6,11 @@ import pytest
 from engine.config.load import config_hash
 from tests.tools.sweep_records import write_run
 from tools import collect
-from tools.paper.grid import Run, load_grid
+from tools.paper.grid import Run, load_table
 
 
-def runs_of(tmp_path: Path, table: int = 6, scale: str = "smoke", **options: object) -> dict[str, Run]:
-    runs = load_grid(table).runs(scale, tmp_path / "sweeps", **options)
+def runs_of(tmp_path: Path, table: int = 6, scale: str = "small", **options: object) -> dict[str, Run]:
+    runs = load_table(table).runs(scale, tmp_path / "sweeps", **options)
     return {run.name: run for run in runs}
 
 
@@ -18,16 +18,16 @@ def main(tmp_path: Path, *arguments: object) -> None:
     collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path), *map(str, arguments)])
 
 
-def lines_of(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+def lines_of(tmp_path: Path, name: str) -> list[dict[str, str]]:
+    with open(tmp_path / "tables" / f"{name}.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def test_a_number_comes_with_its_place_and_where_it_came_from(tmp_path: Path) -> None:
     run = runs_of(tmp_path)["baseline_seed0"]
     write_run(run, {"top1": 12.345678, "top5": 50.0})
-    main(tmp_path, "--table", 6, "--scale", "smoke")
-    assert lines_of(tmp_path / "smoke_table6.csv") == [
+    main(tmp_path, "--table", 6, "--scale", "small")
+    assert lines_of(tmp_path, "small_table6") == [
         {
             "table": "6",
             "row": "MobileNet-V3 baseline",
@@ -35,7 +35,7 @@ def test_a_number_comes_with_its_place_and_where_it_came_from(tmp_path: Path) ->
             "metric": "top1",
             "value": "12.345678",
             "seed": "0",
-            "scale": "smoke",
+            "scale": "small",
             "commit": "0123456789",
             "config_hash": config_hash(run.config),
             "hardware": "2 x a GPU",
@@ -46,17 +46,24 @@ def test_a_number_comes_with_its_place_and_where_it_came_from(tmp_path: Path) ->
     ]
 
 
-def test_a_diverged_run_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_metric_of_a_detector_is_a_line_also_of_a_diverged_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = runs_of(tmp_path, 3)
     write_run(runs["mask_rcnn_pwlu_seed0"], {"bbox_AP": 3.0, "segm_AP": 2.0}, diverged=True)
+    write_run(runs["retinanet_relu_seed0"], {"bbox_AP": 1.0})
+    write_run(runs["mask_rcnn_relu_seed0"], {"bbox_AP": 3.0, "segm_AP": 2.0})
     main(tmp_path, "--table", 3)
-    lines = lines_of(tmp_path / "smoke_table3.csv")
-    assert [(line["metric"], line["value"]) for line in lines] == [
-        ("bbox_AP", "diverged"),
-        ("segm_AP", "diverged"),
+    lines = lines_of(tmp_path, "small_table3")
+    assert [(line["row"], line["column"], line["metric"], line["value"]) for line in lines] == [
+        ("ReLU", "Mask R-CNN", "bbox_AP", "3.0"),
+        ("ReLU", "Mask R-CNN", "segm_AP", "2.0"),
+        ("ReLU", "RetinaNet", "bbox_AP", "1.0"),
+        ("PWLU", "Mask R-CNN", "bbox_AP", "diverged"),
+        ("PWLU", "Mask R-CNN", "segm_AP", "diverged"),
     ]
     printed = capsys.readouterr().out
-    assert ": 0 numbers of 1 runs\ndiverged: mask_rcnn_pwlu_seed0\n" in printed
+    assert ": 3 numbers of 3 runs\ndiverged: mask_rcnn_pwlu_seed0\n" in printed
     assert "mask_rcnn_pwlu_seed0" not in printed.partition("missing")[2]
 
 
@@ -70,33 +77,31 @@ def test_missing_cells_are_named_and_every_seed_counts(
             finished = name not in (unfinished, "layer-wise_fix-init-6_seed5")
             write_run(run, {"top1": 1.0}, finished=finished)
     main(tmp_path)
-    lines = lines_of(tmp_path / "smoke_table6.csv")
+    lines = lines_of(tmp_path, "small_table6")
     assert [line["run"] for line in lines][-1] == "baseline_seed5" and len(lines) == 8 + 1
     printed = capsys.readouterr().out
     assert f"missing: {unfinished}, layer-wise_fix-init-6_seed5; `python -m tools.sweep --table 6" in printed
 
 
-def test_every_metric_of_a_detector_is_a_line(tmp_path: Path) -> None:
-    runs = runs_of(tmp_path, 3)
-    write_run(runs["mask_rcnn_pwlu_seed0"], {"bbox_AP": 3.0, "segm_AP": 2.0})
-    write_run(runs["retinanet_relu_seed0"], {"bbox_AP": 1.0})
-    main(tmp_path, "--table", 3)
-    found = [(line["row"], line["column"], line["metric"], line["value"]) for line in lines_of(
-        tmp_path / "smoke_table3.csv"
-    )]  # fmt: skip
-    assert found == [
-        ("ReLU", "RetinaNet", "bbox_AP", "1.0"),
-        ("PWLU", "Mask R-CNN", "bbox_AP", "3.0"),
-        ("PWLU", "Mask R-CNN", "segm_AP", "2.0"),
-    ]
+def test_numbers_of_scale_smoke_stay_beside_their_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(runs_of(tmp_path, scale="smoke")["baseline_seed0"], {"top1": 1.0})
+    monkeypatch.setattr("tools.tables.measurements.RESULTS", tmp_path / "results")
+    collect.main(["--output", str(tmp_path / "sweeps"), "--table", "6"])
+    assert (tmp_path / "sweeps" / "smoke" / "tables" / "smoke_table6.csv").exists()
+    assert not (tmp_path / "results").exists() and "numbers mean nothing" in capsys.readouterr().out
+    write_run(runs_of(tmp_path)["baseline_seed0"], {"top1": 1.0})
+    collect.main(["--output", str(tmp_path / "sweeps"), "--table", "6"])
+    assert [path.name for path in (tmp_path / "results" / "tables").iterdir()] == ["small_table6.csv"]
 
 
 @pytest.mark.parametrize(
     ("changes", "metrics", "sentence"),
     [
-        ({"epochs": 2}, {"top1": 1.0}, "belongs to another experiment: epochs was 2, is now 1"),
+        ({"epochs": 2}, {"top1": 1.0}, "belongs to another experiment: epochs was 2, is now 20"),
         ({"activation__name": "pwlu"}, {"top1": 1.0}, "activation.name was 'pwlu', is now 'relu'"),
-        ({"num_train": 99}, {"top1": 1.0}, "trained on 99 images, but scale smoke is 128 handwritten digits"),
+        ({"num_train": 99}, {"top1": 1.0}, "trained on 99 images, but scale small is Imagenette, 128 px"),
         ({}, {"top1": None}, "the last evaluation has no value for top1"),
     ],
 )
@@ -108,7 +113,7 @@ def test_what_is_not_the_declared_run_is_refused(
     with pytest.raises(SystemExit):
         main(tmp_path, "--table", 6)
     assert sentence in capsys.readouterr().err
-    assert not list(tmp_path.glob("*.csv"))
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 def test_a_resumed_run_has_all_its_commits() -> None:

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, in a kernel of its own, on runs at scale smoke."""
+"""Every notebook runs from top to bottom, in a kernel of its own."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from PIL import Image
 from tests.tools.latency_records import latency_record
 from tests.tools.sweep_records import write_run
 from tools import collect
-from tools.paper.grid import load_grid
+from tools.paper.grid import load_table
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
@@ -27,12 +27,13 @@ TIMEOUT_S = 300
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CSVs of every cell of every table at scale smoke, one seed; the n-th cell's numbers are 10 + n."""
-    folder = tmp_path_factory.mktemp("smoke")
+    """CSVs of every cell of every table at scale small, one seed; the n-th cell's numbers are 10 + n."""
+    folder = tmp_path_factory.mktemp("small")
     for table in TABLES:
-        for number, run in enumerate(load_grid(table).runs("smoke", folder / "sweeps", seeds=[0])):
+        grid = load_table(table)
+        for number, run in enumerate(grid.runs("small", folder / "sweeps", seeds=[0])):
             write_run(run, {metric: 10.0 + number for metric in run.cell.metrics})
-        assert collect.collect_table(table, "smoke", folder / "sweeps", folder / "results")
+        assert collect.collect_grid(grid, "small", folder / "sweeps", folder / "results")
     return folder / "results"
 
 
@@ -68,18 +69,21 @@ def markdown(outputs: list[dict[str, Any]]) -> str:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_table(table: int, results: Path) -> None:
-    outputs = execute(f"table{table}", {"SCALE": "smoke", "RESULTS": str(results)}, FOLDER)
-    text = markdown(outputs)
-    places = [(n, place) for n, cell in enumerate(load_grid(table).cells) for place in cell.places]
-    assert f"{len(places)} of {len(places)} numbers." in text
-    for number, place in places:
-        (row,) = (line for line in text.splitlines() if line.startswith(_start(place)))
-        assert row.split("|")[5].strip() == f"{10 + number:.2f}"
+    text = markdown(execute(f"table{table}", {"SCALE": "small", "RESULTS": str(results)}, FOLDER))
+    places = load_table(table).places
+    assert f"{len(places)} of {len(places)} numbers" in text
+    for number, cell in enumerate(load_table(table).cells):
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| {cell.row} |"))
+        assert f" {10 + number:.2f} (n = 1) |" in row
 
 
-def _start(place: Any) -> str:
-    shown = {"top1": "top-1 (%)", "bbox_AP": "box AP", "segm_AP": "mask AP"}[place.metric]
-    return f"| {place.row} | {place.column} | {shown} |"
+def test_without_runs_there_is_the_command_that_makes_them(tmp_path: Path) -> None:
+    assert "Not run yet: `make table-5 SCALE=full" in markdown(
+        execute("table5", {"RESULTS": str(tmp_path)}, FOLDER)
+    )
+    outputs = execute("figure1", {"RESULTS": str(tmp_path)}, FOLDER)
+    assert any("Not run yet: `make table-2 SCALE=full" in output.get("text", "") for output in outputs)
+    assert len(pictures(outputs)) == 1
 
 
 def test_table_4(tmp_path: Path) -> None:
@@ -92,7 +96,7 @@ def test_table_4(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("figure", [1, 5])
 def test_improvements(figure: int, results: Path) -> None:
-    outputs = execute(f"figure{figure}", {"SCALE": "smoke", "RESULTS": str(results)}, ROOT)
+    outputs = execute(f"figure{figure}", {"SCALE": "small", "RESULTS": str(results)}, ROOT)
     (picture,) = pictures(outputs)
     assert min(picture.size) > 500
 

@@ -23,12 +23,11 @@ from torch import Tensor
 
 from engine.records.console import say
 from pwlu import PWLU
-from tools.command_line import add_record_option, tool_parser
 from tools.functions.iou_picture import draw_ious
 from tools.functions.quantiles import PASSES, ExactQuantiles
 from tools.functions.site_inputs import Network, open_network
 from tools.functions.trained import Trained, add_image_options, add_run_options, examine_all
-from tools.records import write_figure
+from tools.records import add_record_option, tool_parser, write_figure
 
 FRACTIONS = (0.05, 0.95)
 MEANING = (

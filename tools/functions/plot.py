@@ -23,13 +23,12 @@ from torch import Tensor
 
 from engine.records.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, function_vertices
 from engine.records.functions_log import LoggedFunctions, read_functions
-from tools.command_line import tool_parser
 from tools.functions.choice import choose_functions, choose_logged, choose_steps
 from tools.functions.histograms import InputHistogram, input_histograms
 from tools.functions.page import draw_evolution, draw_page, panel_range
 from tools.functions.site_inputs import open_network
 from tools.functions.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
-from tools.records import write_figure
+from tools.records import tool_parser, write_figure
 
 Corners = tuple[Tensor, Tensor]
 

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from engine.records.console import say
 from pwlu import PWLU
-from tools.command_line import add_record_option, tool_parser
 from tools.functions.boundary_iou import input_percentiles
 from tools.functions.moments import Moments
 from tools.functions.shapes_picture import draw_shapes
 from tools.functions.site_inputs import Network, open_network
 from tools.functions.trained import Trained, add_image_options, add_run_options, examine_all
-from tools.records import write_figure
+from tools.records import add_record_option, tool_parser, write_figure
 
 BEND = 0.1  # of a function's range of values: what it must rise on both sides of its minimum to be a V
 MEANING = (

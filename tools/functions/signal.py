@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from engine.records.console import say
 from engine.training.step import seed_step
 from pwlu import PWLU
-from tools.command_line import add_record_option, tool_parser
 from tools.functions.moments import Moments
 from tools.functions.signal_picture import draw_signal
 from tools.functions.site_inputs import Network, open_network
 from tools.functions.trained import Trained, add_image_options, open_all
-from tools.records import write_figure
-from tools.tables.markdown import MISSING
+from tools.records import add_record_option, tool_parser, write_figure
+from tools.tables.measurements import MISSING
 
 STEPS = 32
 # A PWLU's parameters by what they are.

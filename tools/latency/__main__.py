@@ -23,11 +23,11 @@ from engine.runs.manifest import describe_start
 from models import activation_factory
 from models.classification import check_timm_name
 from pwlu_ext.benchmarks.page import Row
-from tools.command_line import add_record_option, tool_parser
 from tools.latency.families import Arguments, measure_family
 from tools.latency.networks import MODES
 from tools.latency.table import latency_table, table_4
 from tools.paper.numbers import PAPER
+from tools.records import add_record_option, tool_parser
 
 KINDS = {None: ["inference"], "also": ["inference", "training_step"], "only": ["training_step"]}
 NO_GRAPH = "cuda-graph was left out: a CPU has no CUDA graphs."

@@ -19,11 +19,10 @@ from engine.records.console import say
 from engine.records.curves import render
 from engine.records.record import write_picture
 from pwlu_ext.benchmarks.page import Row
-from tools.command_line import tool_parser
 from tools.drawing import GREY, color, finish, legend_above, marker, new_figure
 from tools.latency.table import Paper, count, machine, paper_time, table_4
 from tools.paper.numbers import PAPER
-from tools.records import read_record
+from tools.records import read_record, tool_parser
 
 KINDS = {"inference": "inference", "training_step": "training step"}
 PAPER_LABEL = "paper, V100"

@@ -118,8 +118,7 @@ def table_4(path: Path) -> Paper:
     """
     return {
         frozenset((plain(place.row), plain(place.column))): quantity.value
-        for place, quantity in read_paper(path).items()
-        if place.table == 4
+        for place, quantity in read_paper(path)[4].items()
     }
 
 

@@ -1,4 +1,4 @@
-"""The grid of a table or study, configs/sweeps/<table>.yaml: base configuration x rows x columns x seeds.
+"""The cells of a table of the paper or of a study, from configs/sweeps/<table>.yaml.
 
 A grid file holds `program`, `config` (the base configuration's file, in which {row} and {column} stand for
 the keys of the cell), `metrics` (what a run's records must have; a column may have its own), `rows`,
@@ -7,23 +7,24 @@ the keys it sets (`set`); a row with `all_columns: true` has one run for all col
 `dataset` with the number of `train_images`, its `seeds`, and also what it sets; one for CPUs has its
 `images_per_core_second`. Of two that set the same key the later wins: scale, column, row.
 
-A study also has its `question`, the `claim` of the paper that it tests, and `comparisons`, which
-tools/study/study.py explains. Studies ask several questions about one network, and the answer to each needs
-the same run in its middle: `shared` names cells that are runs of another grid, `<cell>: <grid>/<cell there>`,
-made and kept there.
+A study also has its `question`, the `claim` of the paper that it tests, and a `reference`: the cell to which
+differences are taken, or `{column}_<row>` for one in each column. `shared` names cells that are runs of
+another grid, `<cell>: <grid>/<cell there>`, made and kept there.
 """
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
-from engine.config.files import Entry, read_file, suggestion
+from engine.config.files import Entry, read_file
 from engine.config.load import COCO, IMAGENET, experiment_values, load_config
-from tools.paper.numbers import SHARED, Place, Table
+from pwlu.suggestion import expected_one_of
+from tools.paper.numbers import SHARED, Place
 
 OUTPUT = Path("runs/sweeps")  # all sweeps
 TABLES = (2, 3, 5, 6, 7)
@@ -37,39 +38,41 @@ STUDIES = (
     "noise",
     "length",
 )
-GRIDS: tuple[Table, ...] = (*TABLES, *STUDIES)
+SMOKE = "smoke"
 # What the numbers of a scale mean.
 SCALES = {
     "full": "the paper's recipe",
     "small": "a shortened recipe: compare with each other, not with the paper",
-    "smoke": "a few optimizer steps: the numbers mean nothing",
+    SMOKE: "a few optimizer steps: the numbers mean nothing",
 }
 FOLDER = Path("configs/sweeps")
 _PROGRAMS: dict[str, Any] = {"train_imagenet.py": IMAGENET, "train_coco.py": COCO}
-_OF_STUDIES = ("question", "claim", "comparisons")
-_SECTIONS = ("program", "config", "metrics", "rows", "columns", "scales", "shared", *_OF_STUDIES)
+_SECTIONS = ("program", "config", "metrics", "rows", "columns", "scales", "shared")
+_OF_STUDIES = ("question", "claim", "reference")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration of a table or study: where its numbers stand, and how it differs from its base file.
+    """One configuration of a grid: where its numbers stand, and how it differs from its base file.
 
-    `runs_in` is where its runs are, below the folder of a scale and without the seed: `table5/baseline`.
+    `grid` is the stem of its grid, `column_key` empty where its run is that of all columns. `runs_in` is
+    where its runs are, below the folder of a scale and without the seed: `table5/baseline`.
     """
 
-    table: Table
+    grid: str
     name: str
     runs_in: str
     row: str
     column: str
+    column_key: str
     metrics: tuple[str, ...]
     config: str
     settings: tuple[str, ...]
 
     @property
     def places(self) -> list[Place]:
-        """The places in the table or study that a run of this cell fills."""
-        return [Place(self.table, self.row, self.column, metric) for metric in self.metrics]
+        """The places that a run of this cell fills."""
+        return [Place(self.row, self.column, metric) for metric in self.metrics]
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Run:
     def title(self) -> str:
         """The run as one of its cell, with the folder where it is another grid's."""
         own = f"{self.cell.name}_seed{self.seed}"
-        shared = stem(self.cell.table) != self.folder.parent.name
+        shared = self.cell.grid != self.folder.parent.name
         return f"{own} = {self.folder.parent.name}/{self.name}" if shared else own
 
     @property
@@ -142,9 +145,9 @@ class Run:
             if value != declared:
                 raise ValueError(
                     f"{key}={value} makes {self.name} another experiment than scale {self.scale.name} of "
-                    f"{title(self.cell.table)} declares, where it is {declared}: leave it out or "
-                    f"change the files of {FOLDER}. (data.root, data.workers and runtime.* but amp may be "
-                    "given; seeds with --seeds)"
+                    f"{FOLDER / self.cell.grid}.yaml declares, where it is {declared}: leave it out or "
+                    "change that file. (data.root, data.workers and runtime.* but amp may be given; seeds "
+                    "with --seeds)"
                 )
         return config
 
@@ -154,26 +157,44 @@ class Run:
 
 @dataclass(frozen=True)
 class Grid:
-    """All cells of a table or study, and the scales at which they can be run, the largest first.
+    """What a table and a study share: cells, and the scales at which they can be run, the largest first.
 
-    `question`, `claim` and `comparisons` are those of a study, empty for a table.
+    `key` names it on the command line, `stem` in names of files and folders.
     """
 
-    table: Table
+    key: str
+    stem: str
     program: str
     cells: tuple[Cell, ...]
     scales: dict[str, Scale]
-    question: str = ""
-    claim: str = ""
-    comparisons: tuple[str, ...] = ()
+    kind: ClassVar[str]
+
+    @property
+    def title(self) -> str:
+        """What a sentence calls it: `table 5`, `study noise`."""
+        return f"{self.kind} {self.key}"
+
+    @property
+    def option(self) -> str:
+        """The words that name it on a command line."""
+        return f"--{self.kind} {self.key}"
+
+    @property
+    def places(self) -> list[Place]:
+        """All places of its cells."""
+        return [place for cell in self.cells for place in cell.places]
 
     def scale(self, name: str | None) -> Scale:
         """Return a scale by its name, or the largest. Raises ValueError if there is none of that name."""
         if name is None:
             return next(iter(self.scales.values()))
         if name not in self.scales:
-            raise ValueError(f"--scale {name}: {title(self.table)} has the scales {', '.join(self.scales)}")
+            raise ValueError(f"--scale {name}: {self.title} has the scales {', '.join(self.scales)}")
         return self.scales[name]
+
+    def folder(self, output: Path, scale: str) -> Path:
+        """Return the folder that holds its runs at a scale, but for shared ones."""
+        return output / scale / self.stem
 
     def runs(
         self,
@@ -182,7 +203,7 @@ class Grid:
         seeds: Sequence[int] | None = None,
         extra: Sequence[str] = (),
     ) -> list[Run]:
-        """Return the runs of a scale in folders `<output>/<scale>/<table>/<cell>_seed<seed>`.
+        """Return the runs of a scale in folders `<output>/<scale>/<stem>/<cell>_seed<seed>`.
 
         `seeds` takes the place of the scale's own; `extra` are `key=value` words for all runs.
         """
@@ -194,128 +215,169 @@ class Grid:
         ]
 
 
-def stem(table: Table) -> str:
-    """Return the word for a table or study in names of files and folders: `table5`, `study_boundaries`."""
-    return f"table{table}" if isinstance(table, int) else f"study_{table}"
+@dataclass(frozen=True)
+class PaperTable(Grid):
+    """A table of the paper that is made of training runs."""
+
+    kind = "table"
+
+    @property
+    def number(self) -> int:
+        """The paper's number of it."""
+        return int(self.key)
 
 
-def title(table: Table) -> str:
-    """Return what a sentence calls a table or study."""
-    return f"table {table}" if isinstance(table, int) else f"study {table}"
+@dataclass(frozen=True)
+class Study(Grid):
+    """A study of ours: what it asks, the claim of the paper it tests, and what cells are compared with."""
+
+    kind = "study"
+    question: str
+    claim: str
+    reference: str
+
+    def reference_of(self, cell: Cell) -> Cell | None:
+        """Return the cell that a cell is compared with; None for that cell itself and where there is none."""
+        if "{column}" in self.reference and not cell.column_key:
+            return None
+        cells = {one.name: one for one in self.cells}
+        name = self.reference.replace("{column}", cell.column_key)
+        if name not in cells:
+            raise ValueError(f"{FOLDER / self.stem}.yaml: {expected_one_of('reference', name, cells)}")
+        return None if name == cell.name else cells[name]
 
 
-def option(table: Table) -> str:
-    """Return the words that name a table or study on a command line."""
-    return f"--table {table}" if isinstance(table, int) else f"--study {table}"
-
-
-def scale_folder(output: Path, scale: str, table: Table) -> Path:
-    """Return the folder that holds the runs of a table or study at a scale, but for shared ones."""
-    return output / scale / stem(table)
-
-
-def load_grid(table: Table, folder: Path = FOLDER) -> Grid:
-    """Read the grid of one of TABLES or STUDIES.
+def load_table(number: int, folder: Path = FOLDER) -> PaperTable:
+    """Read the grid of one of TABLES.
 
     Raises:
-        ValueError: no such table or study, or a grid file that cannot be read or lacks something.
+        ValueError: no such table, or a grid file that cannot be read or lacks something.
     """
-    _require_known(table)
-    tree, path = _read(table, folder), _path(table, folder)
-    try:
-        if tree["program"].text not in _PROGRAMS:
-            expected = " or ".join(_PROGRAMS)
-            raise ValueError(f"{path}: program: expected {expected}, got {tree['program'].text!r}")
-        scales = {name: _scale(name, entry) for name, entry in tree["scales"].items()}
-        return Grid(table, tree["program"].text, tuple(_cells(table, tree)), scales, *_study(table, tree))
-    except KeyError as error:
-        raise ValueError(f"{path}: {error.args[0]!r} is missing in one of its sections") from error
+    if number not in TABLES:
+        raise ValueError(
+            f"table {number}: expected one of {', '.join(map(str, TABLES))}, which are made of training runs "
+            "(Table 4 is measured: python -m tools.latency)"
+        )
+    stem = f"table{number}"
+    tree = _read(folder / f"{stem}.yaml", _SECTIONS)
+    return PaperTable(str(number), stem, _program(tree), _cells(stem, tree), _scales(tree))
 
 
-def _require_known(table: Table) -> None:
-    if table in GRIDS:
-        return
-    if isinstance(table, str):
-        raise ValueError(f"study {table}: expected one of {', '.join(STUDIES)}{suggestion(table, STUDIES)}")
-    known = ", ".join(map(str, TABLES))
-    raise ValueError(
-        f"table {table}: expected one of {known}, which are made of training runs (Table 4 is measured: "
-        "python -m tools.latency)"
-    )
+def load_study(name: str, folder: Path = FOLDER) -> Study:
+    """Read the grid of one of STUDIES. Errors as for `load_table`."""
+    if name not in STUDIES:
+        raise ValueError(expected_one_of("study", name, STUDIES))
+    stem = f"study_{name}"
+    tree = _read(folder / f"{stem}.yaml", (*_SECTIONS, *_OF_STUDIES))
+    texts = [tree[key].text for key in _OF_STUDIES]
+    return Study(name, stem, _program(tree), _cells(stem, tree), _scales(tree), *texts)
 
 
-def _study(table: Table, tree: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    """Return question, claim and comparisons; one with <column> stands for one in each column."""
-    if isinstance(table, int):
-        return "", "", ()
-    comparisons = [
-        line.replace("<column>", column)
-        for line in _list_of(tree["comparisons"])
-        for column in (tree["columns"] if "<column>" in line else [""])
-    ]
-    return tree["question"].text, tree["claim"].text, tuple(comparisons)
+def all_grids() -> Iterator[Grid]:
+    """Yield the grids of all tables, then those of all studies."""
+    yield from map(load_table, TABLES)
+    yield from map(load_study, STUDIES)
 
 
-def _read(table: Table, folder: Path) -> dict[str, Any]:
-    """Return the sections of a grid file as nested dicts of entries."""
-    path = _path(table, folder)
-    tree = _nested(read_file(path))
-    unknown = [key for key in tree if key not in _SECTIONS]
-    if unknown:
-        raise ValueError(f"{path}: unknown section {unknown[0]!r}{suggestion(unknown[0], _SECTIONS)}")
+def add_grid_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add `--table N` and `--study NAME`, of which one may be given, or must; for `chosen_grid`."""
+    which = parser.add_mutually_exclusive_group(required=required)
+    else_all = "" if required else " (all that have runs)"
+    tables, studies = ", ".join(map(str, TABLES)), ", ".join(STUDIES)
+    which.add_argument("--table", type=int, metavar="N", help=f"of the paper: one of {tables}{else_all}")
+    which.add_argument("--study", metavar="NAME", help=f"of ours: one of {studies}{else_all}")
+
+
+def chosen_grid(arguments: argparse.Namespace) -> Grid | None:
+    """Return the grid that the command line names, None if it names none. Raises ValueError."""
+    if arguments.table is not None:
+        return load_table(arguments.table)
+    return None if arguments.study is None else load_study(arguments.study)
+
+
+class _Section(dict[str, Any]):
+    """A part of a grid file; says where a key is missing."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place = place
+
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(f"{self.place}: {key!r} is missing")
+
+
+def _read(path: Path, known: Sequence[str]) -> _Section:
+    """Return the sections of a grid file, with entries as leaves."""
+    tree = _Section(str(path))
+    for dotted, entry in read_file(path).items():
+        *sections, leaf = dotted.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, _Section(f"{place.place}: {section}"))
+        place[leaf] = entry
+    for key in tree:
+        if key not in known:
+            raise ValueError(f"{path}: {expected_one_of('section', key, known)}")
     return tree
 
 
+def _program(tree: _Section) -> str:
+    name: str = tree["program"].text
+    if name not in _PROGRAMS:
+        raise ValueError(f"{tree.place}: {expected_one_of('program', name, _PROGRAMS)}")
+    return name
+
+
+def _cells(stem: str, tree: _Section) -> tuple[Cell, ...]:
+    cells = []
+    elsewhere = {name: entry.text for name, entry in tree.get("shared", {}).items()}
+    for row_key, row in tree["rows"].items():
+        shared = "all_columns" in row and row["all_columns"].text == "true"
+        columns = {"": _Section("")} if shared else tree["columns"]
+        for column_key, column in columns.items():
+            name = row_key if shared else f"{column_key}_{row_key}"
+            cells.append(
+                Cell(
+                    grid=stem,
+                    name=name,
+                    runs_in=elsewhere.pop(name, f"{stem}/{name}"),
+                    row=_label(row),
+                    column=SHARED if shared else _label(column),
+                    column_key=column_key,
+                    metrics=tuple(_list_of(column["metrics"] if "metrics" in column else tree["metrics"])),
+                    config=tree["config"].text.format(row=row_key, column=column_key),
+                    settings=(*_words(column), *_words(row)),
+                )
+            )
+    if elsewhere:
+        raise ValueError(f"{tree.place}: shared: {', '.join(elsewhere)}: no cell of this grid")
+    return tuple(cells)
+
+
+def _label(section: _Section) -> str:
+    text: str = section["paper" if "paper" in section else "label"].text
+    return text
+
+
+def _scales(tree: _Section) -> dict[str, Scale]:
+    return {name: _scale(name, section) for name, section in tree["scales"].items()}
+
+
+def _scale(name: str, section: _Section) -> Scale:
+    seeds = tuple(int(seed) for seed in _list_of(section["seeds"]))
+    rate = float(section["images_per_core_second"].text) if "images_per_core_second" in section else None
+    images = int(section["train_images"].text)
+    return Scale(name, section["dataset"].text, images, seeds, tuple(_words(section)), rate)
+
+
 def _list_of(entry: Entry) -> list[Any]:
-    """Return an entry's value. Raises ValueError if it is no list."""
     values = yaml.safe_load(entry.text)
     if not isinstance(values, list):
         raise ValueError(f"{entry.source}: expected a list such as [0, 1], got {entry.text!r}")
     return values
 
 
-def _path(table: Table, folder: Path) -> Path:
-    return folder / f"{stem(table)}.yaml"
-
-
-def _cells(table: Table, tree: dict[str, Any]) -> list[Cell]:
-    cells = []
-    elsewhere = {name: entry.text for name, entry in tree.get("shared", {}).items()}
-    for row_key, row in tree["rows"].items():
-        shared = "all_columns" in row and row["all_columns"].text == "true"
-        columns = {SHARED: {}} if shared else tree["columns"]
-        for column_key, column in columns.items():
-            name = row_key if shared else f"{column_key}_{row_key}"
-            cells.append(
-                Cell(
-                    table,
-                    name,
-                    elsewhere.pop(name, f"{stem(table)}/{name}"),
-                    _label(row),
-                    SHARED if shared else _label(column),
-                    tuple(_list_of(column.get("metrics", tree["metrics"]))),
-                    tree["config"].text.format(row=row_key, column=column_key),
-                    (*_words(column), *_words(row)),
-                )
-            )
-    if elsewhere:
-        raise ValueError(f"shared: {', '.join(elsewhere)}: no cell of {title(table)}")
-    return cells
-
-
-def _label(section: dict[str, Any]) -> str:
-    text: str = section["paper" if "paper" in section else "label"].text
-    return text
-
-
-def _scale(name: str, entry: dict[str, Any]) -> Scale:
-    seeds = tuple(int(seed) for seed in _list_of(entry["seeds"]))
-    rate = float(entry["images_per_core_second"].text) if "images_per_core_second" in entry else None
-    images = int(entry["train_images"].text)
-    return Scale(name, entry["dataset"].text, images, seeds, tuple(_words(entry)), rate)
-
-
-def _words(section: dict[str, Any]) -> list[str]:
+def _words(section: _Section) -> list[str]:
     """Return what a section sets as `key=value` words."""
 
     def walk(tree: dict[str, Any], prefix: str) -> list[str]:
@@ -326,14 +388,3 @@ def _words(section: dict[str, Any]) -> list[str]:
         return words
 
     return walk(section.get("set", {}), "")
-
-
-def _nested(entries: dict[str, Entry]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, entry in entries.items():
-        *sections, leaf = key.split(".")
-        place = tree
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[leaf] = entry
-    return tree

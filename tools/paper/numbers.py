@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAPER = Path(__file__).parents[2] / "results" / "paper.csv"
-Table = int | str  # the number of a table of the paper, or the name of a study of ours: tools/paper/grid.py
 SHARED = "both"  # the column of a number that stands for all columns of its row
 COLUMNS = ("table", "row", "column", "metric", "value", "unit")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a number stands: the table or study, the labels of its row and its column, and what it measures.
+    """Where in a table a number stands: the labels of its row and its column, and what it measures.
 
     Metrics: top1, bbox_AP, segm_AP, as in a run's records; flops, parameters, inference_time.
     """
 
-    table: Table
     row: str
     column: str
     metric: str
@@ -35,8 +33,8 @@ class Quantity:
     unit: str
 
 
-def read_paper(path: Path = PAPER) -> dict[Place, Quantity]:
-    """Return the numbers by their places, in the order of the file.
+def read_paper(path: Path = PAPER) -> dict[int, dict[Place, Quantity]]:
+    """Return the numbers by table and place, in the order of the file.
 
     Raises:
         ValueError: the file is missing, or a line of it is not what COLUMNS say.
@@ -47,11 +45,12 @@ def read_paper(path: Path = PAPER) -> dict[Place, Quantity]:
         lines = list(csv.DictReader(file))
     if not lines or tuple(lines[0]) != COLUMNS:
         raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}")
-    numbers = {}
+    numbers: dict[int, dict[Place, Quantity]] = {}
     for line_number, line in enumerate(lines, start=2):
         try:
-            place = Place(int(line["table"]), line["row"], line["column"], line["metric"])
-            numbers[place] = Quantity(float(line["value"]), line["unit"])
+            place = Place(line["row"], line["column"], line["metric"])
+            quantity = Quantity(float(line["value"]), line["unit"])
+            numbers.setdefault(int(line["table"]), {})[place] = quantity
         except ValueError as error:
             raise ValueError(f"{path}, line {line_number}: {error}") from error
     return numbers

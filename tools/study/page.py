@@ -1,33 +1,27 @@
-"""results/STUDY.md: the studies' numbers, tests, pictures and discussions."""
+"""results/STUDY.md: the studies' numbers, pictures and discussions."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.paper.grid import STUDIES, Cell
-from tools.study.paired import CONFIDENCE, Paired, compare_paired
-from tools.study.records import record_lines
-from tools.study.study import LEVEL, SCALE, Comparison, Study, label, read_study
-from tools.tables.compare import SHOWN, mean_and_spread
-from tools.tables.markdown import MISSING, origins
+from tools.study.records import discussion, record_lines
+from tools.study.study import CONFIDENCE, SCALE, Difference, StudyNumbers, paired_difference, read_study
+from tools.tables.measurements import DIVERGED, MISSING, SHOWN, mean_and_spread, origins
 
 PAGE = "STUDY.md"
-_HEAD = f"""# Does it hold? The paper's claims on photographs, with seeds
+TITLE = "The paper's claims in small networks on photographs"
+_HEAD = f"""# {TITLE}
 
-Made by `python -m tools.report` from the records in this folder; do not edit. What people make of the numbers
-is in [study](study), and quoted here. The grids: [configs/sweeps](../configs/sweeps).
+Made by `python -m tools.report` from the records in this folder; do not edit. The discussions quoted here are
+in [study](study), the grids in [configs/sweeps](../configs/sweeps), each run's number and commit in
+[tables](tables).
 
-Networks, images and training are far smaller than the paper's, so accuracies compare with each other only,
-and cannot decide whether a claim holds at the paper's own scale. They show what happens at this one, and why.
+Networks, images and training are far smaller than the paper's: accuracies compare with each other only.
 
-Top-1 in percent after the last step, mean ± standard deviation over seeds. A seed decides the initial
-weights, the order of the images and their augmentation. Differences are taken seed by seed. Interval
-({CONFIDENCE:.0%}) and p are those of a paired, two-sided t-test over seeds for one comparison alone;
-"corrected" is Holm's p for all comparisons of a study, also those not made yet, and below {LEVEL:g} the first
-counts as higher or lower. Comparisons are of the seeds that the grid declares; nothing is concluded before
-all of them are in. With few seeds such tests find large and steady differences alone: "not told apart" does
-not mean equal. A run diverged if its loss became NaN or infinite: it is in no mean, its seed in none of its
-cell's differences, and comparisons with its cell conclude nothing.
+Top-1 in percent after the last step, mean ± standard deviation over n seeds. Differences are means over pairs
+of runs with the same seed, with the {CONFIDENCE:.0%} interval of Student's t. Where a study has columns, a
+name ends with that of its column. Three seeds cannot decide between cells that are close. A run whose loss
+became NaN or infinite has diverged, and is in no mean.
 """
 # What a reader wants to know of a recipe, with its words.
 _RECIPE = {
@@ -49,99 +43,89 @@ def study_page(results: Path) -> dict[Path, str]:
     Raises:
         ValueError: as `read_study` and `record_lines`.
     """
-    studies = [study for name in STUDIES if (study := read_study(name, results)).measurements]
+    studies = [found for name in STUDIES if (found := read_study(name, results)).measurements]
     if not studies:
         return {}
     lines = [_HEAD]
-    for study in studies:
-        lines += study_lines(study, results)
+    for numbers in studies:
+        lines += study_lines(numbers, results)
     return {results / PAGE: "\n".join(lines + record_lines(results))}
+
+
+def study_lines(numbers: StudyNumbers, results: Path) -> list[str]:
+    """Return a study's section in Markdown."""
+    study = numbers.study
+    picture = Path("figures") / f"{SCALE}_study_{study.key}.png"
+    commits = sorted({one.commit for one in numbers.measurements})
+    lines = [
+        f"## Study {study.key}: {study.question}",
+        "",
+        f"*The paper:* {study.claim}",
+        "",
+        *numbers_table(numbers),
+        "",
+    ]
+    if (results / picture).exists():
+        lines += [f"![{picture.stem}]({picture.as_posix()})", ""]
+    return [
+        *lines,
+        *discussion(results, study.key),
+        recipe(numbers),
+        *origins(numbers.measurements),
+        f"Commits: {', '.join(commits)}.",
+        "",
+    ]
+
+
+def numbers_table(numbers: StudyNumbers) -> list[str]:
+    """Return every cell's number and its difference to the reference as lines of a table."""
+    lines = [
+        f"| | n | {SHOWN['top1']} | − {numbers.compared_with} | {CONFIDENCE:.0%} interval |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for cell in numbers.study.cells:
+        found = numbers.difference(cell)
+        difference = [MISSING, MISSING] if found is None else [f"{found.mean:+.2f}", interval(found)]
+        n = str(len(numbers.values[cell.name]))
+        lines.append(f"| {' | '.join([numbers.label(cell), n, top1(numbers, cell), *difference])} |")
+    return lines
+
+
+def top1(numbers: StudyNumbers, cell: Cell) -> str:
+    """Return `70.00 ± 0.50 (1 diverged)`, or what there is of it."""
+    values, lost = list(numbers.values[cell.name].values()), len(numbers.diverged[cell.name])
+    if not values:
+        return f"{lost} {DIVERGED}" if lost else MISSING
+    return mean_and_spread(values) + (f" ({lost} {DIVERGED})" if lost else "")
+
+
+def interval(difference: Difference) -> str:
+    """Return `-0.10 to +0.50`."""
+    if difference.low is None or difference.high is None:
+        return MISSING
+    return f"{difference.low:+.2f} to {difference.high:+.2f}"
 
 
 def networks_table(results: Path) -> list[str]:
     """Return the activation functions side by side, a line per network, and PWLU − ReLU."""
     studies = [read_study(name, results) for name in STUDIES if name.startswith("activations")]
-    rows = [cell.row for cell in studies[0].grid.cells]
+    rows = [cell.row for cell in studies[0].study.cells]
     titles = ["network", "n", *rows, f"PWLU − ReLU ({CONFIDENCE:.0%} interval)"]
     lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
-    for study in studies:
-        values = {cell.row: study.values[cell.name] for cell in study.grid.cells}
-        counts = sorted({len(one) for one in values.values() if one})
-        means = [mean_and_spread(list(one.values())) if one else MISSING for one in values.values()]
-        paired = compare_paired(values["PWLU"], values["ReLU"])
-        difference = f"{paired.mean:+.2f} ({_interval(paired)})"
-        column = study.grid.cells[0].column
-        lines.append(f"| {' | '.join([column, ' to '.join(map(str, counts)), *means, difference])} |")
+    for numbers in studies:
+        cells = {cell.row: cell for cell in numbers.study.cells}
+        pwlu, relu = (numbers.values[cells[row].name] for row in ("PWLU", "ReLU"))
+        found = paired_difference(pwlu, relu)
+        difference = MISSING if found is None else f"{found.mean:+.2f} ({interval(found)})"
+        each = [top1(numbers, cell) for cell in cells.values()]
+        lines.append(f"| {' | '.join([cells['PWLU'].column, str(len(pwlu)), *each, difference])} |")
     return lines
 
 
-def link_lines(pages: dict[Path, str]) -> list[str]:
-    """Return a section of results/README.md that links to the page, none if there is none."""
-    links = [f"[{text.splitlines()[0].removeprefix('# ')}]({path.name})" for path, text in pages.items()]
-    return ["## Studies", "", *links, ""] if links else []
-
-
-def study_lines(study: Study, results: Path) -> list[str]:
-    """Return a study's section in Markdown."""
-    picture = Path("figures") / f"{SCALE}_study_{study.name}.png"
-    shown = [f"![{picture.stem}]({picture.as_posix()})", ""] if (results / picture).exists() else []
-    return [
-        f"## Study {study.name}: {study.grid.question}",
-        "",
-        f"*The paper:* {study.grid.claim}",
-        "",
-        *numbers_table(study),
-        "",
-        *comparisons_table(study),
-        "",
-        *shown,
-        *([study.discussion, ""] if study.discussion else []),
-        recipe(study),
-        "",
-        *_commits(study),
-        *origins(study.measurements),
-        "",
-    ]
-
-
-def numbers_table(study: Study) -> list[str]:
-    """Return every cell's mean, spread and seeds as lines of a table."""
-    heads = [f"seed {seed}" for seed in study.seeds]
-    lines = [
-        f"| | n | {SHOWN['top1']} | {' | '.join(heads)} |",
-        f"| --- | ---: | ---: |{' ---: |' * len(heads)}",
-    ]
-    for cell in study.grid.cells:
-        values = study.values[cell.name]
-        mean = mean_and_spread(list(values.values())) if values else MISSING
-        each = " | ".join(_top1(study, cell, seed) for seed in study.seeds)
-        lines.append(f"| {label(cell, study.grid)} | {len(values)} | {mean} | {each} |")
-    return lines
-
-
-def _top1(study: Study, cell: Cell, seed: int) -> str:
-    if seed in study.diverged[cell.name]:
-        return "diverged"
-    values = study.values[cell.name]
-    return f"{values[seed]:.2f}" if seed in values else MISSING
-
-
-def comparisons_table(study: Study) -> list[str]:
-    """Return what the tests say as lines of a table."""
-    lines = [
-        f"| first − second | n | difference | {CONFIDENCE:.0%} interval | p | corrected | first is |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for one in study.comparisons:
-        names = f"{one.first.label} − {one.second.label}"
-        lines.append(f"| {names} | {' | '.join(_cells(one))} | {one.verdict} |")
-    return lines
-
-
-def recipe(study: Study) -> str:
+def recipe(numbers: StudyNumbers) -> str:
     """Return a sentence on what was trained how: what all cells share, and what differs between them."""
-    declared = [run.declared for run in study.grid.runs(SCALE, Path(), seeds=[0])]
-    scale = study.grid.scales[SCALE]
+    declared = [run.declared for run in numbers.study.runs(SCALE, Path(), seeds=[0])]
+    scale = numbers.study.scales[SCALE]
     shared: list[str] = []
     differing: list[str] = []
     for key, words in _RECIPE.items():
@@ -153,29 +137,3 @@ def recipe(study: Study) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _cells(one: Comparison) -> list[str]:
-    if one.paired is None:
-        return ["0", *[MISSING] * 4]
-    spread = "" if one.paired.spread is None else f" ± {one.paired.spread:.2f}"
-    numbers = [str(len(one.paired.seeds)), f"{one.paired.mean:+.2f}{spread}", _interval(one.paired)]
-    return [*numbers, _probability(one.paired.p), _probability(one.p_holm)]
-
-
-def _interval(paired: Paired) -> str:
-    if paired.low is None or paired.high is None:
-        return MISSING
-    return f"{paired.low:+.2f} to {paired.high:+.2f}"
-
-
-def _probability(p: float | None) -> str:
-    if p is None:
-        return MISSING
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
-
-
-def _commits(study: Study) -> Sequence[str]:
-    commits = sorted({one.commit for one in study.measurements})
-    runs = len({(one.run, one.seed) for one in study.measurements})
-    return [f"{runs} runs, at {'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}.", ""]

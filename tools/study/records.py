@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.functions.signal import table as signal_table
-from tools.study.study import SCALE, discussion
+from tools.study.study import SCALE
 
 FOLDER = "figures"
 Lines = list[str]
@@ -31,9 +31,14 @@ def record_lines(results: Path) -> Lines:
                 raise ValueError(
                     f"{path}: not the record that its name says: {error!r}; make it again"
                 ) from error
-            written = discussion(results, kind)
-            lines += [written, ""] if written else []
+            lines += discussion(results, kind)
     return lines
+
+
+def discussion(results: Path, name: str) -> Lines:
+    """Return what people wrote about a study or record in results/study, nothing if nobody did."""
+    path = results / "study" / f"{name}.md"
+    return [path.read_text("utf-8").strip(), ""] if path.exists() else []
 
 
 def iou_lines(record: dict[str, Any], picture: str) -> Lines:

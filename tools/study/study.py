@@ -1,163 +1,95 @@
-"""A study: what it asks, and its runs at scale small compared seed by seed.
+"""A study's numbers at scale small: by cell and seed, and the differences to its reference cell."""
 
-Its grid, configs/sweeps/study_<name>.yaml, lists `comparisons`, `<side> over <side>`: the differences that
-are tested, one family per study. A side is a cell, or `<cell> minus <cell>`, so that differences can be
-compared too. The discussion, if there is one, is results/study/<name>.md, which people write.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tools.collect import Measurement, csv_path
-from tools.paper.grid import Cell, Grid, load_grid
+from scipy import stats
+
+from tools.paper.grid import Cell, Study, load_study
 from tools.paper.numbers import SHARED
-from tools.study.paired import Paired, compare_paired, holm
-from tools.tables.markdown import read_measurements
+from tools.tables.measurements import Measurement, read_measurements
 
 SCALE = "small"
-LEVEL = 0.05  # of the corrected p below which a difference counts as told apart
-_OVER, _MINUS = " over ", " minus "
-Values = Mapping[str, Mapping[int, float]]  # top-1 in percent by the cell's name and the seed
-Diverged = Mapping[str, frozenset[int]]  # by the cell's name the seeds whose training diverged
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a comparison: its words, and of the declared seeds its values and those that diverged."""
+class Difference:
+    """The mean of differences over seeds that both sides have, and the bounds of its CONFIDENCE interval.
 
-    label: str
-    values: Mapping[int, float]
-    diverged: frozenset[int]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """First minus second over the seeds that the grid declares; None before both have one in common.
-
-    `awaited` are the declared seeds that a side has not run. `p_holm` is corrected within the study, None as
-    long as there is nothing to conclude: a seed is awaited, one diverged, or the test has nothing to go by.
+    The interval is Student's t for the mean of paired differences; None with fewer than two seeds.
     """
 
-    first: Side
-    second: Side
-    paired: Paired | None
-    awaited: tuple[int, ...]
-    p_holm: float | None = None
+    seeds: tuple[int, ...]
+    mean: float
+    low: float | None = None
+    high: float | None = None
 
-    @property
-    def p(self) -> float | None:
-        """The p-value to conclude from: none before all seeds are in, lest a lucky first one decide.
 
-        Nor where a run diverged, as the seeds that are left are no fair sample.
-        """
-        incomplete = self.awaited or self.first.diverged or self.second.diverged
-        return None if incomplete or self.paired is None else self.paired.p
-
-    @property
-    def verdict(self) -> str:
-        """What the test says, corrected, or why it says nothing."""
-        if self.awaited:
-            seeds = "seed" if len(self.awaited) == 1 else "seeds"
-            return f"awaits {seeds} {', '.join(map(str, self.awaited))}"
-        lost = [name for name in ("first", "second") if getattr(self, name).diverged]
-        if lost:
-            return f"a run of the {' and the '.join(lost)} diverged"
-        if self.paired is None or self.p_holm is None:
-            return "not tested"
-        if self.p_holm >= LEVEL:
-            return "not told apart"
-        return "higher" if self.paired.mean > 0 else "lower"
+def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:
+    """Return first minus second, each values by seed; None if they have no seed in common."""
+    seeds = tuple(sorted(first.keys() & second.keys()))
+    if not seeds:
+        return None
+    differences = [first[seed] - second[seed] for seed in seeds]
+    mean = statistics.mean(differences)
+    if len(seeds) < 2:
+        return Difference(seeds, mean)
+    standard_error = statistics.stdev(differences) / math.sqrt(len(seeds))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)) * standard_error
+    return Difference(seeds, mean, mean - half, mean + half)
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study's grid and numbers."""
+class StudyNumbers:
+    """A study's grid, its measurements, top-1 in percent by cell and seed, and the seeds that diverged."""
 
-    name: str
-    grid: Grid
-    measurements: Sequence[Measurement]
-    values: Values
-    diverged: Diverged
-    comparisons: Sequence[Comparison]
-    discussion: str
+    study: Study
+    measurements: list[Measurement]
+    values: dict[str, dict[int, float]]
+    diverged: dict[str, list[int]]
+
+    def difference(self, cell: Cell) -> Difference | None:
+        """Return a cell's difference to its reference; None without one, or before a seed of both is in."""
+        reference = self.study.reference_of(cell)
+        if reference is None:
+            return None
+        return paired_difference(self.values[cell.name], self.values[reference.name])
+
+    def label(self, cell: Cell) -> str:
+        """Return a cell's name for readers: its row, and its column if the study has several."""
+        several = len({other.column for other in self.study.cells}) > 1
+        return f"{cell.row}, {cell.column}" if several and cell.column != SHARED else cell.row
 
     @property
-    def seeds(self) -> list[int]:
-        """All seeds that any cell has a run of."""
-        return sorted({one.seed for one in self.measurements})
+    def compared_with(self) -> str:
+        """What differences are taken to, in words."""
+        references = filter(None, map(self.study.reference_of, self.study.cells))
+        cells = {cell.name: cell for cell in references}
+        if len(cells) == 1:
+            return cells.popitem()[1].row
+        (row,) = {cell.row for cell in cells.values()}
+        return f"{row} of the same column"
 
 
-def label(cell: Cell, grid: Grid) -> str:
-    """Return a cell's name for readers: its row, and its column if it is of one and the grid has several."""
-    several = len({other.column for other in grid.cells}) > 1
-    return f"{cell.row}, {cell.column}" if several and cell.column != SHARED else cell.row
-
-
-def read_study(name: str, results: Path) -> Study:
-    """Read a study's grid and results/small_study_<name>.csv, which need not exist yet.
+def read_study(name: str, results: Path) -> StudyNumbers:
+    """Read a study's grid and what tools.collect wrote of it, which may be nothing yet.
 
     Raises:
         ValueError: no such study, a broken grid file, or a CSV that does not fit the grid.
     """
-    grid, path = load_grid(name), csv_path(results, SCALE, name)
-    measurements = read_measurements(path, grid, SCALE) if path.exists() else []
-    values: dict[str, dict[int, float]] = {cell.name: {} for cell in grid.cells}
-    diverged: dict[str, frozenset[int]] = {cell.name: frozenset() for cell in grid.cells}
-    by_label = {(cell.row, cell.column): cell.name for cell in grid.cells}
+    study = load_study(name)
+    measurements = read_measurements(results, SCALE, study)
+    values: dict[str, dict[int, float]] = {cell.name: {} for cell in study.cells}
+    diverged: dict[str, list[int]] = {cell.name: [] for cell in study.cells}
+    by_label = {(cell.row, cell.column): cell.name for cell in study.cells}
     for one in measurements:
         cell = by_label[one.row, one.column]
         if one.value is None:
-            diverged[cell] |= {one.seed}
+            diverged[cell].append(one.seed)
         else:
             values[cell][one.seed] = one.value
-    comparisons = _comparisons(grid, values, diverged)
-    return Study(name, grid, measurements, values, diverged, comparisons, discussion(results, name))
-
-
-def discussion(results: Path, name: str) -> str:
-    """Return what people wrote about a study or record, nothing if nobody did."""
-    path = results / "study" / f"{name}.md"
-    return path.read_text("utf-8").strip() if path.exists() else ""
-
-
-def _comparisons(grid: Grid, values: Values, diverged: Diverged) -> list[Comparison]:
-    declared = grid.scales[SCALE].seeds  # others may have been run because of what these gave
-    values = {name: {seed: one[seed] for seed in declared if seed in one} for name, one in values.items()}
-    diverged = {name: one.intersection(declared) for name, one in diverged.items()}
-    sides = [_sides(line, grid, values, diverged) for line in grid.comparisons]
-    found = [Comparison(*pair, _test(*pair), _awaited(declared, *pair)) for pair in sides]
-    corrected = holm([one.p for one in found])
-    return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
-
-
-def _test(first: Side, second: Side) -> Paired | None:
-    common = first.values.keys() & second.values.keys()
-    return compare_paired(first.values, second.values) if common else None
-
-
-def _awaited(declared: Sequence[int], *sides: Side) -> tuple[int, ...]:
-    ended = [side.values.keys() | side.diverged for side in sides]
-    return tuple(seed for seed in declared if any(seed not in one for one in ended))
-
-
-def _sides(line: str, grid: Grid, values: Values, diverged: Diverged) -> tuple[Side, Side]:
-    first, _, second = line.partition(_OVER)
-    return _side(first, line, grid, values, diverged), _side(second, line, grid, values, diverged)
-
-
-def _side(words: str, line: str, grid: Grid, values: Values, diverged: Diverged) -> Side:
-    """Return one side of the comparison `line`. Raises ValueError for a name that is no cell's."""
-    cells, names = {cell.name: cell for cell in grid.cells}, words.split(_MINUS)
-    if len(names) > 2 or not cells.keys() >= set(names):
-        raise ValueError(
-            f"comparisons of study {grid.table}: {line!r}: expected <side> over <side>, where a side is a "
-            f"cell or <cell> minus <cell>; the cells are {', '.join(cells)}"
-        )
-    first = values[names[0]]
-    if len(names) == 1:
-        return Side(label(cells[names[0]], grid), first, diverged[names[0]])
-    second = values[names[1]]
-    differences = {seed: first[seed] - second[seed] for seed in first.keys() & second.keys()}
-    words = " − ".join(label(cells[name], grid) for name in names)
-    return Side(f"({words})", differences, diverged[names[0]] | diverged[names[1]])
+    return StudyNumbers(study, measurements, values, diverged)

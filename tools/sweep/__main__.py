@@ -1,6 +1,6 @@
 """Make the runs of one of the paper's tables or of our studies: in small or full, here or on a SLURM cluster.
 
-    python -m tools.sweep --table 5 --scale smoke                                  # minutes on two CPU cores
+    python -m tools.sweep --table 5 --scale smoke                                  # do all cells train?
     python -m tools.sweep --table 5 --scale small data.root=/datasets/imagenette2-160
     python -m tools.sweep --table 5 --dry-run                                      # the plan and its cost
     python -m tools.sweep --study boundaries --scale small data.root=/datasets/imagenette
@@ -24,9 +24,9 @@ import torch
 
 from engine.processes.distributed import available_cores
 from engine.processes.launch import EXIT_FAILED, EXIT_STOPPED
-from tools.command_line import tool_parser
-from tools.paper.grid import OUTPUT, SCALES, load_grid, scale_folder, title
-from tools.paper.grid_options import add_grid_options
+from engine.records.console import say
+from tools.paper.grid import OUTPUT, SCALES, Grid, add_grid_options, chosen_grid
+from tools.records import tool_parser
 from tools.sweep.local import Job, LocalLauncher
 from tools.sweep.plan import Item, assumption, plan, plan_text, unfinished
 from tools.sweep.slurm import array_path, sbatch_command, submit
@@ -47,54 +47,49 @@ def run_locally(items: Sequence[Item], jobs: int | None, overrides: Sequence[str
     at_once = jobs or len(gpus) or available_cores()
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, available_cores() // at_once)))
     where = f"{len(gpus)} GPUs" if gpus else "CPU"
-    print(f"{at_once} at once on {where}, OpenMP threads of each: {threads}", flush=True)
-    launcher = LocalLauncher(
-        at_once=at_once,
-        gpus=gpus,
-        threads=threads,
-        say=lambda line: print(line, flush=True),
-    )
-    outcome = launcher.run(
+    say(f"{at_once} at once on {where}, OpenMP threads of each: {threads}")
+    outcome = LocalLauncher(at_once=at_once, gpus=gpus, threads=threads).run(
         [Job(item.run.name, [sys.executable, *item.run.command], item.run.folder) for item in items]
     )
     for how, names in vars(outcome).items():
         if names:
             named = "" if how in ("finished", "waiting") else f" ({', '.join(names)})"
-            print(f"{how}: {len(names)}{named}")
+            say(f"{how}: {len(names)}{named}")
     if outcome.stopped or outcome.waiting:
         return EXIT_STOPPED
     return EXIT_FAILED if outcome.failed else 0
 
 
-def submit_array(items: Sequence[Item], arguments: argparse.Namespace) -> int:
+def submit_array(grid: Grid, items: Sequence[Item], arguments: argparse.Namespace) -> int:
     """Submit the runs as a SLURM array, or say how that would be done."""
     runs = [item.run for item in items]
-    path = array_path(scale_folder(arguments.output, arguments.scale, arguments.table))
+    path = array_path(grid.folder(arguments.output, arguments.scale))
     options = shlex.split(arguments.sbatch)
     command = sbatch_command(runs, path, at_once=arguments.jobs, options=options)
-    print(shlex.join(command))
+    say(shlex.join(command))
     if not arguments.dry_run:
-        print(submit(runs, path, command))
+        say(submit(runs, path, command))
     return 0
 
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Print the plan, then do what is left of it; return the exit status."""
-    grid = load_grid(arguments.table)
+    grid = chosen_grid(arguments)
+    assert grid is not None, "one is required"
     arguments.scale = grid.scale(arguments.scale).name
     runs = grid.runs(arguments.scale, arguments.output, arguments.seeds, arguments.overrides)
     runs = [run for run in runs if fnmatch.fnmatchcase(run.cell.name, arguments.cells)]
     if not runs:
         names = ", ".join(cell.name for cell in grid.cells)
-        raise ValueError(f"--cells {arguments.cells!r} fits none of {title(grid.table)}'s: {names}")
+        raise ValueError(f"--cells {arguments.cells!r} fits none of {grid.title}'s: {names}")
     items = plan(runs, arguments.images_per_second)
-    print(plan_text(items, assumption(runs[0], arguments.images_per_second)), flush=True)
+    say(plan_text(items, assumption(runs[0], arguments.images_per_second)))
     todo = unfinished(items)
     if not todo:
-        print("nothing to do")
+        say("nothing to do")
         return 0
     if arguments.launcher == "slurm":
-        return submit_array(todo, arguments)
+        return submit_array(grid, todo, arguments)
     return 0 if arguments.dry_run else run_locally(todo, arguments.jobs, arguments.overrides)
 
 

@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from engine.records.console import say
 from engine.runs.folder import RunFolder
 
 LOG = "sweep.log"
@@ -70,8 +71,7 @@ class LocalLauncher:
         at_once: how many.
         gpus: ids as CUDA_VISIBLE_DEVICES takes them, handed out in turn; empty: the runs see what is there.
         threads: OpenMP threads of each run.
-        say: told a line whenever a run starts or ends, and what each run last printed now and then.
-        progress_seconds: how often the latter.
+        progress_seconds: how often it says what each run last printed.
     """
 
     def __init__(
@@ -80,11 +80,10 @@ class LocalLauncher:
         at_once: int,
         gpus: Sequence[str],
         threads: int,
-        say: Callable[[str], None],
         progress_seconds: float = 60.0,
     ) -> None:
         self._progress_seconds, self._next_progress = progress_seconds, time.monotonic() + progress_seconds
-        self._at_once, self._gpus, self._threads, self._say = at_once, gpus, threads, say
+        self._at_once, self._gpus, self._threads = at_once, gpus, threads
         self._signals = 0
         self._running: list[_Running] = []
 
@@ -111,7 +110,7 @@ class LocalLauncher:
                 how = self._conclude(ended, outcome)
                 number = total - len(waiting) - len(self._running)
                 minutes = (time.monotonic() - ended.started) / 60
-                self._say(f"[{number} of {total} ended] {ended.job.name}: {how} ({minutes:.1f} min)")
+                say(f"[{number} of {total} ended] {ended.job.name}: {how} ({minutes:.1f} min)")
             if self._running:
                 time.sleep(_POLL_SECONDS)
         outcome.waiting = [job.name for job in waiting]
@@ -133,7 +132,7 @@ class LocalLauncher:
                 start_new_session=True,  # Ctrl-C reaches this program alone, which asks the run to save
             )
         self._running.append(_Running(job, slot, process, time.monotonic()))
-        self._say(f"{job.name}: started, log {job.log}")
+        say(f"{job.name}: started, log {job.log}")
 
     def _conclude(self, ended: _Running, outcome: Outcome) -> str:
         """Note how a run ended and return it in words."""
@@ -157,11 +156,11 @@ class LocalLauncher:
         self._next_progress = now + self._progress_seconds
         for running in self._running:
             minutes = (now - running.started) / 60
-            self._say(f"    {running.job.name}, {minutes:.1f} min: {_last_line(running.job.log)}")
+            say(f"    {running.job.name}, {minutes:.1f} min: {_last_line(running.job.log)}")
 
     def _hand_on(self, kill: bool) -> None:
         names = ", ".join(running.job.name for running in self._running) or "nothing"
-        self._say(f"{'killing' if kill else 'asking to save and stop'}: {names}")
+        say(f"{'killing' if kill else 'asking to save and stop'}: {names}")
         for running in self._running:
             if kill:
                 # With its data loading processes, which are in its group.

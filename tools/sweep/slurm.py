@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.files import write_text_atomically
-from tools.paper.grid import Run, stem
+from tools.paper.grid import Run
 
 SCRIPT = "scripts/sweep.sbatch"
 
@@ -41,7 +41,7 @@ def sbatch_command(
     run = runs[0]
     array = f"--array=0-{len(runs) - 1}" + (f"%{at_once}" if at_once else "")
     sizes = [] if run.scale.name == "full" else ["--gpus-per-node=1", "--cpus-per-task=8"]
-    name = f"--job-name=pwlu-{stem(run.cell.table)}-{run.scale.name}"
+    name = f"--job-name=pwlu-{run.cell.grid}-{run.scale.name}"
     log = f"--output={path.parent}/slurm-%A_%a.out"
     return ["sbatch", array, name, log, *sizes, *options, SCRIPT, str(path)]
 

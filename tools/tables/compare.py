@@ -6,49 +6,16 @@ Prints a table in Markdown; writes a record of every run: settings, final metric
 """
 
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.files import write_text_atomically
-from engine.runs.folder import RunFolder
 from engine.runs.manifest import short_commit
-from tools.command_line import tool_parser
+from tools.records import tool_parser
+from tools.tables.measurements import SHOWN, mean_and_spread, read_run
 
 FREE_SETTINGS = ("activation.name", "seed")
-# What a table shows of the metrics, as far as a run has them, all in percent.
-SHOWN = {
-    "top1": "top-1 (%)",
-    "bbox_AP": "box AP",
-    "bbox_AP50": "box AP50",
-    "segm_AP": "mask AP",
-    "segm_AP50": "mask AP50",
-}
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """Return what a finished run was and what came out, as plain values.
-
-    Raises:
-        ValueError: the folder holds no finished run.
-    """
-    if not (folder / "FINISHED").exists():
-        what = "give its command again" if RunFolder(folder).divergence() is None else "it diverged"
-        raise ValueError(f"{folder} holds no finished run, as it has no file FINISHED: {what}")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    last = [record for record in records if record["kind"] == "eval"][-1]
-    started = manifest["starts"][-1]
-    return {
-        "settings": manifest["experiment"],
-        "data": manifest["data"],
-        **{name: last[name] for name in SHOWN if name in last},
-        "epochs": last["epoch"],
-        "code": started["code"],
-        "hardware": started["hardware"],
-        "packages": started["packages"],
-    }
 
 
 def require_comparable(runs: Sequence[dict[str, Any]]) -> None:
@@ -73,12 +40,6 @@ def comparison_table(runs: Sequence[dict[str, Any]]) -> list[str]:
         means = [mean_and_spread([run[metric] for run in group]) for metric in shown]
         rows.append([name, str(len(group)), *means])
     return [*(f"| {' | '.join(cells)} |" for cells in rows), "", _origin(runs)]
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Return `62.00 ± 2.00`, or the one value there is."""
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def _origin(runs: Sequence[dict[str, Any]]) -> str:

@@ -47,12 +47,17 @@ def operator_cpu_table(results: Path) -> list[str]:
 
 def latency_cpu_table(results: Path) -> list[str]:
     """Return the times of whole networks on a CPU over those with ReLU, beside the paper's (Table 4)."""
-    record, paper = read_latency(results / "latency" / "cpu.json"), table_4(PAPER)
+    return latency_ratios(results / "latency" / "cpu.json")
+
+
+def latency_ratios(path: Path) -> list[str]:
+    """Return the times of inference in a record of tools.latency over those with ReLU, beside the paper's."""
+    record, paper = read_latency(path), table_4(PAPER)
     rows = record["inference"]
     modes = list(dict.fromkeys(row["mode"] for row in rows))
     ratios = {(row["model"], row["activation"], row["mode"]): row["ratio_to_relu"] for row in rows}
     lines = [
-        f"| time / time with ReLU | activation | {' | '.join(modes)} | paper, V100 |",
+        f"| time / ReLU's | activation | {' | '.join(modes)} | paper, V100 |",
         f"| --- | --- |{' ---: |' * (len(modes) + 1)}",
     ]
     for model, activation in dict.fromkeys((row["model"], row["activation"]) for row in rows):

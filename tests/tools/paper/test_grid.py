@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from engine.config.load import COCO, IMAGENET, experiment_values, load_config
-from tools.paper.grid import SCALES, TABLES, Run, load_grid
+from tools.paper.grid import SCALES, TABLES, Run, load_table
 from tools.paper.numbers import read_paper
-from tools.tables.compare import SHOWN
+from tools.tables.measurements import SHOWN
 
 CELLS = {2: 35, 3: 8, 5: 9, 6: 9, 7: 15}
 # What the cells of a table may differ in, all cells or those of one column.
@@ -20,7 +20,7 @@ AXES = {
 
 
 def runs_of(table: int, scale: str = "smoke", **options: Any) -> list[Run]:
-    return load_grid(table).runs(scale, Path("runs"), **options)
+    return load_table(table).runs(scale, Path("runs"), **options)
 
 
 def declared(table: int, scale: str, cell: str) -> dict[str, Any]:
@@ -29,10 +29,10 @@ def declared(table: int, scale: str, cell: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_cells_fill_the_papers_table(table: int) -> None:
-    cells = load_grid(table).cells
+    cells = load_table(table).cells
     assert len(cells) == len({cell.name for cell in cells}) == CELLS[table]
-    places = [place for cell in cells for place in cell.places]
-    expected = {place for place in read_paper() if place.table == table and place.metric in SHOWN}
+    places = load_table(table).places
+    expected = {place for place in read_paper()[table] if place.metric in SHOWN}
     assert len(places) == len(expected) and set(places) == expected
 
 
@@ -54,7 +54,7 @@ def test_every_run_loads_and_differs_from_the_others_in_the_axis_alone(table: in
 
 @pytest.mark.parametrize("table", TABLES)
 def test_full_is_the_configuration_of_the_paper_and_the_axis_alone(table: int) -> None:
-    grid = load_grid(table)
+    grid = load_table(table)
     for run in grid.runs("full", Path("runs")):
         plain = experiment_values(
             load_config(run.cell.config, [], COCO if grid.program == "train_coco.py" else IMAGENET)
@@ -91,22 +91,24 @@ def test_what_would_change_the_experiment_is_refused(word: str) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        ("program: train.py", "program is 'train.py', expected one of train_imagenet.py, train_coco.py"),
+        ("row: {a: {paper: A}}", "section is 'row', expected one of .*; did you mean 'rows'"),
+        ("question: why?", "section is 'question', expected one of"),
+        ("rows: {a: {paper: A}}", "'program' is missing"),
         (
-            "program: train.py\nscales: {a: {paper: A}}",
-            "expected train_imagenet.py or train_coco.py, got 'train",
+            "program: train_coco.py\nrows: {a: {set: {b: 1}}}\ncolumns: {c: {paper: C}}",
+            "rows: a: 'label' is missing",
         ),
-        ("row: {a: {paper: A}}", "unknown section 'row'; did you mean 'rows'"),
-        ("program: train_coco.py", "'scales' is missing"),
     ],
 )
 def test_a_broken_grid_is_explained(tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "table5.yaml").write_text(content)
     with pytest.raises(ValueError, match=sentence):
-        load_grid(5, tmp_path)
+        load_table(5, tmp_path)
 
 
 def test_a_table_that_is_no_sweep_is_refused() -> None:
     with pytest.raises(
         ValueError, match="table 4: expected one of 2, 3, 5, 6, 7, which are made of training runs"
     ):
-        load_grid(4)
+        load_table(4)

@@ -2,6 +2,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from tools.sweep.local import Job, LocalLauncher, Outcome
 
 # What a run does: `wait` for SIGTERM, after it asked the launcher to stop; `stubborn`: ignore it and ask
@@ -43,10 +45,10 @@ def launch(
         folder = tmp_path / f"run{number}"
         jobs.append(Job(folder.name, [sys.executable, "-S", str(stub), str(folder), word], folder))
     lines: list[str] = []
-    launcher = LocalLauncher(
-        at_once=at_once, gpus=gpus, threads=3, say=lines.append, progress_seconds=progress_seconds
-    )
-    return launcher.run(jobs), lines
+    launcher = LocalLauncher(at_once=at_once, gpus=gpus, threads=3, progress_seconds=progress_seconds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tools.sweep.local.say", lines.append)
+        return launcher.run(jobs), lines
 
 
 def test_a_failed_run_does_not_stop_the_others(tmp_path: Path) -> None:

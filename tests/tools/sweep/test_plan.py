@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.sweep_records import write_run
-from tools.paper.grid import Run, load_grid
+from tools.paper.grid import Run, load_table
 from tools.sweep.plan import (
     BROKEN,
     DIVERGED,
@@ -19,7 +19,7 @@ from tools.sweep.plan import (
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
-    return load_grid(6).runs("smoke", tmp_path)
+    return load_table(6).runs("smoke", tmp_path)
 
 
 def test_a_diverged_run_is_not_repeated(runs: list[Run]) -> None:
@@ -54,13 +54,13 @@ def test_a_folder_of_another_experiment_is_found_before_anything_starts(
 
 
 def test_the_cost_of_the_papers_recipe(tmp_path: Path) -> None:
-    classifier = load_grid(2).runs("full", tmp_path)[0]
-    detector = load_grid(3).runs("full", tmp_path)[0]
+    classifier = load_table(2).runs("full", tmp_path)[0]
+    detector = load_table(3).runs("full", tmp_path)[0]
     items = plan([classifier, detector])
     assert items[0].images == 100 * 1251 * 1024  # incomplete batches are left out
     assert items[1].images == 270_000 * 16
     # detectron2: 270,000 steps of 0.261 s on 8 GPUs
     assert items[1].hours == pytest.approx(270_000 * 0.261 * 8 / 3600)
     assert "RTX 3090" in assumption(classifier, None)
-    small = load_grid(2).runs("small", tmp_path)[0]
+    small = load_table(2).runs("small", tmp_path)[0]
     assert published_rate(small) == pytest.approx(published_rate(classifier) * (224 / 128) ** 2)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.paper.grid import load_grid
+from tools.paper.grid import load_table
 from tools.sweep import __main__ as sweep
 from tools.sweep.slurm import array_list, array_path, sbatch_command
 
@@ -65,7 +65,7 @@ def test_a_dry_run_prints_the_command_alone(
     assert main(tmp_path, "--table", 3, "--scale", "small", "--dry-run") == 0
     *_, last = capsys.readouterr().out.splitlines()
     path = tmp_path / "my sweeps" / "small" / "table3" / "array-1.tsv"
-    runs = load_grid(3).runs("small", tmp_path / "my sweeps")
+    runs = load_table(3).runs("small", tmp_path / "my sweeps")
     assert shlex.split(last) == sbatch_command(runs, path, at_once=None, options=[])
     # A small run has one GPU; options given by the user come later and win.
     assert shlex.split(last)[4:6] == ["--gpus-per-node=1", "--cpus-per-task=8"]
@@ -89,6 +89,6 @@ def test_a_refusal_is_told_and_leaves_no_list(
 
 
 def test_a_word_that_the_list_cannot_hold_is_refused(tmp_path: Path) -> None:
-    runs = load_grid(5).runs("full", tmp_path, extra=["data.root=a\tb"])
+    runs = load_table(5).runs("full", tmp_path, extra=["data.root=a\tb"])
     with pytest.raises(ValueError, match="holds a tab or a line break"):
         array_list(runs)

@@ -1,4 +1,4 @@
-"""`python -m tools.sweep` with a stub in the place of Python, and one real run to the end of the report."""
+"""`python -m tools.sweep` with a stub in the place of Python, and one real run."""
 
 import json
 import sys
@@ -8,9 +8,10 @@ import pytest
 
 from engine.processes.launch import EXIT_FAILED
 from tests.tools.sweep_records import write_run
-from tools import collect, report
-from tools.paper.grid import load_grid
+from tools import collect
+from tools.paper.grid import load_table
 from tools.sweep import __main__ as sweep
+from tools.tables.measurements import read_measurements
 
 # Finishes every run, but those named in the files FAIL and DIVERGE beside it fail and diverge.
 STUB = """#!{python} -S
@@ -70,7 +71,7 @@ def test_failed_runs_are_told_and_the_same_command_makes_them_alone(
 
 def test_a_diverged_run_is_a_result(tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "DIVERGE").write_text("baseline_seed0")
-    declared = load_grid(6).runs("smoke", tmp_path)[0].declared
+    declared = load_table(6).runs("smoke", tmp_path)[0].declared
     (tmp_path / "manifest").write_text(json.dumps({"experiment": declared}))
     assert main(tmp_path, "--table", 6, "--jobs", 2, "runtime.device=cpu") == 0
     printed = capsys.readouterr().out
@@ -127,20 +128,18 @@ def test_a_wrong_command_is_explained(
 def test_a_folder_of_another_experiment_stops_the_sweep(
     tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_run(load_grid(6).runs("smoke", tmp_path / "sweeps")[3], {"top1": 1.0}, epochs=7)
+    write_run(load_table(6).runs("smoke", tmp_path / "sweeps")[3], {"top1": 1.0}, epochs=7)
     with pytest.raises(SystemExit):
         main(tmp_path, "--table", 6)
     assert "belongs to another experiment: epochs was 7, is now 1" in capsys.readouterr().err
     assert not calls.exists()
 
 
-def test_a_real_run_becomes_a_line_of_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_run_becomes_a_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = main(tmp_path, "--table", 6, "--cells", "channel-wise_stat-realign", "runtime.device=cpu")
     folder = tmp_path / "sweeps" / "smoke" / "table6" / "channel-wise_stat-realign_seed0"
     assert status == 0, (folder / "sweep.log").read_text()
     collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
     assert "missing: baseline_seed0, " in capsys.readouterr().out
-    report.main(["--results", str(tmp_path)])
-    text = (tmp_path / "README.md").read_text()
-    assert "| PWLU-stat-realign | channel-wise | top-1 (%) | 69.65 | " in text
-    assert "1 of 9 numbers." in text and "1 run on 1 x " in text
+    (found,) = read_measurements(tmp_path, "smoke", load_table(6))
+    assert (found.row, found.column) == ("PWLU-stat-realign", "channel-wise") and 0 <= found.value <= 100

@@ -1,0 +1,165 @@
+"""Numbers of runs with where they come from, as results/tables/<scale>_<table or study>.csv keeps them."""
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from engine.config.load import config_hash
+from engine.files import write_text_atomically
+from engine.runs.folder import RunFolder
+from tools.paper.grid import OUTPUT, SMOKE, Grid
+from tools.paper.numbers import Place
+
+RESULTS = Path("results")
+MISSING = "—"
+DIVERGED = "diverged"  # instead of a value
+# What tables show of the metrics, as far as a run has them, all in percent.
+SHOWN = {
+    "top1": "top-1 (%)",
+    "bbox_AP": "box AP",
+    "bbox_AP50": "box AP50",
+    "segm_AP": "mask AP",
+    "segm_AP50": "mask AP50",
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of one run: where it belongs, what it is, and where it came from.
+
+    `table` is the key of its grid. `value` is in percent, None if the training diverged. `commit` has
+    `+changes` if files differed from it; a run with several starts has all of its commits. `date` is the day
+    its last start began, in UTC.
+    """
+
+    table: str
+    row: str
+    column: str
+    metric: str
+    value: float | None
+    seed: int
+    scale: str
+    commit: str
+    config_hash: str
+    hardware: str
+    versions: str
+    date: str
+    run: str
+
+    @property
+    def place(self) -> Place:
+        """Where in its table it stands."""
+        return Place(self.row, self.column, self.metric)
+
+
+def results_of(scale: str, output: Path = OUTPUT) -> Path:
+    """Return the folder for what is made of a scale's runs: results/, but for smoke that of the runs."""
+    # Numbers of scale smoke mean nothing: they must not stand beside the paper's.
+    return output / SMOKE if scale == SMOKE else RESULTS
+
+
+def csv_path(results: Path, scale: str, grid: Grid) -> Path:
+    """Return where the measurements of a grid at a scale are kept."""
+    return results / "tables" / f"{scale}_{grid.stem}.csv"
+
+
+def write_measurements(path: Path, measurements: Sequence[Measurement]) -> None:
+    """Write measurements as lines of CSV under a heading."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Measurement)], lineterminator="\n")
+    writer.writeheader()
+    for one in measurements:
+        writer.writerow(asdict(one) | {"value": DIVERGED if one.value is None else one.value})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, text.getvalue())
+
+
+def read_measurements(results: Path, scale: str, grid: Grid) -> list[Measurement]:
+    """Return the measurements of a grid at a scale, none where nothing was collected.
+
+    Raises:
+        ValueError: a line of another table or scale, of an unknown cell, or of a run whose settings are no
+            longer those of the grid.
+    """
+    path = csv_path(results, scale, grid)
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    known, measurements = set(grid.places), []
+    for number, line in enumerate(lines, start=2):
+        try:
+            value = None if line["value"] == DIVERGED else float(line["value"])
+            values: dict[str, Any] = {**line, "seed": int(line["seed"]), "value": value}
+            found = Measurement(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}: not a line of tools.collect: {error}") from error
+        if (found.table, found.scale) != (grid.key, scale) or found.place not in known:
+            raise ValueError(f"{path}, line {number}: {found.run} is no run of this table at scale {scale}")
+        measurements.append(found)
+    _require_current(path, grid, scale, measurements)
+    return measurements
+
+
+def _require_current(path: Path, grid: Grid, scale: str, measurements: Sequence[Measurement]) -> None:
+    """Raise ValueError for a run whose configuration has another hash than the grid's of the same name."""
+    seeds = sorted({measurement.seed for measurement in measurements})
+    runs = {run.name: run for run in grid.runs(scale, Path(), seeds)}
+    for name, hashed in {(measurement.run, measurement.config_hash) for measurement in measurements}:
+        if name not in runs or config_hash(runs[name].config) != hashed:
+            raise ValueError(
+                f"{path}: {name} was not run with the configuration that the repository declares now; run "
+                f"the sweep again in a new folder, then python -m tools.collect {grid.option} --scale {scale}"
+            )
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what a finished run was and what came out, as plain values.
+
+    Raises:
+        ValueError: the folder holds no finished run.
+    """
+    if not (folder / "FINISHED").exists():
+        what = "give its command again" if RunFolder(folder).divergence() is None else "it diverged"
+        raise ValueError(f"{folder} holds no finished run, as it has no file FINISHED: {what}")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [record for record in records if record["kind"] == "eval"][-1]
+    started = manifest["starts"][-1]
+    return {
+        "settings": manifest["experiment"],
+        "data": manifest["data"],
+        **{name: last[name] for name in SHOWN if name in last},
+        "epochs": last["epoch"],
+        "code": started["code"],
+        "hardware": started["hardware"],
+        "packages": started["packages"],
+    }
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return `62.00 ± 2.00`, or the one value there is."""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def seed_counts(counts: Sequence[int], diverged: int) -> str:
+    """Return on how many seeds numbers rest: `n = 3 seeds`, `n = 1 to 3 seeds (2 diverged)`."""
+    least, most = min(counts, default=0), max(counts, default=0)
+    number = f"{least}" if least == most else f"{least} to {most}"
+    return f"n = {number} {'seed' if most == 1 else 'seeds'}" + f" ({diverged} diverged)" * bool(diverged)
+
+
+def origins(measurements: Sequence[Measurement]) -> list[str]:
+    """Return the machines and versions, each with the number of its runs."""
+    runs = {(one.run, one.seed): f"{one.hardware}: {one.versions}" for one in measurements}
+    lines = []
+    for origin in sorted(set(runs.values())):
+        count = list(runs.values()).count(origin)
+        lines.append(f"{count} {'run' if count == 1 else 'runs'} on {origin}.")
+    return lines
