@@ -1,4 +1,4 @@
-"""The operator as torch sees it: schema, fake kernels, FLOPs, saved tensors, autocast, build record."""
+"""The operator as torch sees it: schema, fake kernels, FLOPs, saved tensors, autocast."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.library import opcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 import pwlu as package
-from pwlu import PWLU, library, pwlu
+from pwlu import PWLU, pwlu
 from pwlu_ext.tests.helpers import DTYPES, random_gradient, random_parameters, spread_inputs
 
 
@@ -45,7 +45,6 @@ def test_opcheck_backward(device: str, sample: str) -> None:
 
 
 def test_meta_tensors_go_through(device: str) -> None:
-    """Models are built on `meta` to count and to place them."""
     module = PWLU(3, device="meta")
     y = module(torch.empty(2, 3, 4, 4, device="meta"))
     assert y.shape == (2, 3, 4, 4) and y.is_meta
@@ -94,7 +93,7 @@ def test_input_changed_in_place_before_backward_is_an_error() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_autocast_keeps_the_dtype_of_x(device: str, dtype: torch.dtype) -> None:
-    """A rule of its own would make the output float32, and lose the memory that autocast saves."""
+    # A rule of its own would make the output float32, and lose the memory that autocast saves.
     kept = torch.float64 if dtype == torch.float64 else torch.float32
     parameters = random_parameters(3, 4, kept, device)
     x = spread_inputs((2, 3, 5), parameters, dtype=dtype)
@@ -112,22 +111,6 @@ def test_a_network_under_autocast(device: str) -> None:
     assert y.dtype == torch.bfloat16
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
     assert network[1].points.grad.any() and network[3].left.grad.isfinite().all()
-
-
-def test_build_info_is_plain_and_complete() -> None:
-    info = package.build_info()
-    assert {"version", "torch", "cuda", "cuda_status", "cpu_isa"} <= info.keys()
-    assert info["cpu_isa"] in ("avx512_bf16", "avx512", "avx2", "plain")
-    assert info["cuda"] != info["cuda_status"].startswith("not built: ")
-    flat = [item for value in info.values() for item in (value if isinstance(value, list) else [value])]
-    assert all(isinstance(value, str | int | bool) for value in flat)
-
-
-def test_missing_cuda_kernels_are_an_error_with_the_build_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "_CUDA_STATUS", "not built")
-    with pytest.raises(RuntimeError, match=r"no CUDA kernels \(not built\).*PWLU_BUILD_CUDA=1 pip install"):
-        library.check_device(torch.device("cuda"))
-    library.check_device(torch.device("cpu"))
 
 
 def test_public_names() -> None:

@@ -60,15 +60,6 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return folder / run("-c", BACKEND.format("build_wheel"), folder, cwd=sdist)
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("installed")
-    pip = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check")
-    done = subprocess.run([sys.executable, *pip, "--target", folder, wheel], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 def files_below(folder: Path, *ignored: str) -> set[str]:
     outside = shutil.ignore_patterns(*ignored)
     found: set[str] = set()
@@ -87,27 +78,18 @@ def test_the_source_distribution_is_what_a_build_needs(sdist: Path) -> None:
     assert {"setup.py", "pyproject.toml", "README.md", "csrc/pwlu.h", "csrc/cuda/forward.cu"} <= packed
 
 
-def test_the_licence_goes_along(sdist: Path, wheel: Path) -> None:
-    text = (EXTENSION.parent / "LICENSE").read_text()
-    assert (sdist / "LICENSE").read_text() == text
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("licenses/LICENSE"))
-        assert archive.read(name).decode() == text
-
-
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_the_package_for_every_python_since_3_10(wheel: Path) -> None:
     python = {path.relative_to(EXTENSION).as_posix() for path in (EXTENSION / "pwlu").rglob("*.py")}
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        texts = {
+            name.partition(".dist-info/")[2]: name for name in archive.namelist() if ".dist-info/" in name
+        }
+        names = set(archive.namelist()) - set(texts.values())
+        licence, tags = (archive.read(texts[name]).decode() for name in ("licenses/LICENSE", "WHEEL"))
     assert names == python | {"pwlu/py.typed", "pwlu/_build_info.json", "pwlu/_cpu.abi3.so"}
-
-
-def test_one_wheel_serves_every_python_since_3_10(wheel: Path) -> None:
+    assert licence == (EXTENSION.parent / "LICENSE").read_text()
     assert "-cp310-abi3-" in wheel.name
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))
-        text = archive.read(name).decode()
-    assert "Root-Is-Purelib: false" in text and "Tag: cp310-abi3-" in text
+    assert "Root-Is-Purelib: false" in tags and "Tag: cp310-abi3-" in tags
 
 
 SCRIPT = """
@@ -119,9 +101,11 @@ print(json.dumps([pwlu.__file__, pwlu.build_info(), (x.grad - (x > 0).float()).a
 """
 
 
-def test_the_wheel_works_after_installation(installed: Path, tmp_path: Path) -> None:
-    file, info, error = json.loads(run("-c", SCRIPT, cwd=tmp_path, PYTHONPATH=str(installed)))
-    assert Path(file).is_relative_to(installed)
+def test_the_wheel_works_after_installation(wheel: Path, tmp_path: Path) -> None:
+    pip = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check")
+    subprocess.run([sys.executable, *pip, "--target", tmp_path / "installed", wheel], check=True)
+    file, info, error = json.loads(run("-c", SCRIPT, cwd=tmp_path, PYTHONPATH=str(tmp_path / "installed")))
+    assert Path(file).is_relative_to(tmp_path)
     assert info["cuda"] is False and info["why_not_cuda"].startswith("nvcc was not found")
     assert info["cuda_status"] == f"not built: {info['why_not_cuda']}"
     assert error < 1e-5  # PWLU starts as ReLU

@@ -1,4 +1,4 @@
-"""What setup.py decides to build, on machines that are pretended."""
+"""What setup.py decides to build, here and on machines that are pretended."""
 
 import importlib.util
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from pwlu import build_info
 
@@ -26,8 +27,8 @@ def setup() -> ModuleType:
 
 
 @pytest.fixture
-def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CUDA 12.8 whose compiler can say its version and its folder, and nothing else."""
+def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The compiler of a CUDA 12.8, which can say its version and its folder, and nothing else."""
     nvcc = tmp_path / "bin" / "nvcc"
     nvcc.parent.mkdir()
     nvcc.write_text(
@@ -40,22 +41,37 @@ def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     nvcc.chmod(0o755)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.delenv("PWLU_BUILD_CUDA", raising=False)
-    return tmp_path
+    return nvcc
 
 
-@pytest.mark.parametrize("version", ["1.13.1", "2.9.1+cpu", "2.9.0a0+git1234"])
-def test_torch_without_the_abi_is_an_error(setup: ModuleType, version: str) -> None:
-    with pytest.raises(SystemExit, match=rf"torch {re.escape(version)} is too old.*torch>=2\.10"):
-        setup.check_versions(version, "80.0")
+def test_cuda_is_built_where_it_can_be(setup: ModuleType) -> None:
+    nvcc, obstacle = setup.choose_cuda(torch.version.cuda)
+    if nvcc is None:
+        pytest.skip(obstacle)
+    info = build_info()
+    assert info["cuda"], "nvcc is here, but pwlu was built without CUDA: build it again, or PWLU_BUILD_CUDA=0"
+    assert info["cuda_status"] == "loaded" and info["cuda_architectures"]
+    for name in ("pwlu::forward", "pwlu::backward", "pwlu::folded"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"), name
 
 
-def test_setuptools_that_cannot_read_the_settings_is_an_error(setup: ModuleType) -> None:
-    with pytest.raises(SystemExit, match=r"setuptools 65\.5\.0 is too old.*setuptools>=77"):
-        setup.check_versions("2.10.0", "65.5.0")
+@pytest.mark.parametrize(
+    ("torch_version", "setuptools_version", "sentence"),
+    [
+        ("1.13.1", "80.0", r"torch 1\.13\.1 is too old.*torch>=2\.10"),
+        ("2.9.0a0+git1234", "80.0", r"torch 2\.9\.0a0\+git1234 is too old.*torch>=2\.10"),
+        ("2.10.0", "65.5.0", r"setuptools 65\.5\.0 is too old.*setuptools>=77"),
+    ],
+)
+def test_old_versions_are_an_error(
+    setup: ModuleType, torch_version: str, setuptools_version: str, sentence: str
+) -> None:
+    with pytest.raises(SystemExit, match=sentence):
+        setup.check_versions(torch_version, setuptools_version)
 
 
-@pytest.mark.parametrize("version", ["2.10.0", "2.10.0a0+b4e4ee8", "2.14.1+cu130", "3.0.0"])
-def test_torch_with_the_abi_will_do(setup: ModuleType, version: str) -> None:
+@pytest.mark.parametrize("version", ["2.10.0a0+b4e4ee8", "2.14.1+cu130", "3.0.0"])
+def test_versions_that_will_do(setup: ModuleType, version: str) -> None:
     setup.check_versions(version, "77.0.3")
 
 
@@ -69,19 +85,17 @@ def test_a_build_against_an_old_torch_stops_before_the_compiler(tmp_path: Path) 
     assert build.stderr.startswith("pwlu: torch 2.9.1 is too old") and build.stdout == ""
 
 
-def test_the_oldest_versions_are_the_same_everywhere(setup: ModuleType) -> None:
-    major, minor = setup.OLDEST_TORCH
+def test_the_oldest_versions_are_those_of_pyproject(setup: ModuleType) -> None:
     text = (EXTENSION / "pyproject.toml").read_text()
-    assert re.findall(r'"torch>=([\d.]+)"', text) == [f"{major}.{minor}"] * 2
+    oldest = ".".join(map(str, setup.OLDEST_TORCH))
+    assert re.findall(r'"torch>=([\d.]+)"', text) == [oldest] * 2
     assert re.findall(r'"setuptools>=(\d+)"', text) == [str(setup.OLDEST_SETUPTOOLS[0])]
-    assert build_info()["oldest_torch"] == f"{major}.{minor}"
-    assert setup.STABLE_ABI == f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}" + 12 * "0"
+    assert build_info()["oldest_torch"] == oldest
 
 
-def test_cuda_is_built_with_the_toolkit_of_torch(setup: ModuleType, toolkit: Path) -> None:
-    nvcc = str(toolkit / "bin" / "nvcc")
-    assert setup.choose_cuda("12.6") == (nvcc, "")
-    assert setup.toolkit_folder(nvcc) == str(toolkit)
+def test_cuda_is_built_with_the_toolkit_of_torch(setup: ModuleType, nvcc: Path) -> None:
+    assert setup.choose_cuda("12.6") == (str(nvcc), "")
+    assert setup.toolkit_folder(str(nvcc)) == str(nvcc.parents[1])
 
 
 @pytest.mark.parametrize(
@@ -89,31 +103,21 @@ def test_cuda_is_built_with_the_toolkit_of_torch(setup: ModuleType, toolkit: Pat
     [
         ("13.0", "nvcc is CUDA 12.8, but torch was built with CUDA 13.0"),
         (None, "this torch is a build without CUDA"),
+        ("12.8", "nvcc was not found (neither in CUDA_HOME/bin nor on PATH)"),
     ],
 )
-def test_cuda_is_not_built_for_another_torch(
-    setup: ModuleType,
-    toolkit: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    torch_cuda: str | None,
-    obstacle: str,
+def test_why_cuda_is_not_built(
+    setup: ModuleType, nvcc: Path, monkeypatch: pytest.MonkeyPatch, torch_cuda: str | None, obstacle: str
 ) -> None:
+    if "not found" in obstacle:
+        nvcc.unlink()
     assert setup.choose_cuda(torch_cuda) == (None, obstacle)
     monkeypatch.setenv("PWLU_BUILD_CUDA", "1")
-    with pytest.raises(SystemExit, match=f"PWLU_BUILD_CUDA=1, but {obstacle}"):
+    with pytest.raises(SystemExit, match=re.escape(f"PWLU_BUILD_CUDA=1, but {obstacle}")):
         setup.choose_cuda(torch_cuda)
 
 
-def test_without_nvcc(setup: ModuleType, toolkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (toolkit / "bin" / "nvcc").unlink()
-    nvcc, obstacle = setup.choose_cuda("12.8")
-    assert nvcc is None and obstacle.startswith("nvcc was not found")
-    monkeypatch.setenv("PWLU_BUILD_CUDA", "1")
-    with pytest.raises(SystemExit, match="PWLU_BUILD_CUDA=1, but nvcc was not found"):
-        setup.choose_cuda("12.8")
-
-
-def test_cuda_can_be_declined(setup: ModuleType, toolkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_can_be_declined(setup: ModuleType, nvcc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PWLU_BUILD_CUDA", "0")
     assert setup.choose_cuda("12.8") == (None, "PWLU_BUILD_CUDA was 0")
     monkeypatch.setenv("PWLU_BUILD_CUDA", "yes")
@@ -121,11 +125,16 @@ def test_cuda_can_be_declined(setup: ModuleType, toolkit: Path, monkeypatch: pyt
         setup.choose_cuda("12.8")
 
 
-def test_architectures_are_those_of_the_toolkit(setup: ModuleType) -> None:
-    of = {version: setup.default_architectures(version) for version in [(12, 6), (12, 8), (13, 0)]}
-    assert [text.startswith("7.0") for text in of.values()] == [True, True, False]
-    assert ["10.0" in text for text in of.values()] == [False, True, True]
-    assert all(text.endswith("+PTX") for text in of.values())
+@pytest.mark.parametrize(
+    ("version", "architectures"),
+    [
+        ((12, 6), "7.0;7.5;8.0;9.0+PTX"),
+        ((12, 8), "7.0;7.5;8.0;9.0;10.0+PTX"),
+        ((13, 0), "7.5;8.0;9.0;10.0+PTX"),
+    ],
+)
+def test_architectures_of_a_toolkit(setup: ModuleType, version: tuple[int, int], architectures: str) -> None:
+    assert setup.default_architectures(version) == architectures
 
 
 def test_a_build_finds_ninja_and_packs_nothing_of_an_earlier_one(

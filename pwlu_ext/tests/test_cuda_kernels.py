@@ -1,14 +1,10 @@
-"""The CUDA library: that it is built where it can be, and what only a GPU can show about it."""
-
-import os
-import shutil
-import subprocess
+"""What only a GPU can show about the CUDA kernels."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from pwlu import build_info, pwlu, pwlu_reference
+from pwlu import pwlu, pwlu_reference
 from pwlu_ext.tests.helpers import (
     DTYPES,
     NAMES,
@@ -19,40 +15,6 @@ from pwlu_ext.tests.helpers import (
     random_parameters,
     spread_inputs,
 )
-
-
-def nvcc_major() -> str | None:
-    """The major version of the CUDA compiler that the build would use, or None."""
-    home = os.environ.get("CUDA_HOME")
-    nvcc = shutil.which("nvcc", path=os.path.join(home, "bin") if home else None)
-    if nvcc is None:
-        return None
-    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    return text.partition("release ")[2].partition(".")[0]
-
-
-def test_cuda_is_built_where_it_can_be() -> None:
-    if os.environ.get("PWLU_BUILD_CUDA", "auto") == "0":
-        pytest.skip("PWLU_BUILD_CUDA is 0")
-    major = nvcc_major()
-    if major is None:
-        pytest.skip("no nvcc (neither in CUDA_HOME/bin nor on PATH)")
-    if torch.version.cuda is None or torch.version.cuda.split(".")[0] != major:
-        pytest.skip(f"nvcc is CUDA {major}, but torch was built with CUDA {torch.version.cuda}")
-    info = build_info()
-    assert info["cuda"], (
-        "nvcc is here, but pwlu was built without CUDA: build it again, or set PWLU_BUILD_CUDA=0"
-    )
-    assert info["cuda_status"] == "loaded"
-    assert info["cuda_architectures"] and info["cuda_toolkit"].split(".")[0] == major
-
-
-def test_all_operators_have_cuda_kernels() -> None:
-    if build_info()["cuda_status"] != "loaded":
-        pytest.skip(f"the CUDA library is {build_info()['cuda_status']}")
-    for name in ("pwlu::forward", "pwlu::backward", "pwlu::folded"):
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"), name
-
 
 # Large enough to be cut into many blocks. Images of 49 and 81 elements are not aligned; 100 and 260 channels
 # are several tiles of columns, the last one not full.
