@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 _FOLDER = Path(__file__).parent
-_BUILD_COMMAND = "pip install --no-build-isolation ./pwlu_ext"
 
 
 def _library(stem: str) -> Path | None:
@@ -20,7 +19,7 @@ def _load_cpu() -> dict[str, Any]:
     """Load the CPU library; return what setup.py noted about the build."""
     path = _library("_cpu")
     if path is None:
-        raise ImportError(f"pwlu: the operators are not built. Build them with: {_BUILD_COMMAND}")
+        raise ImportError("pwlu: the operators are not built. Build them with: pip install ./pwlu_ext")
     built = json.loads((_FOLDER / "_build_info.json").read_text())
     if _numbers(torch.__version__) < _numbers(built["oldest_torch"]):
         raise ImportError(
@@ -67,8 +66,8 @@ def check_device(device: torch.device) -> None:
     """Raise RuntimeError, with the build command, if there are no operators for tensors on `device`."""
     if device.type == "cuda" and _CUDA_STATUS != "loaded":
         raise RuntimeError(
-            f"pwlu: no CUDA kernels ({_CUDA_STATUS}). Build them with: PWLU_BUILD_CUDA=1 {_BUILD_COMMAND} "
-            "-- or use pwlu.pwlu_reference, which is plain torch."
+            f"pwlu: no CUDA kernels ({_CUDA_STATUS}). Build them with: PWLU_BUILD_CUDA=1 pip install "
+            "--no-build-isolation ./pwlu_ext -- or use pwlu.pwlu_reference, which is plain torch."
         )
 
 
