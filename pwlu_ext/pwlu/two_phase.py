@@ -19,30 +19,26 @@ class TwoPhaseLearning:
     Phase I (steps 0 to T' - 1): every PWLU is ReLU, its parameters do not move, and the mean and standard
     deviation of its input are collected (Eq. 5) over everything that reached it in a step, on all ranks.
     After step T' - 1 the boundaries are reset to mean +- 3 std and the points to ReLU (Eq. 6). Phase II:
-    everything learns. Use::
+    everything learns. Construct it on every rank, after the model is on its device::
 
         phases = TwoPhaseLearning(model, phase1_steps=5 * steps_per_epoch, optimizer=optimizer)
 
-    and the loop stays as it is: `optimizer.step` makes both calls itself. A step that a GradScaler skips does
-    not count then (unless the optimizer is fused, which skips inside of `step`), and its statistics join
-    those of the next step, as with gradient accumulation. Without `optimizer` the loop makes the calls::
+    The loop stays as it is: `optimizer.step` makes the two calls itself. A step that a GradScaler skips does
+    not count then (unless the optimizer is fused, which skips inside of `step`). Its inputs join the
+    statistics of the next step, as with gradient accumulation: they are of the same weights. Without
+    `optimizer` the loop makes the calls, and every pair of them counts, skipped step or not, like the steps
+    of a learning rate schedule::
 
         loss(model(x), target).backward()
         phases.before_optimizer_step()
         optimizer.step()
         phases.after_optimizer_step()
 
-    Then every pair of calls counts, whether a GradScaler skipped the step between them or not, so that phase
-    I ends with the same batch as a schedule of the learning rate counts.
-
-    Construct it on every rank, after the model is on its device. With DistributedDataParallel, statistics are
-    reduced over the ranks at every step of phase I, so that all ranks reset to the same boundaries.
-
     Args:
         model: any module; one without a PWLU is always in phase II.
         phase1_steps: the paper's T' in optimizer steps. 0 means no phase I (the paper's fix-init). A positive
             number resets every PWLU to its initial ReLU.
-        optimizer: the one whose steps are counted. Copied or pickled with the phases, its copy drives theirs.
+        optimizer: the one whose steps are counted. Its copy, copied or pickled with the phases, drives theirs.
         process_group: over which statistics are reduced; the default group if torch.distributed is
             initialised.
 
@@ -99,7 +95,7 @@ class TwoPhaseLearning:
         return self._count_step()
 
     def state_dict(self) -> dict[str, int]:
-        """Plain integers for a checkpoint, taken between steps; the statistics are buffers of the model."""
+        """Return plain integers for a checkpoint, taken between steps; statistics are buffers of the model."""
         return {"step_count": self.step_count, "phase1_steps": self.phase1_steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -185,7 +181,7 @@ class TwoPhaseLearning:
 
     @torch.no_grad()
     def _fold_statistics(self) -> None:
-        """Eq. 5 with the step's statistics of all ranks."""
+        # Eq. 5 with the step's statistics of all ranks
         sites = list(self._sites.values())
         collected = [site.statistics for site in sites if site.statistics is not None]
         count, mean, std = _over_ranks(
@@ -221,11 +217,8 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, sites: dict[str, PWLU]) -
 def _over_ranks(
     count: Tensor, mean: Tensor, deviation: Tensor, group: dist.ProcessGroup | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and (biased) standard deviation of all ranks' elements, NaN where there are none.
-
-    The deviations are summed around the common mean in a second reduction: one reduction of squares would
-    cancel.
-    """
+    """Return count, mean and (biased) standard deviation of all ranks' elements, NaN where there are none."""
+    # Two reductions, the second one of deviations around the common mean: squares would cancel.
     distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
     sums = torch.stack([count, count * mean])
     if distributed:
@@ -238,10 +231,8 @@ def _over_ranks(
 
 
 def _move_running_statistics(site: PWLU, count: Tensor, mean: Tensor, std: Tensor) -> None:
-    """Eq. 5, in place. Without input nothing changes.
-
-    The first input sets the statistics: a start from 0 would bias short runs.
-    """
+    # Eq. 5, in place. Without input nothing changes. The first input sets the statistics: a start from 0 would
+    # bias short runs.
     is_first = (site.running_mean == 0) & (site.running_std == 0)
     weight = torch.where(is_first, 1.0, MOMENTUM)
     for running, new in ((site.running_mean, mean), (site.running_std, std)):
@@ -249,7 +240,7 @@ def _move_running_statistics(site: PWLU, count: Tensor, mean: Tensor, std: Tenso
 
 
 def _realign(name: str, site: PWLU) -> None:
-    """Eq. 6. A function whose input did not vary (a dead channel) keeps its width, around the mean."""
+    # Eq. 6. A function whose input did not vary (a dead channel) keeps its width, around the mean.
     mean, std = site.running_mean, site.running_std
     if not bool((mean.isfinite() & std.isfinite()).all()):
         raise RuntimeError(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +21,7 @@ ELEMENTWISE = SQUASHING | {
 }
 
 
-@dataclass(frozen=True)
-class _Derived:
+class _Derived(NamedTuple):
     """A tensor computed element by element from `source`; `squashing` names the last squashing operator."""
 
     # Both tensors are referenced, so that no other one takes their place in memory.
@@ -46,9 +44,10 @@ class ActivationFinder:
         """Return the activation that this call of an ATen operator computes, None if it computes none."""
         if not _is_plain(output):
             return None
-        operator = _operator(func)
-        product = self._product(operator, args) if operator in ("mul", "div") else None
-        derived = self._follow(operator, args, output) if operator in ELEMENTWISE and not product else None
+        name: str = func.overloadpacket.__name__
+        operator = name if name.startswith("_") else name.rstrip("_")  # "_" ends the name of an in-place form
+        product = self._product(operator, args)
+        derived = None if product else self._follow(operator, args, output)
         if derived is not None:
             self._derived[_place(output)] = derived
         elif func._schema.is_mutable:
@@ -57,10 +56,11 @@ class ActivationFinder:
 
     def _product(self, operator: str, args: tuple[Any, ...]) -> str | None:
         # x * g(x) or x / g(x), where g squashes
-        if not (len(args) == 2 and all(map(_is_plain, args)) and args[0].shape == args[1].shape):
+        if operator not in ("mul", "div") or len(args) != 2 or not all(map(_is_plain, args)):
             return None
         a, b = map(self._origin, args)
-        if _place(a.source) != _place(b.source) or bool(a.squashing) == bool(b.squashing):
+        one_squashes = bool(a.squashing) != bool(b.squashing)
+        if args[0].shape != args[1].shape or _place(a.source) != _place(b.source) or not one_squashes:
             return None
         return f"x {'*' if operator == 'mul' else '/'} {a.squashing or b.squashing}(x)"
 
@@ -68,18 +68,13 @@ class ActivationFinder:
         """Return what `output` was computed from, if that is one tensor of its own shape."""
         origins = [self._origin(a) for a in args if _is_plain(a) and a.shape == output.shape]
         places = {_place(origin.source) for origin in origins}
-        if len(places) != 1 or _place(output) in places:
+        if operator not in ELEMENTWISE or len(places) != 1 or _place(output) in places:
             return None
         earlier = next((origin.squashing for origin in origins if origin.squashing), "")
         return _Derived(output, origins[0].source, operator if operator in SQUASHING else earlier)
 
     def _origin(self, tensor: Tensor) -> _Derived:
         return self._derived.get(_place(tensor)) or _Derived(tensor, tensor)
-
-
-def _operator(func: Any) -> str:
-    name: str = func.overloadpacket.__name__
-    return name if name.startswith("_") else name.rstrip("_")
 
 
 def _is_plain(value: Any) -> bool:

@@ -33,13 +33,9 @@ def measure_calls(
     model: nn.Module, slots: list[Slot], input_size: tuple[int, ...], channel_dim: int | None
 ) -> list[FunctionalUse]:
     """Run `model` once on zeros and record every call of every slot; return what was called as functions."""
-    with (
-        _own_modules(slots),
-        _as_found(model),
-        _Recorder(model, slots, channel_dim) as recorder,
-        torch.no_grad(),
-    ):
-        model(zero_batch(model, input_size))
+    with _own_modules(slots), _state_kept(model), torch.no_grad():
+        with _Recorder(model, slots, channel_dim) as recorder:
+            model(zero_batch(model, input_size))
     return list(recorder.functional.values())
 
 
@@ -61,7 +57,7 @@ def _own_modules(slots: list[Slot]) -> Iterator[None]:
 
 
 @contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
+def _state_kept(model: nn.Module) -> Iterator[None]:
     """Put the model into eval mode; restore every module's training flag and every buffer at the end."""
     flags = [(module, module.training) for module in model.modules()]
     buffers = [
@@ -90,12 +86,11 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, model: nn.Module, slots: list[Slot], channel_dim: int | None) -> None:
         super().__init__()
         self.functional: dict[tuple[nn.Module, str], FunctionalUse] = {}
-        self._model = model
         self._finder = ActivationFinder()
         self._slots = {slot.module: slot for slot in slots}
         self._channel_dim = channel_dim
         self._names = {module: name for name, module in model.named_modules()}
-        self._stack: list[nn.Module] = []
+        self._stack = [model]
         # (width, channel dimension) of the last linear, convolution or normalisation layer entered, and of
         # the one that made each storage. The tensors are referenced so that no storage is used twice.
         self._last = (-1, 1)
@@ -119,29 +114,22 @@ class _Recorder(TorchDispatchMode):
         if module in self._slots:
             self._slots[module].calls.append(self._call((*args, *kwargs.values())[0], self._channel_dim))
         self._stack.append(module)
-        self._last = self._layout(module) or self._last
+        self._last = _layout(module, self._last[1]) or self._last
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         self._stack.pop()
-        layout = self._layout(module)
+        layout = _layout(module, self._last[1])
         if layout and isinstance(output, Tensor) and output.ndim > 1:
             width, dim = layout
-            is_norm = not isinstance(module, nn.Linear | _ConvNd)
-            dim = _dim_of_width(output, width, default=dim) if is_norm else dim
+            if not isinstance(module, nn.Linear | _ConvNd):  # a norm leaves the dimension as it was
+                dim = _dim_of_width(output, width, default=dim)
             self._made[output.untyped_storage()._cdata] = (output, (width, dim))
-
-    def _layout(self, module: nn.Module) -> tuple[int, int] | None:
-        """Return width and channel dimension of a layer's output; a norm leaves the dimension as it was."""
-        width = _width(module)
-        if width is None or not isinstance(module, nn.Linear | _ConvNd):
-            return None if width is None else (width, self._last[1])
-        return width, -1 if isinstance(module, nn.Linear) else 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         function = self._finder.name(func, args, output)
         if function and not any(module in self._slots or is_gate(module) for module in self._stack):
-            place = self._stack[-1] if self._stack else self._model
+            place = self._stack[-1]
             use = FunctionalUse(self._names[place], place, function)
             inputs = (a for a in args if isinstance(a, Tensor) and a.shape == output.shape)
             self.functional.setdefault((place, function), use).calls.append(self._call(next(inputs, output)))
@@ -173,20 +161,19 @@ class _Recorder(TorchDispatchMode):
 
 
 def _dim_of_width(x: Tensor, width: int, default: int) -> int:
-    """Return 1 or -1, the one that has `width` elements; `default` if both or neither have."""
     matches = [dim for dim in (1, -1) if x.shape[dim] == width]
     return matches[0] if len(matches) == 1 else default
 
 
-def _width(module: nn.Module) -> int | None:
-    """Return the output channels of a linear, convolution or normalisation layer; None for other modules."""
+def _layout(module: nn.Module, last_dim: int) -> tuple[int, int] | None:
+    """Return width and channel dimension of what a linear, convolution or normalisation layer makes."""
     if isinstance(module, nn.Linear):
-        return module.out_features
+        return module.out_features, -1
     if isinstance(module, _ConvNd):
-        return module.out_channels
+        return module.out_channels, 1
     if isinstance(module, _NormBase):
-        return module.num_features
+        return module.num_features, last_dim
     if isinstance(module, nn.GroupNorm):
-        return module.num_channels
+        return module.num_channels, last_dim
     shape = getattr(module, "normalized_shape", None)  # of nn.LayerNorm, nn.RMSNorm and timm's own
-    return shape[-1] if isinstance(shape, Sequence) and shape else None
+    return (shape[-1], last_dim) if isinstance(shape, Sequence) and shape else None
