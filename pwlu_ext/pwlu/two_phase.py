@@ -38,7 +38,7 @@ class TwoPhaseLearning:
         model: any module; one without a PWLU is always in phase II.
         phase1_steps: the paper's T' in optimizer steps. 0 means no phase I (the paper's fix-init). A positive
             number resets every PWLU to its initial ReLU.
-        optimizer: the one whose steps are counted. Its copy, copied or pickled with the phases, drives theirs.
+        optimizer: the one whose steps are counted; copied or pickled with the phases, its copy drives theirs.
         process_group: over which statistics are reduced; the default group if torch.distributed is
             initialised.
 
@@ -95,7 +95,7 @@ class TwoPhaseLearning:
         return self._count_step()
 
     def state_dict(self) -> dict[str, int]:
-        """Return plain integers for a checkpoint, taken between steps; statistics are buffers of the model."""
+        """Return plain integers for a checkpoint between steps; the statistics are buffers of the model."""
         return {"step_count": self.step_count, "phase1_steps": self.phase1_steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -231,8 +231,8 @@ def _over_ranks(
 
 
 def _move_running_statistics(site: PWLU, count: Tensor, mean: Tensor, std: Tensor) -> None:
-    # Eq. 5, in place. Without input nothing changes. The first input sets the statistics: a start from 0 would
-    # bias short runs.
+    # Eq. 5, in place. Without input nothing changes. The first input sets the statistics: a start from 0
+    # would bias short runs.
     is_first = (site.running_mean == 0) & (site.running_std == 0)
     weight = torch.where(is_first, 1.0, MOMENTUM)
     for running, new in ((site.running_mean, mean), (site.running_std, std)):

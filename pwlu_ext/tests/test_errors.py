@@ -36,10 +36,6 @@ def test_dtype_of_x(operator: Operator, dtype: torch.dtype) -> None:
     assert_refused(operator, named, "`x`", "float64, float32, float16 or bfloat16")
 
 
-def test_dtype_of_x_that_came_is_named() -> None:
-    assert_refused(pwlu, arguments(x=torch.zeros(2, 3, dtype=torch.int64)), "int64")
-
-
 @BOTH
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
@@ -77,44 +73,29 @@ def test_shape_of_the_points(operator: Operator, shape: tuple[int, ...]) -> None
 
 
 @BOTH
-@pytest.mark.parametrize("shape", [(2, 4, 5), (3, 2, 5), (2, 1, 3), (3, 0, 4)], ids=str)
-def test_number_of_channels(operator: Operator, shape: tuple[int, ...]) -> None:
-    named = arguments(x=torch.zeros(shape))
-    assert_refused(operator, named, f"{shape}", f"{shape[1]} channels", "parameters are for 3")
+@pytest.mark.parametrize(
+    ("shape", "channel_dim", "parts"),
+    [
+        ((2, 4, 5), 1, ["(2, 4, 5)", "4 channels", "parameters are for 3"]),
+        ((3, 0, 4), 1, ["(3, 0, 4)", "0 channels"]),
+        ((2, 3, 5), -1, ["5 channels in dimension -1"]),
+        ((2, 3, 5), 3, ["`channel_dim` is 3", "(2, 3, 5)"]),
+        ((2, 3, 5), -4, ["`channel_dim` is -4", "(2, 3, 5)"]),
+        ((), 1, ["`channel_dim` is 1", "()"]),
+    ],
+)
+def test_channels_of_x(
+    operator: Operator, shape: tuple[int, ...], channel_dim: int, parts: list[str]
+) -> None:
+    assert_refused(operator, arguments(x=torch.zeros(shape)), *parts, channel_dim=channel_dim)
 
 
 @BOTH
-@pytest.mark.parametrize("channel_dim", [0, 2, -1, -3])
-def test_channel_dim_of_another_size(operator: Operator, channel_dim: int) -> None:
-    assert_refused(operator, arguments(), "channels in dimension", str(channel_dim), channel_dim=channel_dim)
-
-
-@BOTH
-@pytest.mark.parametrize("channel_dim", [3, -4, 100])
-def test_channel_dim_out_of_range(operator: Operator, channel_dim: int) -> None:
-    assert_refused(
-        operator, arguments(), "`channel_dim`", str(channel_dim), "(2, 3, 5)", channel_dim=channel_dim
-    )
-
-
-@BOTH
-def test_no_dimension_for_channels(operator: Operator) -> None:
-    assert_refused(operator, arguments(x=torch.tensor(1.0)), "`channel_dim`", "()")
-
-
-@BOTH
-@pytest.mark.parametrize("name", NAMES)
-def test_device_of_a_parameter(operator: Operator, name: str) -> None:
+@pytest.mark.parametrize("name", ["x", *NAMES])
+def test_device(operator: Operator, name: str) -> None:
     named = arguments()
     named[name] = named[name].to("meta")
-    assert_refused(operator, named, f"`{name}`", "meta", "cpu")
-
-
-@BOTH
-def test_device_of_x(operator: Operator) -> None:
-    named = arguments()
-    named["x"] = named["x"].to("meta")
-    assert_refused(operator, named, "`left`", "meta", "cpu")
+    assert_refused(operator, named, "`left`" if name == "x" else f"`{name}`", "meta", "cpu")
 
 
 @pytest.mark.gpu

@@ -22,7 +22,7 @@ from pwlu_ext.tests.helpers import (
     random_parameters,
     spread_inputs,
 )
-from pwlu_ext.tests.test_properties import functions, inputs, lawful
+from pwlu_ext.tests.test_properties import functions, inputs, reproducible
 
 INF, NAN = math.inf, math.nan
 
@@ -95,7 +95,7 @@ def test_knots_and_boundaries() -> None:
     assert assert_folds(parameters, x).tolist() == parameters[2][0].tolist()
 
 
-@lawful
+@reproducible
 @given(functions(min_width=-4.0), inputs)
 def test_equals_the_reference_for_any_function(parameters: Parameters, x: Tensor) -> None:
     """Also where the boundaries meet or cross."""
@@ -187,10 +187,6 @@ def test_only_a_cast_to_float64_changes_the_tables() -> None:
         assert all(buffer.dtype == torch.float32 for buffer in low[1].buffers())
         assert low(torch.randn(2, 2, 4, 4).to(dtype)).dtype == dtype
     assert all(buffer.dtype == torch.float64 for buffer in network.double()[1].buffers())
-
-
-def test_extra_repr() -> None:
-    assert repr(fold(PWLU(64, 8, channel_dim=-1))) == "FoldedPWLU(64, num_intervals=8, channel_dim=-1)"
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

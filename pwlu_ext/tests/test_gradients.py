@@ -64,21 +64,3 @@ def derivatives(operator: Operator, order: int) -> list[Tensor]:
 def test_higher_derivatives_equal_those_of_the_reference(order: int) -> None:
     for actual, expected in zip(derivatives(pwlu, order), derivatives(pwlu_reference, order), strict=True):
         torch.testing.assert_close(actual, expected)
-
-
-def test_gradient_penalty_trains() -> None:
-    """A double backward as users write it: the slope of the function is pulled to 1."""
-    parameters = [p.requires_grad_() for p in random_parameters(1, 4, torch.float64)]
-    x = spread_inputs((64,), tuple(parameters), dtype=torch.float64).requires_grad_()
-    optimizer = torch.optim.SGD(parameters, lr=0.05)
-
-    def penalty() -> Tensor:
-        (slope,) = torch.autograd.grad(pwlu(x, *parameters).sum(), x, create_graph=True)
-        return (slope - 1).square().mean()
-
-    first = penalty().item()
-    for _ in range(80):
-        optimizer.zero_grad()
-        penalty().backward()
-        optimizer.step()
-    assert penalty().item() < 0.1 * first

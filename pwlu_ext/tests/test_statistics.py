@@ -10,21 +10,6 @@ from pwlu import PWLU, TwoPhaseLearning
 from pwlu_ext.tests.training import assert_statistics, batches, feed, mean_and_std
 
 
-def test_statistics_of_equation_5() -> None:
-    """The first step sets them; every later one has a weight of 0.1."""
-    module = PWLU(3)
-    phases = TwoPhaseLearning(module, 10)
-    steps = batches(4, 5, 3, 4, 2)
-    mean, std = mean_and_std(steps[0], (0, 2, 3))
-    feed(module, phases, [steps[0]])
-    assert_statistics(module, mean, std)
-    for x in steps[1:]:
-        new_mean, new_std = mean_and_std(x, (0, 2, 3))
-        mean, std = mean * 0.9 + new_mean * 0.1, std * 0.9 + new_std * 0.1
-        feed(module, phases, [x])
-        assert_statistics(module, mean, std)
-
-
 def test_statistics_by_hand() -> None:
     module = PWLU(2)
     phases = TwoPhaseLearning(module, 3)
@@ -34,18 +19,29 @@ def test_statistics_by_hand() -> None:
     assert_statistics(module, torch.tensor([0.9 * 2 + 1.2, 0.9]), torch.tensor([0.9 * 1 + 0, 0.9 * 2 + 0.1]))
 
 
-def test_statistics_of_a_layer_wise_function_are_over_all_elements() -> None:
-    module = PWLU(1)
-    x = batches(2, 3, 4, 5)[1]
-    feed(module, TwoPhaseLearning(module, 2), [x])
-    assert_statistics(module, *mean_and_std(x, (0, 1, 2)))
-
-
-def test_statistics_with_channels_last_in_order() -> None:
-    module = PWLU(5, channel_dim=-1)
-    x = batches(2, 3, 4, 5)[1]
-    feed(module, TwoPhaseLearning(module, 2), [x])
-    assert_statistics(module, *mean_and_std(x, (0, 1)))
+@pytest.mark.parametrize(
+    ("groups", "shape", "channel_dim", "dims"),
+    [
+        (3, (5, 3, 4, 2), 1, (0, 2, 3)),
+        (1, (3, 4, 5), 1, (0, 1, 2)),
+        (5, (3, 4, 5), -1, (0, 1)),
+        (3, (5, 3), -1, (0,)),
+        (3, (3,), -1, ()),
+    ],
+)
+def test_statistics_of_equation_5(
+    groups: int, shape: tuple[int, ...], channel_dim: int, dims: tuple[int, ...]
+) -> None:
+    """The first step sets them; every later one has a weight of 0.1."""
+    module = PWLU(groups, channel_dim=channel_dim)
+    phases = TwoPhaseLearning(module, 10)
+    mean = std = torch.zeros(groups)
+    for step, x in enumerate(batches(3, *shape)):
+        new_mean, new_std = mean_and_std(x, dims) if dims else (x, torch.zeros_like(x))
+        weight = 0.1 if step else 1.0
+        mean, std = (1 - weight) * mean + weight * new_mean, (1 - weight) * std + weight * new_std
+        feed(module, phases, [x])
+        assert_statistics(module, mean, std)
 
 
 def test_a_step_counts_all_its_calls_by_their_elements() -> None:
@@ -64,14 +60,6 @@ def test_a_step_without_input_changes_nothing() -> None:
     phases = TwoPhaseLearning(module, 4)
     feed(module, phases, [torch.tensor([[1.0, 2.0], [3.0, 6.0]])], [torch.empty(0, 2)], [])
     assert_statistics(module, torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0]))
-
-
-@pytest.mark.parametrize("shape", [(5, 3), (3,)], ids=str)
-def test_statistics_without_maps(shape: tuple[int, ...]) -> None:
-    module = PWLU(3, channel_dim=-1)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    feed(module, TwoPhaseLearning(module, 2), [x])
-    assert_statistics(module, *mean_and_std(x.reshape(-1, 3), (0,)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

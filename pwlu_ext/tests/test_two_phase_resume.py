@@ -1,7 +1,6 @@
 """Checkpoints and copies of a model, taken in either phase."""
 
 import copy
-import itertools
 from typing import Any
 
 import pytest
@@ -85,21 +84,3 @@ def test_inputs_since_the_checkpoint_are_forgotten() -> None:
 def test_state_of_another_schedule_is_an_error() -> None:
     with pytest.raises(ValueError, match="phase1_steps=3, this one 5"):
         TwoPhaseLearning(PWLU(1), 5).load_state_dict({"step_count": 1, "phase1_steps": 3})
-
-
-def test_averaged_copy_made_in_phase_1() -> None:
-    """An EMA of the weights outlives the switch: evaluated, it is what its parameters describe."""
-    model = small_network()
-    phases, optimizer = TwoPhaseLearning(model, 2), make_optimizer("sgd", model)
-    train(model, phases, optimizer, range(1))
-    average = copy.deepcopy(model).eval()
-    train(model, phases, optimizer, range(1, 6))
-    with torch.no_grad():
-        for ours, theirs in zip(
-            itertools.chain(average.parameters(), average.buffers()),
-            itertools.chain(model.parameters(), model.buffers()),
-            strict=True,
-        ):
-            ours.lerp_(theirs, 1.0)
-    x = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(average(x), model.eval()(x))
