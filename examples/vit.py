@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 import pwlu
 
-STEPS, PHASE1_STEPS, BATCH_SIZE, NUM_TEST_IMAGES = 150, 30, 128, 360
+STEPS, PHASE1_STEPS, BATCH_SIZE, NUM_TEST_IMAGES = 200, 40, 64, 360
 
 
 def main() -> None:

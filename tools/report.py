@@ -17,7 +17,7 @@ from pwlu.suggestion import expected_one_of
 from tools.records import tool_parser
 from tools.study.page import networks_table, study_page
 from tools.tables.measurements import RESULTS
-from tools.tables.pages import benchmark_pages, latency_pages, results_page
+from tools.tables.pages import latency_pages, operator_pages, results_page
 from tools.tables.short import demo_coco_table, demo_table, latency_cpu_table, operator_cpu_table
 
 # A page shows one of these tables between two lines of its own,
@@ -65,7 +65,7 @@ def pages(results: Path) -> dict[Path, str]:
         results / "README.md": results_page(results, studies),
         **studies,
         **latency_pages(results),
-        **benchmark_pages(results),
+        **operator_pages(results),
         **{page: fill_markers(page, results) for page in _marked_pages(results.parent)},
     }
 

@@ -23,7 +23,6 @@ CASES = (
     Case(dtype="bfloat16", memory_format="channels_last"),
 )
 INTERVALS = (4, 8, 12, 16, 24, 32)
-CHANNELS = (1, 4, 16, 64, 256, 1024)
 
 
 def measure_together(groups: Iterable[tuple[Row, Calls]], rounds: int, repeats: int = 1) -> list[Row]:
@@ -56,30 +55,16 @@ def measure_cases(shape: tuple[int, ...], rounds: int) -> list[Row]:
     return rows
 
 
-def pwlu_alone(case: Case, shape: tuple[int, ...]) -> tuple[Row, Calls]:
-    """Return the description and the two calls of PWLU."""
-    calls = operator_calls(case, shape)
-    return case.describe(shape), {name: calls[name] for name in ("pwlu", "pwlu backward")}
-
-
-def measure_channels(most_threads: int, rounds: int) -> list[Row]:
-    """Return rows of PWLU with different numbers of functions on equally many elements."""
-    batch, channels, height, width = SMALL
-    shapes = [(batch, count, channels * height * width // count, 1) for count in CHANNELS]
-    rows = []
-    for threads in sorted({1, most_threads}):
-        torch.set_num_threads(threads)
-        rows += measure_together((pwlu_alone(Case(), shape) for shape in shapes), rounds)
-    return rows
-
-
-def measure_threads(shape: tuple[int, ...], most_threads: int, rounds: int) -> list[Row]:
-    """Return a row for 1, 2, 4 ... threads."""
-    rows = []
-    for threads in sorted({*(2**i for i in range(most_threads.bit_length())), most_threads}):
-        torch.set_num_threads(threads)
-        rows += measure_together([(Case().describe(shape), operator_calls(Case(), shape))], rounds)
-    return rows
+def measure_intervals(shape: tuple[int, ...], rounds: int) -> list[Row]:
+    """Return rows of PWLU with different numbers of intervals."""
+    groups = []
+    for layout in ("contiguous", "channels_last"):
+        for count in INTERVALS:
+            case = Case(memory_format=layout, num_intervals=count)
+            calls = operator_calls(case, shape)
+            pwlu_alone = {name: calls[name] for name in ("pwlu", "pwlu backward")}
+            groups.append((case.describe(shape), pwlu_alone))
+    return measure_together(groups, rounds)
 
 
 def main() -> None:
@@ -93,18 +78,10 @@ def main() -> None:
     arguments = parser.parse_args()
     threads, rounds = arguments.threads, arguments.rounds
     torch.set_num_threads(threads)
-    by_intervals = [
-        Case(memory_format=layout, num_intervals=count)
-        for layout in ("contiguous", "channels_last")
-        for count in INTERVALS
-    ]
-    single = (Case().describe(TINY), autograd_calls(TINY))
     sections = {
         "cases": measure_cases(LARGE, rounds) + measure_cases(SMALL, rounds),
-        "single_call": measure_together([single], rounds, repeats=20),
-        "intervals": measure_together((pwlu_alone(case, SMALL) for case in by_intervals), rounds),
-        "channels": measure_channels(threads, rounds),
-        "threads": measure_threads(LARGE, threads, rounds),
+        "single_call": measure_together([(Case().describe(TINY), autograd_calls(TINY))], rounds, repeats=20),
+        "intervals": measure_intervals(SMALL, rounds),
     }
     record = {
         "benchmark": "operator_cpu",

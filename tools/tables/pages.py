@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from pwlu_ext.benchmarks.page import PAGES
+from pwlu_ext.benchmarks.page import operator_page
 from tools.latency.figure import read_latency
 from tools.latency.table import latency_table, table_4
 from tools.paper.grid import SCALES, SMOKE, load_table
@@ -67,14 +67,10 @@ def latency_pages(results: Path) -> dict[Path, str]:
     return {path.with_suffix(".md"): latency_table(read_latency(path), paper) for path in records}
 
 
-def benchmark_pages(results: Path) -> dict[Path, str]:
-    """Return the page of each record in results/benchmarks that has one, by the path where it belongs."""
-    records = {path: json.loads(path.read_text()) for path in sorted((results / "benchmarks").glob("*.json"))}
-    return {
-        path.with_suffix(".md"): PAGES[record["benchmark"]](record)
-        for path, record in records.items()
-        if record["benchmark"] in PAGES
-    }
+def operator_pages(results: Path) -> dict[Path, str]:
+    """Return the page that each record of the operator in results/benchmarks makes, by where it belongs."""
+    records = sorted((results / "benchmarks").glob("operator_*.json"))
+    return {path.with_suffix(".md"): operator_page(json.loads(path.read_text())) for path in records}
 
 
 def _table(table: int, results: Path) -> list[str]:
