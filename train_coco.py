@@ -10,36 +10,20 @@ To resume a run, give the same command again.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import nn
 
 from engine.amp import Precision
-from engine.config.load import (
-    COCO,
-    CocoConfig,
-    ConfigError,
-    config_hash,
-    config_to_dict,
-    experiment_values,
-    load_config,
-    network_values,
-)
+from engine.config.load import COCO, CocoConfig, ConfigError, experiment_of, load_config
 from engine.data.coco import build_coco_data
-from engine.processes.command_line import parse_arguments
 from engine.processes.distributed import World
-from engine.processes.launch import EXIT_STOPPED, launch
-from engine.processes.preemption import StopRequest
-from engine.processes.program import run
-from engine.runs.folder import Identity, RunFolder
+from engine.processes.program import EXIT_DONE, EXIT_STOPPED, exit_with, joined_processes, parse_arguments
+from engine.runs.folder import RunFolder
 from engine.runs.manifest import describe_package
-from engine.runs.run import evaluate_checkpoint, is_finished, run_training
+from engine.runs.run import Run
 from engine.tasks.detection import Detection
-from engine.training.checkpoint import CheckpointError
-from engine.training.loop import Plan, TrainingDiverged
+from engine.training.loop import Plan
 from engine.training.schedule import step_decay, whole_steps
 from engine.training.state import new_state
 from models import activation_factory, is_activation, synchronize_batch_norm
@@ -48,82 +32,61 @@ from pwlu import ReplacementReport
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit status."""
+    """Train, or evaluate a checkpoint; return the exit status."""
     arguments = parse_arguments(__doc__, argv)
     config = load_config(arguments.config, arguments.overrides, COCO)
-    return run(
-        config.runtime.device,
-        arguments.checkpoint,
-        train=functools.partial(train, config),
-        evaluate=functools.partial(evaluate, config),
-    )
+    with joined_processes(config.runtime.device) as (world, stop):
+        run = Run(RunFolder(config.output), experiment_of(config), world, stop)
+        if arguments.checkpoint:
+            task, model, _ = build(config, world)
+            done = run.evaluate(arguments.checkpoint, task, model)
+        else:
+            done = run.is_finished() or train(config, run)
+    return EXIT_DONE if done else EXIT_STOPPED
 
 
-def train(config: CocoConfig, world: World, stop: StopRequest) -> int:
-    """Train in the run folder, from its last checkpoint if it has one."""
-    folder, experiment = RunFolder(config.output), experiment_values(config)
-    if is_finished(folder, experiment, world):
-        return 0
-    task, model, report = build(config, world)
+def train(config: CocoConfig, run: Run) -> bool:
+    """Train from the run's last checkpoint, if it has one; return False if a signal stopped it."""
+    task, model, report = build(config, run.world)
     phase1_steps = whole_steps(config.phase1_epochs, task.data.num_train / config.global_batch_size)
     if phase1_steps > config.steps:
         raise ConfigError(
             f"phase1_epochs={config.phase1_epochs:g} are {phase1_steps} steps of {config.global_batch_size} "
             f"of the {task.data.num_train} training images, more than steps={config.steps}; give fewer"
         )
-    options, runtime = asdict(config.optimizer), asdict(config.runtime)
-    intervals = {key: value for key, value in runtime.items() if "_every_" in key}
-    peak_lr, clip_grad_norm = options.pop("peak_lr"), options.pop("clip_grad_norm")
-    finished = run_training(
-        folder=folder,
-        identity=Identity(config_to_dict(config), experiment, config_hash(config), task.facts()),
-        plan=Plan(
-            config.steps,
-            task.data.steps_per_epoch(config.global_batch_size),
-            config.global_batch_size,
-            **intervals,
-        ),
-        task=task,
-        state=new_state(
-            model,
-            task.precision,
-            is_activation=is_activation,
-            phase1_steps=phase1_steps,
-            **options,
-        ),
-        learning_rate=functools.partial(
-            step_decay, total_steps=config.steps, peak_lr=peak_lr, **asdict(config.schedule)
-        ),
-        clip_grad_norm=clip_grad_norm,
+    plan = Plan(
+        total_steps=config.steps,
+        steps_per_epoch=task.data.steps_per_epoch(config.global_batch_size),
+        images_per_step=config.global_batch_size,
+        log_every_steps=config.runtime.log_every_steps,
+        checkpoint_every_steps=config.runtime.checkpoint_every_steps,
+        eval_every_steps=config.runtime.eval_every_steps,
+        plot_every_steps=config.runtime.plot_every_steps,
+    )
+    state = new_state(
+        model, task.precision, config.optimizer, is_activation=is_activation, phase1_steps=phase1_steps
+    )
+    learning_rate = functools.partial(
+        step_decay, options=config.schedule, peak_lr=config.optimizer.peak_lr, total_steps=config.steps
+    )
+    return run.train(
+        task,
+        state,
+        plan,
+        learning_rate,
+        clip_grad_norm=config.optimizer.clip_grad_norm,
         seed=config.seed,
-        world=world,
-        stop=stop,
-        announcement=f"{report}\n{task.describe()}",
-        components={"detector": describe_package(config.model.engine)},
+        announcement=str(report),
+        components={"detector": describe_package(config.model.library)},
     )
-    return 0 if finished else EXIT_STOPPED
-
-
-def evaluate(config: CocoConfig, world: World, stop: StopRequest, checkpoint: Path) -> int:
-    """Print the checkpoint's scores on the validation images as a line of JSON; keep its detections."""
-    task, model, _ = build(config, world)
-    result = evaluate_checkpoint(
-        checkpoint,
-        network=network_values(config),
-        task=task,
-        model=model,
-        world=world,
-        stop=stop,
-        folder=RunFolder(config.output),
-    )
-    return 0 if result else EXIT_STOPPED
 
 
 def build(config: CocoConfig, world: World) -> tuple[Detection, nn.Module, ReplacementReport]:
     """Open the images and build the detector with its activations: the same on every process."""
     with_masks = config.model.architecture == "mask_rcnn"
+    data = build_coco_data(config.data, with_masks=with_masks, seed=config.seed)
     task = Detection(
-        data=build_coco_data(config.data, with_masks=with_masks, seed=config.seed),
+        data=data,
         world=world,
         precision=Precision(config.runtime.amp, world.device),
         global_batch_size=config.global_batch_size,
@@ -131,22 +94,27 @@ def build(config: CocoConfig, world: World) -> tuple[Detection, nn.Module, Repla
         scorer=config.runtime.scorer,
     )
     torch.manual_seed(config.seed)
-    network = asdict(config.model)
-    recipe = DetectorRecipe(
-        pyramid_channels=network.pop("pyramid_channels"),
-        smallest_anchor_px=network.pop("smallest_anchor_px"),
-        box_samples=network.pop("region_samples"),
+    make_activation = activation_factory(
+        config.activation.name,
+        num_intervals=config.activation.num_intervals,
+        mode=config.activation.mode,
+        bound=config.activation.bound,
     )
-    network["library"] = network.pop("engine")
-    make, num_classes = activation_factory(**asdict(config.activation)), len(task.data.category_ids)
-    model, report = build_detector(**network, make=make, num_classes=num_classes, recipe=recipe)
+    model, report = build_detector(
+        config.model.architecture,
+        config.model.library,
+        make_activation,
+        num_classes=len(data.category_ids),
+        backbone=config.model.backbone,
+        recipe=DetectorRecipe(
+            pyramid_channels=config.model.pyramid_channels,
+            smallest_anchor_px=config.model.smallest_anchor_px,
+            box_samples=config.model.region_samples,
+        ),
+        replace_all=config.model.replace_all,
+    )
     return task, synchronize_batch_norm(model, world.device).to(world.device), report
 
 
-def program() -> NoReturn:
-    """Run `main` and leave with its exit status, or with an error a person can read."""
-    launch(main, expected=(ConfigError, CheckpointError, TrainingDiverged))
-
-
 if __name__ == "__main__":
-    program()
+    exit_with(main)

@@ -9,35 +9,19 @@ To resume a run, give the same command again.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import nn
 
 from engine.amp import Precision
-from engine.config.load import (
-    IMAGENET,
-    ConfigError,
-    ImageNetConfig,
-    config_hash,
-    config_to_dict,
-    experiment_values,
-    load_config,
-    network_values,
-)
+from engine.config.load import IMAGENET, ImageNetConfig, experiment_of, load_config
 from engine.data import build_data
-from engine.processes.command_line import parse_arguments
 from engine.processes.distributed import World
-from engine.processes.launch import EXIT_STOPPED, launch
-from engine.processes.preemption import StopRequest
-from engine.processes.program import run
-from engine.runs.folder import Identity, RunFolder
-from engine.runs.run import evaluate_checkpoint, is_finished, run_training
+from engine.processes.program import EXIT_DONE, EXIT_STOPPED, exit_with, joined_processes, parse_arguments
+from engine.runs.folder import RunFolder
+from engine.runs.run import Run
 from engine.tasks.classification import Classification
-from engine.training.checkpoint import CheckpointError
-from engine.training.loop import Plan, TrainingDiverged
+from engine.training.loop import Plan
 from engine.training.schedule import one_cycle_cosine, whole_steps
 from engine.training.state import new_state
 from models import activation_factory, build_classifier, is_activation
@@ -45,84 +29,60 @@ from pwlu import ReplacementReport
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit status."""
+    """Train, or evaluate a checkpoint; return the exit status."""
     arguments = parse_arguments(__doc__, argv)
     config = load_config(arguments.config, arguments.overrides, IMAGENET)
-    return run(
-        config.runtime.device,
-        arguments.checkpoint,
-        train=functools.partial(train, config),
-        evaluate=functools.partial(evaluate, config),
-    )
+    with joined_processes(config.runtime.device) as (world, stop):
+        run = Run(RunFolder(config.output), experiment_of(config), world, stop)
+        if arguments.checkpoint:
+            task, model, _ = build(config, world)
+            done = run.evaluate(arguments.checkpoint, task, model)
+        else:
+            done = run.is_finished() or train(config, run)
+    return EXIT_DONE if done else EXIT_STOPPED
 
 
-def train(config: ImageNetConfig, world: World, stop: StopRequest) -> int:
-    """Train in the run folder, from its last checkpoint if it has one."""
-    folder, experiment = RunFolder(config.output), experiment_values(config)
-    if is_finished(folder, experiment, world):
-        return 0
-    task, model, report = build(config, world)
+def train(config: ImageNetConfig, run: Run) -> bool:
+    """Train from the run's last checkpoint, if it has one; return False if a signal stopped it."""
+    task, model, report = build(config, run.world)
     steps_per_epoch = task.data.steps_per_epoch(config.global_batch_size)
-    total_steps = config.epochs * steps_per_epoch
-    options, schedule, runtime = (
-        asdict(section) for section in (config.optimizer, config.schedule, config.runtime)
+    plan = Plan(
+        total_steps=config.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        images_per_step=config.global_batch_size,
+        log_every_steps=config.runtime.log_every_steps,
+        checkpoint_every_steps=config.runtime.checkpoint_every_steps,
+        eval_every_steps=config.runtime.eval_every_epochs * steps_per_epoch,
+        plot_every_steps=config.runtime.plot_every_epochs * steps_per_epoch,
     )
-    intervals = {key: value for key, value in runtime.items() if key.endswith("_every_steps")}
-    peak_lr, clip_grad_norm = options.pop("peak_lr"), options.pop("clip_grad_norm")
-    options.pop("label_smoothing")  # the task has it
-    finished = run_training(
-        folder=folder,
-        identity=Identity(config_to_dict(config), experiment, config_hash(config), task.facts()),
-        plan=Plan(
-            total_steps,
-            steps_per_epoch,
-            config.global_batch_size,
-            **intervals,
-            eval_every_steps=config.runtime.eval_every_epochs * steps_per_epoch,
-            plot_every_steps=config.runtime.plot_every_epochs * steps_per_epoch,
-        ),
-        task=task,
-        state=new_state(
-            model,
-            task.precision,
-            is_activation=is_activation,
-            phase1_steps=whole_steps(config.phase1_epochs, steps_per_epoch),
-            **options,
-        ),
-        learning_rate=functools.partial(
-            one_cycle_cosine,
-            total_steps=total_steps,
-            warmup_steps=whole_steps(schedule.pop("warmup_epochs"), steps_per_epoch),
-            peak_lr=peak_lr,
-            **schedule,
-        ),
-        clip_grad_norm=clip_grad_norm,
+    state = new_state(
+        model,
+        task.precision,
+        config.optimizer,
+        is_activation=is_activation,
+        phase1_steps=whole_steps(config.phase1_epochs, steps_per_epoch),
+    )
+    learning_rate = functools.partial(
+        one_cycle_cosine,
+        options=config.schedule,
+        peak_lr=config.optimizer.peak_lr,
+        total_steps=plan.total_steps,
+        steps_per_epoch=steps_per_epoch,
+    )
+    return run.train(
+        task,
+        state,
+        plan,
+        learning_rate,
+        clip_grad_norm=config.optimizer.clip_grad_norm,
         seed=config.seed,
-        world=world,
-        stop=stop,
-        announcement=f"{report}\n{task.describe()}",
+        announcement=str(report),
     )
-    return 0 if finished else EXIT_STOPPED
-
-
-def evaluate(config: ImageNetConfig, world: World, stop: StopRequest, checkpoint: Path) -> int:
-    """Print the checkpoint's accuracy on the validation images as a line of JSON."""
-    task, model, _ = build(config, world)
-    result = evaluate_checkpoint(
-        checkpoint,
-        network=network_values(config),
-        task=task,
-        model=model,
-        world=world,
-        stop=stop,
-        folder=RunFolder(config.output),
-    )
-    return 0 if result else EXIT_STOPPED
 
 
 def build(config: ImageNetConfig, world: World) -> tuple[Classification, nn.Module, ReplacementReport]:
     """Open the images and build the network with its activations: the same on every process."""
-    data, size = build_data(config.data, config.seed), config.data.image_size_px
+    data = build_data(config.data, config.seed)
     task = Classification(
         data=data,
         world=world,
@@ -132,9 +92,15 @@ def build(config: ImageNetConfig, world: World) -> tuple[Classification, nn.Modu
         label_smoothing=config.optimizer.label_smoothing,
     )
     torch.manual_seed(config.seed)
-    make = activation_factory(**asdict(config.activation))
+    make_activation = activation_factory(
+        config.activation.name,
+        num_intervals=config.activation.num_intervals,
+        mode=config.activation.mode,
+        bound=config.activation.bound,
+    )
+    size = (3, config.data.image_size_px, config.data.image_size_px)
     model, report = build_classifier(
-        config.model.name, make, num_classes=data.num_classes, input_size=(3, size, size)
+        config.model.name, make_activation, num_classes=data.num_classes, input_size=size
     )
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(world.device).to(memory_format=layout)
@@ -144,10 +110,5 @@ def build(config: ImageNetConfig, world: World) -> tuple[Classification, nn.Modu
     return task, model, report
 
 
-def program() -> NoReturn:
-    """Run `main` and leave with its exit status, or with an error a person can read."""
-    launch(main, expected=(ConfigError, CheckpointError, TrainingDiverged))
-
-
 if __name__ == "__main__":
-    program()
+    exit_with(main)

@@ -1,12 +1,11 @@
 """The seven activations of the paper's Table 2, by name."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
-from functools import partial
 
 from torch import nn
 
 from pwlu import PWLU
+from pwlu.suggestion import expected_one_of
 
 from .apl import APL
 from .frelu import FReLU
@@ -34,7 +33,12 @@ def activation_factory(
         ValueError: an unknown name or mode.
     """
     if mode not in MODES:
-        raise ValueError(f"activation mode is {mode!r}, expected one of {', '.join(MODES)}")
+        raise ValueError(expected_one_of("activation mode", mode, MODES))
+
+    def make_pwlu(num_channels: int, channel_dim: int = 1) -> nn.Module:
+        num_parameters = num_channels if mode == "channel" else 1
+        return PWLU(num_parameters, num_intervals=num_intervals, bound=bound, channel_dim=channel_dim)
+
     makers: dict[str, Callable[..., nn.Module]] = {
         "relu": _relu,
         "swish": _swish,
@@ -42,12 +46,10 @@ def activation_factory(
         "apl": APL,
         "pau": _pau,
         "frelu": FReLU,
-        "pwlu": partial(_pwlu, num_intervals=num_intervals, mode=mode, bound=bound),
+        "pwlu": make_pwlu,
     }
     if name not in makers:
-        near = get_close_matches(name, ACTIVATIONS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"activation name is {name!r}, expected one of {', '.join(ACTIVATIONS)}{hint}")
+        raise ValueError(expected_one_of("activation name", name, ACTIVATIONS))
     return makers[name]
 
 
@@ -66,10 +68,3 @@ def _swish(num_channels: int, channel_dim: int = 1) -> nn.Module:
 
 def _pau(num_channels: int, channel_dim: int = 1) -> nn.Module:
     return PAU()
-
-
-def _pwlu(
-    num_channels: int, channel_dim: int = 1, *, num_intervals: int, mode: str, bound: float
-) -> nn.Module:
-    num_parameters = num_channels if mode == "channel" else 1
-    return PWLU(num_parameters, num_intervals=num_intervals, bound=bound, channel_dim=channel_dim)

@@ -4,8 +4,9 @@ import os
 import sys
 
 import train_imagenet
-from tests.sabotage import signal_torchrun_in_step
+from engine.processes.program import exit_with
+from tests.fault_injection import signal_torchrun_in_step
 
 if __name__ == "__main__":
     signal_torchrun_in_step(int(os.environ["RANK"]), step=4, number=int(sys.argv.pop(1)))
-    train_imagenet.program()
+    exit_with(train_imagenet.main)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.config.load import COCO, CocoConfig, config_to_dict, load_config
+from engine.config.load import COCO, CocoConfig, experiment_of, load_config
 from models import activation_factory
 from models.detection import build_detector
 from tests.test_configs import NAMES
@@ -54,7 +54,7 @@ def test_table_3_has_the_papers_recipe(architecture: str, activation: str) -> No
     aps = TABLE_3[architecture, activation]
     assert head == f"# Table 3, {TITLES[architecture]} with {NAMES[activation]}: {aps} in the paper."
     assert (config.model.architecture, config.activation.name) == (architecture, activation)
-    assert (config.model.engine, config.model.backbone) == ("torchvision", "resnet50")
+    assert (config.model.library, config.model.backbone) == ("torchvision", "resnet50")
     assert (config.steps, config.global_batch_size, config.runtime.device_batch_size) == (270_000, 16, 2)
     optimizer = config.optimizer
     assert (optimizer.peak_lr, optimizer.weight_decay, optimizer.momentum) == (0.02, 1e-4, 0.9)
@@ -74,7 +74,7 @@ def test_table_3_has_the_papers_recipe(architecture: str, activation: str) -> No
 def test_rows_of_table_3_differ_in_detector_and_activation_alone() -> None:
     rows = []
     for architecture, activation in TABLE_3:
-        row = config_to_dict(load(f"configs/{architecture}_r50_{activation}.yaml"))
+        row = experiment_of(load(f"configs/{architecture}_r50_{activation}.yaml")).settings
         assert row.pop("output") == f"runs/{architecture}_r50_{activation}"
         assert row["activation"].pop("name") == activation
         assert row["model"].pop("architecture") == architecture
@@ -92,7 +92,7 @@ def test_a_detector_can_be_built_from_every_file(file: str) -> None:
     with torch.device("meta"):
         _, report = build_detector(
             config.model.architecture,
-            config.model.engine,
+            config.model.library,
             make,
             num_classes=80,
             backbone=config.model.backbone,

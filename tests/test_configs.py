@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.config.load import IMAGENET, ImageNetConfig, config_to_dict, load_config
+from engine.config.load import IMAGENET, ImageNetConfig, experiment_of, load_config
 from engine.config.schema import ACTIVATION_NAMES
 from models import ACTIVATIONS, activation_factory, build_classifier
 
@@ -99,7 +99,10 @@ def test_table_2_has_the_papers_recipe(network: str, activation: str) -> None:
 
 @pytest.mark.parametrize("network", RECIPES)
 def test_rows_of_table_2_differ_in_the_activation_alone(network: str) -> None:
-    rows = [config_to_dict(load(f"configs/{network}_{activation}.yaml")) for activation in ACTIVATION_NAMES]
+    rows = [
+        experiment_of(load(f"configs/{network}_{activation}.yaml")).settings
+        for activation in ACTIVATION_NAMES
+    ]
     for row, activation in zip(rows, ACTIVATION_NAMES, strict=True):
         assert row.pop("output") == f"runs/{network}_{activation}"
         assert row["activation"].pop("name") == activation

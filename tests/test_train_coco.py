@@ -15,12 +15,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_coco
-from engine.config.load import COCO, ConfigError, config_to_dict, load_config
-from engine.records.record import read_records
+from engine.config.load import COCO, ConfigError, load_config
 from engine.runs.folder import RunFolder
 from engine.tasks.coco_scoring import score
 from engine.training.checkpoint import CheckpointError
-from tests import sabotage
+from tests import fault_injection
 from tests.engine.data.coco.coco_files import annotation_path, write_coco
 from tests.photographs import needs_photographs, unpack
 from tests.training_runs import (
@@ -29,6 +28,7 @@ from tests.training_runs import (
     REPOSITORY,
     Outcome,
     assert_same_bits,
+    records,
     weights,
 )
 from tests.training_runs import run as run_program
@@ -59,13 +59,6 @@ def whole(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tupl
     return folder, outcome
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
-    entries = read_records(folder / "metrics.jsonl")
-    return [
-        {name: value for name, value in entry.items() if name != "images_per_second"} for entry in entries
-    ]
-
-
 def test_a_run_tells_its_story(whole: tuple[Path, Outcome]) -> None:
     folder, outcome = whole
     lines = outcome.outputs[0].splitlines()
@@ -88,9 +81,8 @@ def test_a_run_leaves_everything_in_its_folder(
     whole: tuple[Path, Outcome], settings: list[str], root: Path
 ) -> None:
     folder, _ = whole
-    assert config_to_dict(load_config(folder / "config.yaml", [], COCO)) == config_to_dict(
-        load_config(settings[1], [settings[2], f"output={folder}"], COCO)
-    )
+    config = load_config(settings[1], [settings[2], f"output={folder}"], COCO)
+    assert load_config(folder / "config.yaml", [], COCO) == config
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["data"] == {"num_train": 12, "num_val": 7, "num_categories": 3}
     start = manifest["starts"][0]
@@ -115,13 +107,13 @@ def test_killed_again_and_again_the_same_command_reaches_the_same_weights(
     whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
 ) -> None:
     arguments = [*settings, f"output={tmp_path}"]
-    misfortunes = [
-        partial(sabotage.die_in_step, victim=1, step=4),  # after the checkpoint of step 2, in phase I
-        partial(sabotage.die_in_evaluation, victim=0, evaluation=1),  # in the middle of an epoch
-        partial(sabotage.die_in_step, victim=0, step=2),
+    faults = [
+        partial(fault_injection.die_in_step, victim=1, step=4),  # after the checkpoint of step 2, in phase I
+        partial(fault_injection.die_in_evaluation, victim=0, evaluation=1),  # in the middle of an epoch
+        partial(fault_injection.die_in_step, victim=0, step=2),
     ]
-    for misfortune in misfortunes:
-        outcome = run(tmp_path / "logs", arguments, processes=2, sabotage=misfortune)
+    for fault in faults:
+        outcome = run(tmp_path / "logs", arguments, processes=2, fault=fault)
         assert sorted(outcome.statuses) == [KILLED, 1], outcome.output
     outcome = run(tmp_path / "logs", arguments, processes=2)
     assert outcome.statuses == [0, 0], outcome.output
@@ -136,7 +128,9 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
 ) -> None:
     arguments = [*settings, f"output={tmp_path}", "data.workers=1"]
-    stopped = run(tmp_path / "logs", arguments, processes=2, sabotage=partial(sabotage.ask_to_stop, step=3))
+    stopped = run(
+        tmp_path / "logs", arguments, processes=2, fault=partial(fault_injection.signal_in_step, step=3)
+    )
     assert "stopped by" in stopped.outputs[0] and "at step 3, saved" in stopped.outputs[0], stopped.output
     assert json.loads((tmp_path / "REQUEUE").read_text())["step"] == 3
     outcome = run(tmp_path / "logs", arguments, processes=2)
@@ -160,16 +154,15 @@ def test_evaluation_of_a_checkpoint_by_one_and_two_processes(
     assert results[0] == results[1] and found[0] == found[1]
     step = results[0]["step"]
     (recorded,) = [entry for entry in records(whole[0]) if (entry["kind"], entry["step"]) == ("eval", step)]
-    assert {name: results[0][name] for name in recorded if "_A" in name} == {
-        name: value for name, value in recorded.items() if "_A" in name
-    }
+    scores = {name: value for name, value in recorded.items() if "_A" in name}
+    assert scores and {name: results[0][name] for name in scores} == scores
     with pytest.raises(CheckpointError, match="model.architecture was 'mask_rcnn', is now 'retinanet'"):
         train_coco.main([*settings, "model.architecture=retinanet", "--eval", best])
 
 
 def test_a_loss_that_is_no_number_stops_all_processes(settings: list[str], tmp_path: Path) -> None:
-    misfortune = partial(sabotage.lose_a_number_in_step, micro_batch=3)
-    outcome = run(tmp_path / "logs", [*settings, f"output={tmp_path}"], processes=2, sabotage=misfortune)
+    fault = partial(fault_injection.nan_loss, micro_batch=3)
+    outcome = run(tmp_path / "logs", [*settings, f"output={tmp_path}"], processes=2, fault=fault)
     assert outcome.statuses == [1, 1], outcome.output
     error = outcome.outputs[0].splitlines()[-1]
     assert error.startswith("error: the loss is nan at step 2")
@@ -201,12 +194,12 @@ def test_retinanet_with_every_activation(
 def test_detectron2_trains_resumes_and_evaluates(
     architecture: str, activation: str, settings: list[str], tmp_path: Path
 ) -> None:
-    arguments = [*settings, "model.engine=detectron2", f"model.architecture={architecture}"]
+    arguments = [*settings, "model.library=detectron2", f"model.architecture={architecture}"]
     arguments += [f"activation.name={activation}", "steps=4", "schedule.milestones_steps=[3]"]
     arguments += ["phase1_epochs=0.6", "runtime.checkpoint_every_steps=1", "runtime.eval_every_steps=3"]
     folders = [tmp_path / name for name in ("whole", "killed")]
-    misfortune = partial(sabotage.die_in_step, victim=0, step=3)
-    outcome = run(tmp_path / "logs", [*arguments, f"output={folders[1]}"], processes=2, sabotage=misfortune)
+    fault = partial(fault_injection.die_in_step, victim=0, step=3)
+    outcome = run(tmp_path / "logs", [*arguments, f"output={folders[1]}"], processes=2, fault=fault)
     assert sorted(outcome.statuses) == [KILLED, 1], outcome.output
     for folder in folders:
         outcome = run(tmp_path / "logs", [*arguments, f"output={folder}"], processes=2)
@@ -220,9 +213,8 @@ def test_detectron2_trains_resumes_and_evaluates(
     outcome = run(tmp_path / "logs", [*arguments, f"output={folders[0]}", "--eval", last])
     found = json.loads(outcome.outputs[0].splitlines()[-1])
     recorded = records(folders[0])[-1]
-    assert {name: found[name] for name in recorded if "_A" in name} == {
-        name: value for name, value in recorded.items() if "_A" in name
-    }
+    scores = {name: value for name, value in recorded.items() if "_A" in name}
+    assert scores and {name: found[name] for name in scores} == scores
 
 
 def test_detectron2_missing_is_one_sentence(settings: list[str], monkeypatch: Any) -> None:
@@ -231,7 +223,7 @@ def test_detectron2_missing_is_one_sentence(settings: list[str], monkeypatch: An
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "detectron2", None)
     with pytest.raises(ValueError, match="detectron2") as caught:
-        train_coco.main([*settings, "model.engine=detectron2"])
+        train_coco.main([*settings, "model.library=detectron2"])
     assert "library=torchvision" in str(caught.value) and "install" in str(caught.value)
 
 
@@ -255,7 +247,7 @@ def test_impossible_settings_are_explained(settings: list[str]) -> None:
         ("schedule.milestones_steps=5", "expected whole numbers, such as"),
         ("schedule.warmup_steps=8", "leaves nothing of steps=8"),
         ("data.longer_side_px=40", "data.shorter_side_px=48 exceeds data.longer_side_px=40"),
-        ("model.engine=detectron3", "did you mean 'detectron2'"),
+        ("model.library=detectron3", "did you mean 'detectron2'"),
         ("model.backbone=resnet51", "resnet51"),
     ]:
         with pytest.raises((ConfigError, ValueError), match=sentence):

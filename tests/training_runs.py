@@ -16,6 +16,10 @@ from typing import Any
 
 import torch
 
+from engine.processes import distributed
+from engine.processes.program import exit_with
+from engine.records.record import read_records
+
 REPOSITORY = Path(__file__).parent.parent
 KILLED = -signal.SIGKILL
 
@@ -73,22 +77,20 @@ def run(
     arguments: list[str],
     *,
     processes: int = 1,
-    sabotage: Callable[[int], None] | None = None,
+    fault: Callable[[int], None] | None = None,
     timeout: float = 120,
     program: str = "train_imagenet",
 ) -> Outcome:
     """Run a training program with these arguments; logs go to `folder`.
 
-    `sabotage` is called with the rank in every process before the program starts, to make something go wrong
+    `fault` is called with the rank in every process before the program starts, to make something go wrong
     later; it must be a function of a module, or a functools.partial of one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"rank{rank}.log" for rank in range(processes)]
     port = _free_port()
     started = [
-        _context().Process(
-            target=_process, args=(program, rank, processes, port, arguments, str(log), sabotage)
-        )
+        _context().Process(target=_process, args=(program, rank, processes, port, arguments, str(log), fault))
         for rank, log in enumerate(logs)
     ]
     for process in started:
@@ -112,7 +114,7 @@ def run_function(function: Callable[..., Any], *arguments: Any, processes: int, 
         folder,
         [],
         processes=processes,
-        sabotage=_Call(function, arguments, tuple(map(str, answers))),
+        fault=_Call(function, arguments, tuple(map(str, answers))),
     )
     assert outcome.statuses == [0] * processes, outcome.output
     return [torch.load(answer, weights_only=True) for answer in answers]
@@ -127,8 +129,6 @@ class _Call:
     answers: tuple[str, ...]
 
     def __call__(self, rank: int) -> None:
-        from engine.processes import distributed
-
         world = distributed.start("cpu")
         torch.save(self.function(world, *self.arguments), self.answers[rank])
         distributed.stop()
@@ -138,7 +138,7 @@ class _Call:
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tests.sabotage", "tests.training_runs", "train_imagenet", "train_coco", "sklearn.datasets"]
+        ["tests.fault_injection", "tests.training_runs", "train_imagenet", "train_coco", "sklearn.datasets"]
     )
     return context
 
@@ -150,7 +150,7 @@ def _process(
     port: int,
     arguments: list[str],
     log: str,
-    sabotage: Callable[[int], None] | None,
+    fault: Callable[[int], None] | None,
 ) -> None:
     """Become one process of a run."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -162,15 +162,23 @@ def _process(
     os.environ.update({name: str(value) for name, value in place.items()} | {"OMP_NUM_THREADS": "1"})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
     sys.argv = [f"{program}.py", *arguments]
-    if sabotage is not None:
-        sabotage(rank)
-    importlib.import_module(program).program()
+    if fault is not None:
+        fault(rank)
+    exit_with(importlib.import_module(program).main)
 
 
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Return a run's records without what depends on the machine's speed."""
+    return [
+        {name: value for name, value in entry.items() if name != "images_per_second"}
+        for entry in read_records(folder / "metrics.jsonl")
+    ]
 
 
 def weights(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:

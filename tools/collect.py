@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.config.load import config_hash
+from engine.config.load import experiment_of
 from engine.runs.folder import RunFolder
 from engine.runs.manifest import short_commit
 from tools.paper.grid import (
@@ -79,7 +79,7 @@ def _measurements_of(run: Run, table: str, *, diverged: bool) -> list[Measuremen
             value=values[place.metric],
             seed=run.seed,
             scale=run.scale.name,
-            config_hash=config_hash(run.config),
+            config_hash=experiment_of(run.config).hash,
             run=run.name,
             **_origin(manifest["starts"]),
         )

@@ -1,8 +1,6 @@
 """The configuration of `train_coco.py`: see engine.config.schema."""
 
-from dataclasses import dataclass, field
-
-from omegaconf import MISSING
+from dataclasses import dataclass
 
 from engine.config.schema import (
     NOT_NEGATIVE,
@@ -10,21 +8,22 @@ from engine.config.schema import (
     SHARED_BOUNDS,
     SHARED_CHOICES,
     UP_TO_ONE,
-    ActivationConfig,
     Conflict,
+    RunConfig,
+    RuntimeConfig,
     Schema,
-    SgdConfig,
     optimizer_conflicts,
 )
 from engine.data.options import CocoOptions
+from engine.training.schedule import StepDecayOptions
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
     """Which detector. Its other numbers (anchors, samples, thresholds): models/detection/recipe.py."""
 
-    architecture: str = MISSING  # mask_rcnn | retinanet
-    engine: str = "torchvision"  # torchvision | detectron2: whose heads, losses and post-processing
+    architecture: str  # mask_rcnn | retinanet
+    library: str = "torchvision"  # torchvision | detectron2: whose heads, losses and post-processing
     backbone: str = "resnet50"  # timm's name of a ResNet
     pyramid_channels: int = 256  # width of the feature pyramid and of the convolutions in the heads
     smallest_anchor_px: int = 32  # side of the anchors of the pyramid's finest level; it doubles with each
@@ -32,45 +31,27 @@ class DetectorConfig:
     replace_all: bool = False  # the two ReLUs with tiny inputs too: before the last linear layer, at P6
 
 
-@dataclass
-class StepScheduleConfig:
-    """Linear warm-up, then a constant rate that is multiplied by `decay_factor` at each milestone."""
+@dataclass(frozen=True, kw_only=True)
+class DetectorRuntimeConfig(RuntimeConfig):
+    """How the run is executed and how often it reports; none of it is part of the experiment but `amp`."""
 
-    warmup_steps: int = 1000
-    start_lr_ratio: float = 1e-3  # first learning rate / peak_lr
-    milestones_steps: list[int] = MISSING
-    decay_factor: float = 0.1
-
-
-@dataclass
-class CocoRuntimeConfig:
-    """How the run is executed and how often it speaks; none of it is part of the experiment but `amp`."""
-
-    device: str = "auto"  # auto | cpu | cuda
-    amp: str = "off"  # off | bf16 | fp16
-    device_batch_size: int = 2  # most images per device and forward; accumulation is derived from it
-    log_every_steps: int = 50
+    device_batch_size: int = 2
     checkpoint_every_steps: int = 1000
     eval_every_steps: int = 10_000
     plot_every_steps: int = 10_000
     scorer: str = "pycocotools"  # pycocotools | faster-coco-eval: the same numbers
 
 
-@dataclass
-class CocoConfig:
+@dataclass(frozen=True, kw_only=True)
+class CocoConfig(RunConfig):
     """One training run of a detector."""
 
-    output: str = ""  # run folder; runs/<name of the YAML file> unless given
-    seed: int = 0
-    steps: int = MISSING  # optimizer steps: the paper's iterations
-    phase1_epochs: float = 5.0  # T', the length of phase I; 0 = no phase I: fix-init
-    global_batch_size: int = 16  # images per optimizer step over all devices
-    model: DetectorConfig = field(default_factory=DetectorConfig)
-    activation: ActivationConfig = field(default_factory=ActivationConfig)
-    data: CocoOptions = field(default_factory=CocoOptions)
-    optimizer: SgdConfig = field(default_factory=SgdConfig)
-    schedule: StepScheduleConfig = field(default_factory=StepScheduleConfig)
-    runtime: CocoRuntimeConfig = field(default_factory=CocoRuntimeConfig)
+    steps: int  # optimizer steps: the paper's iterations
+    global_batch_size: int = 16
+    model: DetectorConfig
+    data: CocoOptions
+    schedule: StepDecayOptions
+    runtime: DetectorRuntimeConfig
 
 
 def _conflicts(config: CocoConfig) -> list[Conflict]:
@@ -98,7 +79,7 @@ COCO = Schema(
     choices={
         **SHARED_CHOICES,
         "model.architecture": ("mask_rcnn", "retinanet"),
-        "model.engine": ("torchvision", "detectron2"),
+        "model.library": ("torchvision", "detectron2"),
         "data.kind": ("coco", "digits"),
         "data.empty_images": ("drop", "keep"),
         "runtime.scorer": ("pycocotools", "faster-coco-eval"),
@@ -118,4 +99,5 @@ COCO = Schema(
         "runtime.plot_every_steps": POSITIVE,
     },
     conflicts=_conflicts,
+    renamed={"model.engine": "model.library"},
 )

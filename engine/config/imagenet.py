@@ -1,8 +1,6 @@
 """The configuration of `train_imagenet.py`: see engine.config.schema."""
 
-from dataclasses import dataclass, field
-
-from omegaconf import MISSING
+from dataclasses import dataclass
 
 from engine.config.schema import (
     BELOW_ONE,
@@ -12,68 +10,54 @@ from engine.config.schema import (
     SHARED_BOUNDS,
     SHARED_CHOICES,
     UP_TO_ONE,
-    ActivationConfig,
     Conflict,
+    RunConfig,
+    RuntimeConfig,
     Schema,
-    SgdConfig,
     optimizer_conflicts,
 )
 from engine.data.options import ImageOptions
+from engine.training.optimizer import OptimizerOptions
+from engine.training.schedule import OneCycleOptions
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which network."""
 
-    name: str = MISSING  # timm's name: resnet18, mobilenetv2_100 ...
+    name: str  # timm's name: resnet18, mobilenetv2_100 ...
 
 
-@dataclass
-class OptimizerConfig(SgdConfig):
-    """SGD, and the loss's label smoothing."""
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptimizerConfig(OptimizerOptions):
+    """The optimizer's options, and the loss's label smoothing."""
 
     label_smoothing: float = 0.0
 
 
-@dataclass
-class ScheduleConfig:
-    """One-cycle cosine: up from start to peak during the warm-up, down to the end value for the rest."""
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRuntimeConfig(RuntimeConfig):
+    """How the run is executed and how often it reports; none of it is part of the experiment but `amp`."""
 
-    warmup_epochs: float = MISSING
-    start_lr_ratio: float = 0.04  # first learning rate / peak_lr
-    final_lr_ratio: float = 4e-6  # last learning rate / peak_lr
-
-
-@dataclass
-class RuntimeConfig:
-    """How the run is executed and how often it speaks; none of it is part of the experiment but `amp`."""
-
-    device: str = "auto"  # auto | cpu | cuda
-    amp: str = "off"  # off | bf16 | fp16
     channels_last: bool = False
     compile: bool = False
-    device_batch_size: int = 64  # most images per device and forward; accumulation is derived from it
-    log_every_steps: int = 50
+    device_batch_size: int = 64
     checkpoint_every_steps: int = 500
     eval_every_epochs: int = 1
     plot_every_epochs: int = 5
 
 
-@dataclass
-class ImageNetConfig:
+@dataclass(frozen=True, kw_only=True)
+class ImageNetConfig(RunConfig):
     """One training run of a classifier."""
 
-    output: str = ""  # run folder; runs/<name of the YAML file> unless given
-    seed: int = 0
-    epochs: int = MISSING
-    phase1_epochs: float = 5.0  # T', the length of phase I; 0 = no phase I: fix-init of Tables 5 and 6
-    global_batch_size: int = 1024  # images per optimizer step over all devices
-    model: ModelConfig = field(default_factory=ModelConfig)
-    activation: ActivationConfig = field(default_factory=ActivationConfig)
-    data: ImageOptions = field(default_factory=ImageOptions)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    epochs: int
+    global_batch_size: int = 1024
+    model: ModelConfig
+    data: ImageOptions
+    optimizer: ClassifierOptimizerConfig
+    schedule: OneCycleOptions
+    runtime: ClassifierRuntimeConfig
 
 
 def _conflicts(config: ImageNetConfig) -> list[Conflict]:

@@ -1,132 +1,37 @@
-"""From a YAML file and `key=value` words to a checked, typed configuration of one of the trainers.
+"""Turn a YAML file and `key=value` words into the checked, typed configuration of one of the trainers.
 
-The configuration object stops at the training programs: everything below them takes plain arguments.
+The configuration object stops at the training programs; what is below them takes single values, or a section
+that it owns (`OptimizerOptions`, for example).
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_origin
+from typing import Any, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engine.config.coco import COCO, CocoConfig
-from engine.config.files import COMMAND_LINE, ConfigError, Entry, parse_overrides, read_file, suggestion
+from engine.config.experiment import Experiment, experiment_of
+from engine.config.files import COMMAND_LINE, ConfigError, Entry, leaves, parse_overrides, read_file
 from engine.config.imagenet import IMAGENET, ImageNetConfig
-from engine.config.schema import Schema
+from engine.config.schema import C, Schema
+from pwlu.suggestion import did_you_mean, expected_one_of
 
 __all__ = [
     "COCO",
     "IMAGENET",
     "CocoConfig",
     "ConfigError",
+    "Experiment",
     "ImageNetConfig",
-    "config_hash",
-    "config_to_dict",
-    "experiment_values",
+    "experiment_of",
     "load_config",
-    "network_values",
 ]
 
-
-class RunConfig(Protocol):
-    """What the configurations of both trainers have."""
-
-    output: str
-
-
-C = TypeVar("C", bound=RunConfig)
-
-# Keys that say where and how a run is executed, not what is computed: they may change when a run is resumed.
-_NOT_THE_EXPERIMENT = ("output", "data.root", "data.workers", "runtime.")
-_PART_OF_IT_ALL_THE_SAME = ("runtime.amp",)
-# Keys that came later, with the value that does what was done before: an experiment with that value is
-# described without the key, so that older runs can be resumed and older records stay of the same experiment.
-_WITHOUT_EFFECT = {"data.shrink_px": 0}
-
-
-def load_config(path: str | Path, overrides: Sequence[str], schema: Schema[C]) -> C:
-    """Read a YAML file with all it inherits, lay the `key=value` overrides over it, and check the result.
-
-    `schema` is IMAGENET or COCO.
-
-    Raises ConfigError, which names the file, the dotted key, what came and what was expected.
-    """
-    path = Path(path)
-    entries = read_file(path) | parse_overrides(overrides)
-    tree = OmegaConf.structured(schema.kind)
-    keys = _leaves(OmegaConf.to_container(tree))
-    for key, entry in entries.items():
-        _assign(tree, key, entry, keys, schema.kind)
-    config = _to_object(tree, path, schema.kind)
-    config.output = config.output or f"runs/{path.stem}"
-    _check(config, schema, {key: entry.source for key, entry in entries.items()}, str(path))
-    return config
-
-
-def config_to_dict(config: Any) -> dict[str, Any]:
-    """Return the configuration as nested dicts of str, int, float, bool and lists of int."""
-    return dataclasses.asdict(config)
-
-
-def experiment_values(config: RunConfig) -> dict[str, Any]:
-    """Return {dotted key: value} of every key that defines the experiment.
-
-    Left out: the run folder, where the data lie, worker processes, all of `runtime` but `amp`, and keys that
-    came later and have no effect.
-    """
-    return {
-        key: value
-        for key, value in _leaves(config_to_dict(config)).items()
-        if key in _PART_OF_IT_ALL_THE_SAME or not key.startswith(_NOT_THE_EXPERIMENT)
-        if key not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[key]
-    }
-
-
-def network_values(config: RunConfig) -> dict[str, Any]:
-    """Return those of `experiment_values` that a checkpoint's weights must share with the network."""
-    chosen = ("model.", "activation.")
-    return {key: value for key, value in experiment_values(config).items() if key.startswith(chosen)}
-
-
-def config_hash(config: RunConfig) -> str:
-    """Return 16 hex digits over `experiment_values`."""
-    return hashlib.sha256(json.dumps(experiment_values(config), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return {dotted key: value} of nested dicts."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            leaves |= _leaves(value, f"{prefix}{name}.")
-        else:
-            leaves[prefix + name] = value
-    return leaves
-
-
-def _assign(tree: DictConfig, key: str, entry: Entry, keys: Mapping[str, Any], root: type) -> None:
-    """Put one value, given as text, into the typed tree."""
-    if key not in keys:
-        inside = [known for known in keys if known.startswith(key + ".")]
-        if inside:
-            raise ConfigError(
-                f"{entry.source}: {key!r} is a section, not a value; its keys: {', '.join(inside)}"
-            )
-        raise ConfigError(f"{entry.source}: unknown key {key!r}{suggestion(key, keys)}")
-    kind = _type_of(key, root)
-    try:
-        OmegaConf.update(tree, key, _parse_list(entry.text) if get_origin(kind) is list else entry.text)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        expected = _TYPES[kind]
-        raise ConfigError(f"{entry.source}: {key}: expected {expected}, got {entry.text!r}") from error
-
-
-_TYPES: dict[Any, str] = {
+_TYPE_NAMES: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -135,19 +40,66 @@ _TYPES: dict[Any, str] = {
 }
 
 
-def _type_of(key: str, root: type) -> Any:
-    kind: Any = root
-    for name in key.split("."):
-        kind = {field.name: field.type for field in dataclasses.fields(kind)}[name]
-    return kind
+def load_config(path: str | Path, overrides: Sequence[str], schema: Schema[C]) -> C:
+    """Read a YAML file with all it inherits, lay the `key=value` overrides over it, and check the result.
+
+    `schema` is IMAGENET or COCO. Raises ConfigError, which names the file, the dotted key, what came and what
+    was expected.
+    """
+    path = Path(path)
+    entries = {"output": Entry(f"runs/{path.stem}", str(path))} | read_file(path) | parse_overrides(overrides)
+    tree, types = _empty_tree(schema.kind), _types(schema.kind)
+    for key, entry in entries.items():
+        if key not in types:
+            raise ConfigError(f"{entry.source}: {_unknown(key, types, schema.renamed)}")
+        _assign(tree, key, entry, types[key])
+    config = _to_object(tree, path, schema.kind)
+    _check(config, schema, {key: entry.source for key, entry in entries.items()}, str(path))
+    return config
 
 
-def _parse_list(text: str) -> list[Any]:
-    """Read `[1, 2]`. Raises YAMLError for anything else; the types of the entries are checked later."""
-    value = yaml.safe_load(text)
-    if not isinstance(value, list):
-        raise yaml.YAMLError("not a list")
-    return value
+def _empty_tree(kind: type) -> DictConfig:
+    """Return a typed tree with the defaults; it can be written to though the dataclasses are frozen."""
+    tree = OmegaConf.structured(kind)
+    OmegaConf.set_readonly(tree, False)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            tree[field.name] = OmegaConf.structured(field.type)
+            OmegaConf.set_readonly(tree[field.name], False)
+    return tree
+
+
+def _types(kind: Any) -> dict[str, Any]:
+    """Return the type of every value by dotted key."""
+    types: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        inside = _types(field.type) if dataclasses.is_dataclass(field.type) else {}
+        types |= {f"{field.name}.{key}": kind for key, kind in inside.items()} or {field.name: field.type}
+    return types
+
+
+def _unknown(key: str, known: Mapping[str, Any], renamed: Mapping[str, str]) -> str:
+    if key in renamed:
+        return f"the key {key!r} is called {renamed[key]!r} now"
+    inside = [name for name in known if name.startswith(key + ".")]
+    if inside:
+        return f"{key!r} is a section, not a value; its keys: {', '.join(inside)}"
+    return f"unknown key {key!r}{did_you_mean(key, known)}"
+
+
+def _assign(tree: DictConfig, key: str, entry: Entry, kind: Any) -> None:
+    """Put one value, given as text, into the typed tree."""
+    try:
+        value = entry.text
+        if get_origin(kind) is list:  # OmegaConf checks the types of the items
+            value = yaml.safe_load(entry.text)
+            if not isinstance(value, list):
+                raise yaml.YAMLError("not a list")
+        OmegaConf.update(tree, key, value)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{entry.source}: {key}: expected {_TYPE_NAMES[kind]}, got {entry.text!r}"
+        ) from error
 
 
 def _to_object(tree: DictConfig, path: Path, kind: type[C]) -> C:
@@ -168,17 +120,14 @@ def _to_object(tree: DictConfig, path: Path, kind: type[C]) -> C:
 
 def _check(config: C, schema: Schema[C], sources: Mapping[str, str], path: str) -> None:
     """Raise ConfigError for the first value out of its range and for combinations that cannot work."""
-    for key, value in _leaves(config_to_dict(config)).items():
-        where = f"{sources.get(key, path)}: {key}"
-        choices = schema.choices.get(key)
-        if choices and value not in choices:
-            raise ConfigError(
-                f"{where}: expected one of {', '.join(choices)}, got {value!r}{suggestion(value, choices)}"
-            )
+    for key, value in leaves(dataclasses.asdict(config)).items():
+        source = sources.get(key, path)
+        if key in schema.choices and value not in schema.choices[key]:
+            raise ConfigError(f"{source}: {expected_one_of(key, value, schema.choices[key])}")
         if key in schema.bounds and not schema.bounds[key][1](value):
-            raise ConfigError(f"{where}: expected {schema.bounds[key][0]}, got {value!r}")
+            raise ConfigError(f"{source}: {key}: expected {schema.bounds[key][0]}, got {value!r}")
         if value == "":
-            raise ConfigError(f"{where}: expected a word, got nothing")
+            raise ConfigError(f"{source}: {key}: expected a word, got nothing")
     for keys, sentence in schema.conflicts(config):
-        given_there = COMMAND_LINE in [sources.get(key) for key in keys]
-        raise ConfigError(f"{COMMAND_LINE if given_there else path}: {sentence}")
+        on_command_line = COMMAND_LINE in [sources.get(key) for key in keys]
+        raise ConfigError(f"{COMMAND_LINE if on_command_line else path}: {sentence}")

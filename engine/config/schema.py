@@ -1,18 +1,17 @@
-"""What a configuration is made of: sections that both trainers have, and how values are checked.
+"""What a configuration is made of: the sections that both trainers have, and how values are checked.
 
-One dataclass per section, one documented field per key. Units stand in the names (`_epochs`, `_steps`,
-`_px`). Fields without a default must come from a YAML file or the command line. Why the values the paper does
-not give are what they are: `docs/choices.md`.
+One dataclass per section, one documented field per key; sections that a room of the engine reads whole stand
+there (`optimizer` in engine/training/optimizer.py, `schedule` in engine/training/schedule.py). Units stand in
+the names (`_epochs`, `_steps`, `_px`). Fields without a default must come from a YAML file or the command
+line. Why the values the paper does not give are what they are: `docs/choices.md`.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from omegaconf import MISSING
-
-C = TypeVar("C")
+from engine.training.optimizer import OptimizerOptions
 
 # What a number must be: in words, and as a test that also turns away NaN and infinity.
 Bounds = tuple[str, Callable[[float], bool]]
@@ -30,21 +29,7 @@ Conflict = tuple[tuple[str, str], str]
 ACTIVATION_NAMES = ("relu", "swish", "prelu", "apl", "pau", "frelu", "pwlu")
 
 
-@dataclass(frozen=True)
-class Schema(Generic[C]):
-    """A kind of configuration: its dataclass, and what its values must be.
-
-    `choices` are keys whose value is one of a few words, `bounds` those of numbers; `conflicts` finds
-    combinations that cannot work.
-    """
-
-    kind: type[C]
-    choices: Mapping[str, tuple[str, ...]]
-    bounds: Mapping[str, Bounds]
-    conflicts: Callable[[C], Sequence[Conflict]]
-
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ActivationConfig:
     """Which activation takes the place of the network's own; all keys but `name` concern PWLU only."""
 
@@ -54,19 +39,50 @@ class ActivationConfig:
     bound: float = 3.0  # boundaries start at [-bound, bound]: fix-init-x of Tables 5 and 6
 
 
-@dataclass
-class SgdConfig:
-    """Stochastic gradient descent with momentum."""
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """How the run is executed and how often it reports; none of it is part of the experiment but `amp`."""
 
-    peak_lr: float = MISSING  # highest learning rate of the schedule, for the global batch
-    weight_decay: float = MISSING  # of convolution and linear weights
-    momentum: float = 0.9
-    nesterov: bool = False
-    activation_weight_decay: float = 0.0  # of the activations' own parameters
-    norm_and_bias_weight_decay: float = 0.0  # of normalisation parameters and biases
-    activation_lr_multiplier: float = 1.0  # learning rate of the activations' parameters over the others'
-    clip_grad_norm: float = 0.0  # greatest gradient norm; 0 switches clipping off
-    ema_decay: float = 0.0  # of the averaged weights; 0 switches averaging off
+    device: str = "auto"  # auto | cpu | cuda
+    amp: str = "off"  # off | bf16 | fp16
+    device_batch_size: int  # most images per device and forward; accumulation is derived from it
+    log_every_steps: int = 50
+    checkpoint_every_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run."""
+
+    output: str  # run folder; runs/<name of the YAML file> unless given
+    seed: int = 0
+    phase1_epochs: float = 5.0  # T', the length of phase I; 0 = no phase I: fix-init of Tables 5 and 6
+    global_batch_size: int  # images per optimizer step over all devices
+    activation: ActivationConfig
+    optimizer: OptimizerOptions
+    runtime: RuntimeConfig
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
+@dataclass(frozen=True)
+class Schema(Generic[C]):
+    """A kind of configuration: its dataclass, and what its values must be.
+
+    Attributes:
+        kind: the dataclass.
+        choices: the words that a key may have, by dotted key.
+        bounds: the bounds of a number, by dotted key.
+        conflicts: finds combinations that cannot work.
+        renamed: keys that have another name now, with that name.
+    """
+
+    kind: type[C]
+    choices: Mapping[str, tuple[str, ...]]
+    bounds: Mapping[str, Bounds]
+    conflicts: Callable[[C], Sequence[Conflict]]
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 SHARED_CHOICES = {
@@ -96,7 +112,7 @@ SHARED_BOUNDS = {
 }
 
 
-def optimizer_conflicts(optimizer: SgdConfig) -> list[Conflict]:
+def optimizer_conflicts(optimizer: OptimizerOptions) -> list[Conflict]:
     """Return the impossible combinations of the optimizer's keys."""
     if optimizer.nesterov and optimizer.momentum == 0:
         sentence = "optimizer.nesterov=true needs optimizer.momentum greater than 0"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ImageOptions:
     """Which images a classifier sees, and how they are cut and changed."""
 
@@ -19,7 +19,7 @@ class ImageOptions:
     broken_images: str = "error"  # error: stop and name the file; skip: leave it out and count it
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class CocoOptions:
     """Which images a detector sees, and at what size."""
 

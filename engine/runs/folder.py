@@ -1,28 +1,19 @@
 """The folder of one run: what lies where in it, and whether a run may begin or go on there."""
 
+import contextlib
+import errno
+import fcntl
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from engine.config.experiment import Experiment
 from engine.files import remove_temporary_files, write_text_atomically
+from engine.records.console import warn
 from engine.training.checkpoint import CheckpointError, CheckpointFolder, require_same
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a run is: all its settings, those of them that define the experiment, and facts about its data.
-
-    `experiment` and `data` are flat, and must stay the same when the run is resumed.
-    """
-
-    settings: Mapping[str, Any]
-    experiment: Mapping[str, Any]
-    experiment_hash: str
-    data: Mapping[str, Any]
 
 
 class RunFolder:
@@ -42,6 +33,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
         self.functions = self.path / "curves.jsonl"
+        self._lock = self.path / ".lock"
         self._finished = self.path / "FINISHED"
         self._requeue = self.path / "REQUEUE"
         self._diverged = self.path / "DIVERGED"
@@ -50,10 +42,32 @@ class RunFolder:
         """Return the folder for what an evaluation of a checkpoint finds."""
         return self.path / f"evaluation_of_{checkpoint.stem}"
 
-    def open(self, identity: Identity, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder, which is made if need be, for the block; warn where the file system has no locks.
+
+        Raises:
+            CheckpointError: another process, on this machine or another one, holds it. Two starts at a time
+                would mix their records and overwrite their checkpoints.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self._lock, "w") as file:
+            try:
+                # Ends with the process, however it ends; data loading processes do not inherit it.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise CheckpointError(
+                        f"{self.path} is in use: another start of this run is at work there; wait for its "
+                        "end, or name another folder with output=..."
+                    ) from error
+                warn(f"{self.path}: no lock can be taken ({error}); do not start this run twice at a time")
+            yield
+
+    def open(self, experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Make the folder ready for a start; return the checkpoint to go on from, or None at the beginning.
 
-        `warn` is told, in a sentence, what the user should know.
+        `data` are facts about the data that must stay the same when the run is resumed.
 
         Raises:
             CheckpointError: the folder belongs to another experiment, or has checkpoints but no good one.
@@ -65,22 +79,27 @@ class RunFolder:
         checkpoint = self.checkpoints.load_latest()
         has_records = self.metrics.exists() and self.metrics.stat().st_size > 0
         manifest = self._read_manifest()
-        if manifest is None or not (checkpoint or has_records):  # nothing of worth here yet
-            facts = asdict(identity)
-            manifest = {name: facts[name] for name in ("experiment_hash", "experiment", "data")} | {
-                "starts": []
+        if manifest is None or not (checkpoint or has_records):  # no step was taken here yet
+            manifest = {
+                "experiment_hash": experiment.hash,
+                "experiment": experiment.values,
+                "data": dict(data),
+                "starts": [],
             }
-        self._require_same(manifest, identity, self.path)
-        if checkpoint is not None:
-            self._require_same(checkpoint, identity, self.checkpoints.last)
-        elif has_records:
+        for saved, source in ((manifest, self.path), (checkpoint, self.checkpoints.last)):
+            if saved is not None:
+                require_same(saved["experiment"], experiment.values, source)
+                require_same(saved["data"], data, source)
+        if checkpoint is None and has_records:
             warn(f"{self.path} has records of an earlier start but no checkpoint: beginning again at step 0")
         self._write_manifest(manifest)
-        write_text_atomically(self.config, yaml.safe_dump(dict(identity.settings), sort_keys=False))
+        write_text_atomically(self.config, yaml.safe_dump(experiment.settings, sort_keys=False))
         return checkpoint
 
     def final_metrics(self, experiment: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what a finished run recorded at its end, None for one that is not finished.
+
+        `experiment` are the values that define it, by dotted key.
 
         Raises:
             CheckpointError: the run that finished here is another experiment.
@@ -97,27 +116,23 @@ class RunFolder:
         return json.loads(self._diverged.read_text()) if self._diverged.exists() else None
 
     def add_start(self, start: dict[str, Any]) -> None:
-        """Add one start of the run to the manifest."""
+        """Add one start of the run to the manifest, which `open` wrote."""
         manifest = self._read_manifest()
-        assert manifest is not None, "open() writes it"
+        assert manifest is not None
         manifest["starts"].append(start)
         self._write_manifest(manifest)
 
     def mark_finished(self, metrics: Mapping[str, Any]) -> None:
-        """Say that the training is complete."""
+        """Write that the training is complete."""
         write_text_atomically(self._finished, json.dumps(metrics) + "\n")
 
     def mark_requeue(self, step: int, signal_name: str) -> None:
-        """Say that the training was asked to stop, has saved, and wants to go on."""
+        """Write that the training was asked to stop, has saved, and is to go on."""
         write_text_atomically(self._requeue, json.dumps({"step": step, "signal": signal_name}) + "\n")
 
     def mark_diverged(self, step: int, lr: float) -> None:
-        """Say that the loss was no finite number after `step` steps, with the learning rate `lr`."""
+        """Write that the loss was not finite after `step` steps, with the learning rate `lr`."""
         write_text_atomically(self._diverged, json.dumps({"step": step, "lr": lr}) + "\n")
-
-    def _require_same(self, saved: Mapping[str, Any], identity: Identity, source: Path) -> None:
-        require_same(saved["experiment"], identity.experiment, source)
-        require_same(saved["data"], identity.data, source)
 
     def _read_manifest(self) -> dict[str, Any] | None:
         if not self.manifest.exists():

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from engine.files import remove_temporary_files, write_atomically
+from engine.processes.program import UserError
 from engine.records.console import warn
 
 FORMAT = "pwlu-training-checkpoint"
@@ -18,7 +19,7 @@ VERSION = 2
 _TRAINING_ONLY = ("optimizer", "scaler", "losses")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint cannot be used as asked; the message says why and what to do."""
 
 

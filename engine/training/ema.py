@@ -9,16 +9,14 @@ from torch import nn
 
 
 class Ema:
-    """Averaged weights beside a model, which takes them on for an evaluation and gives them back after.
-
-    There is no second model, so what is not a tensor (PWLU's phase, a compiled forward) cannot differ between
-    the two.
+    """Averaged weights, which the model holds during an evaluation only.
 
     Args:
         model: the model; its tensors must be updated in place, never replaced.
-        decay: share of the old average kept at each update, in (0, 1). The first updates keep less,
-            (1 + n) / (10 + n) after n updates, so that the random initial weights are soon forgotten.
+        decay: share of the old average that an update keeps, in (0, 1).
     """
+
+    # No second model: what is not a tensor (PWLU's phase, a compiled forward) cannot differ between the two.
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -32,6 +30,7 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the model's present weights."""
+        # The first updates keep less, so that the random initial weights are soon forgotten.
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         average, live = self._pairs
         torch._foreach_lerp_(average, live, 1.0 - decay)
@@ -40,7 +39,7 @@ class Ema:
 
     @torch.no_grad()
     def copy(self, names: list[str]) -> None:
-        """Take the present values of some tensors (names as in `model.state_dict()`) instead of averaging."""
+        """Replace the averages of some tensors (named as in `model.state_dict()`) by the present values."""
         for name in names:
             self._average[name].copy_(self._live[name])
 
@@ -61,12 +60,12 @@ class Ema:
             self._average[name].copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of updates and the averaged tensors (`weights`, names as in the model)."""
+        """Return the number of `updates` and the averaged tensors, `weights`, named as in the model."""
         return {"updates": self.updates, "weights": dict(self._average)}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved average; raises KeyError where a tensor of the model is missing in it."""
+        """Go on from a saved average. Raises KeyError where it lacks a tensor of the model."""
         self.updates = state["updates"]
         for name, average in self._average.items():
             average.copy_(state["weights"][name])

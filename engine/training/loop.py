@@ -15,12 +15,13 @@ from torch import nn
 from engine.evaluation import Evaluation
 from engine.processes.distributed import World
 from engine.processes.preemption import StopRequest
+from engine.processes.program import UserError
 from engine.records.console import Stopwatch
 from engine.records.record import Record
 from engine.training.checkpoint import CheckpointFolder
 from engine.training.ema import Ema
 from engine.training.state import TrainingState
-from engine.training.step import TrainStep
+from engine.training.step import StepResult, TrainStep
 
 
 class Task(Protocol):
@@ -34,6 +35,12 @@ class Task(Protocol):
     def accumulation(self) -> int:
         """Micro-batches per optimizer step and process."""
 
+    def facts(self) -> dict[str, int]:
+        """Return what must not change about the data when a run is resumed."""
+
+    def describe(self) -> str:
+        """Return the data and how a global batch is cut, for the user."""
+
     def batches(self, epoch: int, start_step: int) -> Iterator[Sequence[Any]]:
         """Yield this process's micro-batches of each step of an epoch, from `start_step` on."""
 
@@ -44,7 +51,7 @@ class Task(Protocol):
         """Return metrics, the same on all processes; None on all if one of them should stop."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """How long the training is, and what is done how often."""
 
@@ -58,19 +65,19 @@ class Plan:
 
     def is_evaluation(self, step: int) -> bool:
         """Whether the weights after `step` steps are evaluated."""
-        return step == self.total_steps or step % self.eval_every_steps == 0
+        return step > 0 and (step == self.total_steps or step % self.eval_every_steps == 0)
 
     def is_plot(self, step: int) -> bool:
-        """Whether the curves are drawn as they are after `step` steps."""
-        return step == self.total_steps or step % self.plot_every_steps == 0
+        """Whether the functions are drawn as they are after `step` steps."""
+        return step > 0 and (step == self.total_steps or step % self.plot_every_steps == 0)
 
     def is_pause(self, step: int) -> bool:
-        """Whether training stops for a moment after `step` steps: an epoch ends, or something is due."""
+        """Whether no more batches are read after `step` steps: an epoch ends, or something is due."""
         return step % self.steps_per_epoch == 0 or self.is_evaluation(step) or self.is_plot(step)
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss is not a finite number, after `step` steps, with the learning rate `lr`."""
+class TrainingDiverged(UserError, RuntimeError):
+    """The loss is not a finite number after `step` steps, with the learning rate `lr`."""
 
     def __init__(self, message: str, *, step: int, lr: float) -> None:
         super().__init__(message)
@@ -98,9 +105,12 @@ def evaluate_all(
 class Loop:
     """Trains from the state's step to the plan's end, or until a signal asks for a stop.
 
-    `learning_rate` gives the learning rate of a step. `identity` is what a checkpoint says about its run
-    beside the state. `listeners` are told of everything worth recording, and `plot` draws the model's curves
-    as they are after a number of steps; both are at work on the main process only.
+    Attributes:
+        learning_rate: gives the learning rate of a step (from 0).
+        identity: what a checkpoint says about its run beside the state.
+        listeners: take every record. Empty on all processes but the main one.
+        plot: draws the functions as they are after a number of steps. On the main process only.
+        metrics: those of the last evaluation.
     """
 
     plan: Plan
@@ -114,7 +124,7 @@ class Loop:
     identity: Mapping[str, Any]
     listeners: Sequence[Callable[[Record], None]] = ()
     plot: Callable[[int], None] = lambda step: None
-    metrics: Mapping[str, float] = field(default_factory=dict, init=False)  # of the last evaluation
+    metrics: Mapping[str, float] = field(default_factory=dict, init=False)
     _saved_step: int | None = field(default=None, init=False)
     _stopwatch: Stopwatch = field(default_factory=Stopwatch, init=False)
 
@@ -124,39 +134,37 @@ class Loop:
         Raises:
             TrainingDiverged: the loss became NaN or infinite; the checkpoints are those from before.
         """
+        state, plan = self.state, self.plan
         if resumed:
-            self._saved_step = self.state.step
+            self._saved_step = state.step
         else:
             self.plot(0)
         while True:
-            if self.state.step > 0 and self.plan.is_pause(self.state.step) and not self._pause():
+            if plan.is_evaluation(state.step) and not self._evaluate():
                 return False
-            if self.state.step == self.plan.total_steps:
+            if plan.is_plot(state.step):
+                self.plot(state.step)
+            if state.step == plan.total_steps:
                 return True
-            if not self._train_to_pause():
-                return False
+            epoch, first_step = divmod(state.step, plan.steps_per_epoch)
+            self._stopwatch.start()
+            for micro_batches in self.task.batches(epoch, first_step):
+                lr, phase = self.learning_rate(state.step), state.phase
+                result = self.take_step(micro_batches, lr, self._should_stop)
+                self._record_step(result, lr, phase)
+                if result.stop_requested or state.step % plan.checkpoint_every_steps == 0:
+                    self._save()
+                    self._stopwatch.start()
+                if result.stop_requested:
+                    return False
+                if plan.is_pause(state.step):
+                    break
+            else:
+                raise RuntimeError(f"no more batches in epoch {epoch}, at step {state.step}")
 
-    def _train_to_pause(self) -> bool:
-        """Train to the next pause of the plan; return False if stopped before."""
-        epoch, first_step = divmod(self.state.step, self.plan.steps_per_epoch)
-        self._stopwatch.start()
-        for micro_batches in self.task.batches(epoch, first_step):
-            stop_requested = self._step(micro_batches)
-            if stop_requested or self.state.step % self.plan.checkpoint_every_steps == 0:
-                self._save()
-                self._stopwatch.start()
-            if stop_requested:
-                return False
-            if self.plan.is_pause(self.state.step):
-                return True
-        raise RuntimeError(f"no more batches in epoch {epoch}, at step {self.state.step}")
-
-    def _step(self, micro_batches: Sequence[Any]) -> bool:
-        """Take one step and record it; return True if any process was asked to stop."""
+    def _record_step(self, result: StepResult, lr: float, phase: int | None) -> None:
+        """Record a step that was taken with this learning rate in this phase."""
         state = self.state
-        lr = self.learning_rate(state.step)
-        phase = state.phase
-        result = self.take_step(micro_batches, lr, self._should_stop)
         if not math.isfinite(result.loss):
             raise TrainingDiverged(self._divergence(result.loss, lr), step=state.step, lr=lr)
         self._stopwatch.lap()
@@ -165,38 +173,31 @@ class Loop:
             rate = self._stopwatch.steps_per_second() * self.plan.images_per_step
             values = state.losses.take() | {"lr": lr, "images_per_second": rate}
             self._tell("train", values | ({"phase": phase} if phase else {}))
-        if result.realigned:
+        if result.realigned:  # phase I ended with this step: see TrainStep
             self._tell("realign", {})
             self.plot(state.step)
-        return result.stop_requested
 
-    def _pause(self) -> bool:
-        """Save, evaluate and draw what is due; return False if stopped meanwhile."""
+    def _evaluate(self) -> bool:
+        """Save, evaluate, keep the best weights; return False if stopped meanwhile."""
         state = self.state
-        if self.plan.is_evaluation(state.step):
-            if self._saved_step != state.step:
-                self._save()
-            evaluation = evaluate_all(self.task, state.model, state.ema, self.world, self._should_stop)
-            if evaluation is None:
-                return False
-            self._tell("eval", evaluation.metrics, evaluation)
-            self._keep_best(evaluation.metrics)
-            self.metrics = evaluation.metrics
-        if self.plan.is_plot(state.step):
-            self.plot(state.step)
+        if self._saved_step != state.step:
+            self._save()
+        evaluation = evaluate_all(self.task, state.model, state.ema, self.world, self._should_stop)
+        if evaluation is None:
+            return False
+        self._tell("eval", evaluation.metrics, evaluation)
+        self.metrics = evaluation.metrics
+        name = self.task.main_metric if state.ema is None else f"ema_{self.task.main_metric}"
+        if self.metrics[name] > state.best.get(name, -math.inf):
+            state.best = {name: self.metrics[name], "step": state.step}
+            self.world.on_main(lambda: self.checkpoints.save_best(self._content()))
         return True
 
     def _should_stop(self) -> bool:
         return self.stop.requested
 
-    def _keep_best(self, metrics: Mapping[str, float]) -> None:
-        name = self.task.main_metric if self.state.ema is None else f"ema_{self.task.main_metric}"
-        if metrics[name] > self.state.best.get(name, -math.inf):
-            self.state.best = {name: metrics[name], "step": self.state.step}
-            self.world.on_main(lambda: self.checkpoints.save_best(self._content()))
-
     def _save(self) -> None:
-        """Save on the main process; the others learn if that failed."""
+        # on_main: where the main process fails to save, the others fail too
         self.world.on_main(lambda: self.checkpoints.save(self._content()))
         self._saved_step = self.state.step
 

@@ -1,31 +1,40 @@
-"""Which parameter gets which weight decay and learning rate: groups by the kind of module.
-
-Grouping by the number of dimensions would decay PWLU's `points`, a matrix, but not its boundaries and slopes,
-vectors.
-"""
+"""The optimizer: which parameter gets which weight decay and learning rate."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-_NORMALIZATIONS = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
+_NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """Stochastic gradient descent with momentum: a configuration's section `optimizer`."""
+
+    peak_lr: float  # highest learning rate of the schedule, for the global batch
+    weight_decay: float  # of convolution and linear weights
+    momentum: float = 0.9
+    nesterov: bool = False
+    activation_weight_decay: float = 0.0  # of the activations' own parameters
+    norm_and_bias_weight_decay: float = 0.0  # of normalisation parameters and biases
+    activation_lr_multiplier: float = 1.0  # learning rate of the activations' parameters over the others'
+    clip_grad_norm: float = 0.0  # greatest gradient norm; 0 switches clipping off
+    ema_decay: float = 0.0  # of the averaged weights; 0 switches averaging off
+
+
+def build_sgd(
+    model: nn.Module, options: OptimizerOptions, is_activation: Callable[[nn.Module], bool]
+) -> torch.optim.SGD:
+    """Return SGD over `parameter_groups`, with learning rate 0 until the schedule sets one."""
+    groups = parameter_groups(model, options, is_activation)
+    return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, nesterov=options.nesterov)
 
 
 def parameter_groups(
-    model: nn.Module,
-    *,
-    is_activation: Callable[[nn.Module], bool],
-    weight_decay: float,
-    norm_and_bias_weight_decay: float,
-    activation_weight_decay: float,
-    activation_lr_multiplier: float,
+    model: nn.Module, options: OptimizerOptions, is_activation: Callable[[nn.Module], bool]
 ) -> list[dict[str, Any]]:
     """Sort every parameter of the model into one of three groups; empty groups are left out.
 
@@ -35,46 +44,20 @@ def parameter_groups(
 
     Each group carries its `name`, its `weight_decay` and its `lr_multiplier` on the schedule's learning rate.
     """
-    members: dict[str, list[nn.Parameter]] = {"weights": [], "norm_and_bias": [], "activation": []}
-    seen: set[nn.Parameter] = set()
-    for kind, parameter in _sorted_parameters(model, is_activation, inside_activation=False):
-        if parameter not in seen:
-            members[kind].append(parameter)
-            seen.add(parameter)
-    decay = {
-        "weights": weight_decay,
-        "norm_and_bias": norm_and_bias_weight_decay,
-        "activation": activation_weight_decay,
+    decay_and_multiplier = {
+        "weights": (options.weight_decay, 1.0),
+        "norm_and_bias": (options.norm_and_bias_weight_decay, 1.0),
+        "activation": (options.activation_weight_decay, options.activation_lr_multiplier),
     }
-    multiplier = {"weights": 1.0, "norm_and_bias": 1.0, "activation": activation_lr_multiplier}
+    members: dict[str, dict[nn.Parameter, None]] = {name: {} for name in decay_and_multiplier}
+    for name, parameter in _named_by_group(model, is_activation, inside_activation=False):
+        if not any(parameter in group for group in members.values()):  # shared ones count once
+            members[name][parameter] = None
     return [
-        {"name": kind, "params": params, "weight_decay": decay[kind], "lr_multiplier": multiplier[kind]}
-        for kind, params in members.items()
-        if params
+        {"name": name, "params": list(members[name]), "weight_decay": decay, "lr_multiplier": multiplier}
+        for name, (decay, multiplier) in decay_and_multiplier.items()
+        if members[name]
     ]
-
-
-def build_sgd(
-    model: nn.Module,
-    *,
-    is_activation: Callable[[nn.Module], bool],
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-    norm_and_bias_weight_decay: float,
-    activation_weight_decay: float,
-    activation_lr_multiplier: float,
-) -> torch.optim.SGD:
-    """Return SGD over `parameter_groups`, with learning rate 0 until the schedule sets one."""
-    groups = parameter_groups(
-        model,
-        is_activation=is_activation,
-        weight_decay=weight_decay,
-        norm_and_bias_weight_decay=norm_and_bias_weight_decay,
-        activation_weight_decay=activation_weight_decay,
-        activation_lr_multiplier=activation_lr_multiplier,
-    )
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -83,20 +66,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_multiplier"]
 
 
-def _sorted_parameters(
+def _named_by_group(
     module: nn.Module, is_activation: Callable[[nn.Module], bool], inside_activation: bool
 ) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield (group name, parameter), activations before their children, in the order of registration."""
+    """Yield (group name, parameter), a module's own before its children's, in the order of registration."""
     inside_activation = inside_activation or is_activation(module)
     for name, parameter in module.named_parameters(recurse=False):
-        yield _kind(module, name, parameter, inside_activation), parameter
+        # By the kind of module: PWLU's `points` are a matrix as weights are, its boundaries are vectors.
+        if inside_activation:
+            group = "activation"
+        elif isinstance(module, _NORMALIZATIONS) or name.endswith("bias") or parameter.ndim < 2:
+            group = "norm_and_bias"
+        else:
+            group = "weights"
+        yield group, parameter
     for child in module.children():
-        yield from _sorted_parameters(child, is_activation, inside_activation)
-
-
-def _kind(module: nn.Module, name: str, parameter: nn.Parameter, inside_activation: bool) -> str:
-    if inside_activation:
-        return "activation"
-    if isinstance(module, _NORMALIZATIONS) or name.endswith("bias") or parameter.ndim < 2:
-        return "norm_and_bias"
-    return "weights"
+        yield from _named_by_group(child, is_activation, inside_activation)

@@ -1,64 +1,68 @@
-"""Schedules as pure functions: the same step always gives the same number, so there is no state to save."""
+"""Learning rate schedules as pure functions of the step: there is no state to save."""
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycleOptions:
+    """The one-cycle cosine (section 4.1): a configuration's section `schedule` for ImageNet."""
+
+    warmup_epochs: float  # half a cosine up to peak_lr; half a cosine down for the rest
+    start_lr_ratio: float = 0.04  # first learning rate / peak_lr
+    final_lr_ratio: float = 4e-6  # last learning rate / peak_lr
 
 
 def one_cycle_cosine(
-    step: int,
-    *,
-    total_steps: int,
-    warmup_steps: int,
-    peak_lr: float,
-    start_lr_ratio: float,
-    final_lr_ratio: float,
+    step: int, options: OneCycleOptions, *, peak_lr: float, total_steps: int, steps_per_epoch: int
 ) -> float:
-    """Return the learning rate of step `step` (from 0) in the one-cycle cosine schedule (section 4.1).
-
-    Half a cosine up from `peak_lr * start_lr_ratio` at step 0 to `peak_lr` at step `warmup_steps`, half a
-    cosine down to `peak_lr * final_lr_ratio` at the last step, `total_steps - 1`.
+    """Return the learning rate of step `step` (from 0) in the one-cycle cosine schedule.
 
     Raises:
         ValueError: a step outside the training, or a warm-up longer than it.
     """
-    if not 0 <= step < total_steps:
-        raise ValueError(f"step: expected 0 to {total_steps - 1}, got {step}")
-    if not 0 <= warmup_steps <= total_steps:
-        raise ValueError(f"warmup_steps: expected 0 to {total_steps} (all steps), got {warmup_steps}")
+    _require_step(step, total_steps)
+    warmup_steps = whole_steps(options.warmup_epochs, steps_per_epoch)
+    if warmup_steps > total_steps:
+        raise ValueError(
+            f"warmup_epochs={options.warmup_epochs:g} are {warmup_steps} steps, more than all {total_steps}"
+        )
     if step < warmup_steps:
-        return peak_lr * _half_cosine(start_lr_ratio, 1.0, step / warmup_steps)
-    down_steps = max(1, total_steps - 1 - warmup_steps)
-    return peak_lr * _half_cosine(1.0, final_lr_ratio, (step - warmup_steps) / down_steps)
+        return peak_lr * _half_cosine(options.start_lr_ratio, 1.0, step / warmup_steps)
+    down_steps = max(1, total_steps - 1 - warmup_steps)  # the last step, total_steps - 1, has the final rate
+    return peak_lr * _half_cosine(1.0, options.final_lr_ratio, (step - warmup_steps) / down_steps)
 
 
-def step_decay(
-    step: int,
-    *,
-    total_steps: int,
-    warmup_steps: int,
-    peak_lr: float,
-    start_lr_ratio: float,
-    milestones_steps: Sequence[int],
-    decay_factor: float,
-) -> float:
-    """Return the learning rate of step `step` (from 0) in the schedule of section 4.2.
+@dataclass(frozen=True, kw_only=True)
+class StepDecayOptions:
+    """A rate that falls at milestones (section 4.2): a configuration's section `schedule` for COCO."""
 
-    A straight line up from `peak_lr * start_lr_ratio` at step 0 to `peak_lr` at step `warmup_steps`, then
-    constant; from each milestone on `decay_factor` times what it was.
+    milestones_steps: list[int]  # from each one on, `decay_factor` times what it was
+    decay_factor: float = 0.1
+    warmup_steps: int = 1000  # a straight line up to peak_lr
+    start_lr_ratio: float = 1e-3  # first learning rate / peak_lr
+
+
+def step_decay(step: int, options: StepDecayOptions, *, peak_lr: float, total_steps: int) -> float:
+    """Return the learning rate of step `step` (from 0) in the step decay schedule.
 
     Raises:
         ValueError: a step outside the training.
     """
-    if not 0 <= step < total_steps:
-        raise ValueError(f"step: expected 0 to {total_steps - 1}, got {step}")
-    decay = decay_factor ** sum(step >= milestone for milestone in milestones_steps)
-    progress = min(1.0, step / warmup_steps) if warmup_steps else 1.0
-    return peak_lr * decay * (start_lr_ratio + (1.0 - start_lr_ratio) * progress)
+    _require_step(step, total_steps)
+    decay = options.decay_factor ** sum(step >= milestone for milestone in options.milestones_steps)
+    progress = min(1.0, step / options.warmup_steps) if options.warmup_steps else 1.0
+    return peak_lr * decay * (options.start_lr_ratio + (1.0 - options.start_lr_ratio) * progress)
 
 
 def whole_steps(epochs: float, steps_per_epoch: float) -> int:
     """Return the steps nearest to a possibly fractional number of epochs; at least 1 for any but 0."""
     return max(1, round(epochs * steps_per_epoch)) if epochs > 0 else 0
+
+
+def _require_step(step: int, total_steps: int) -> None:
+    if not 0 <= step < total_steps:
+        raise ValueError(f"step: expected 0 to {total_steps - 1}, got {step}")
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

@@ -1,4 +1,4 @@
-"""Everything that a training run must remember to go on as if it had never stopped."""
+"""What a checkpoint must hold so that a run goes on as if it had never stopped."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,24 +10,24 @@ from torch import nn
 from engine.amp import Precision
 from engine.training.checkpoint import load_weights
 from engine.training.ema import Ema
-from engine.training.optimizer import build_sgd
+from engine.training.optimizer import OptimizerOptions, build_sgd
 from pwlu import PWLU, TwoPhaseLearning
 
 
 @dataclass
 class MeanLosses:
-    """Means of the loss's terms since the last time they were taken."""
+    """The mean of each term of the loss since the last record."""
 
     totals: dict[str, float] = field(default_factory=dict)
     count: int = 0
 
     def add(self, losses: Mapping[str, float]) -> None:
-        """Count the terms of one more step."""
+        """Add the terms of one step."""
         self.totals = {name: self.totals.get(name, 0.0) + value for name, value in losses.items()}
         self.count += 1
 
     def take(self) -> dict[str, float]:
-        """Return the mean `loss`, and of a loss with several terms each of their means; start anew."""
+        """Return the mean `loss` and, of a loss with several terms, the mean of each; start anew."""
         means = {name: total / self.count for name, total in self.totals.items()}
         self.totals, self.count = {}, 0
         return {"loss": sum(means.values())} | (means if len(means) > 1 else {})
@@ -35,23 +35,19 @@ class MeanLosses:
 
 @dataclass
 class TrainingState:
-    """All that changes during training. There is no random state: see `engine.training.step.seed_step`.
-
-    `best` is the highest value so far of the task's main metric, with its step; `step` counts finished
-    optimizer steps.
-    """
+    """All that changes during training. There is no random state: see `engine.training.step.seed_step`."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     phases: TwoPhaseLearning
     ema: Ema | None = None
-    step: int = 0
-    best: dict[str, float] = field(default_factory=dict)
+    step: int = 0  # finished optimizer steps
+    best: dict[str, float] = field(default_factory=dict)  # best value of the main metric, and its `step`
     losses: MeanLosses = field(default_factory=MeanLosses)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values only, fit for `torch.load(weights_only=True)`."""
+        """Return nested dicts of tensors and plain values, as `torch.load(weights_only=True)` reads them."""
         return {
             "step": self.step,
             "model": dict(self.model.state_dict()),
@@ -64,7 +60,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state; the experiment must be the one that saved it."""
+        """Go on from a state that the same experiment saved."""
         self.step = state["step"]
         load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -77,7 +73,7 @@ class TrainingState:
 
     @property
     def phase(self) -> int | None:
-        """The learning phase (section 3.3), 1 or 2; None for a model without PWLU, which has no phases."""
+        """The learning phase (section 3.3), 1 or 2; None for a model without PWLU."""
         has_pwlu = any(isinstance(module, PWLU) for module in self.model.modules())
         return self.phases.phase if has_pwlu else None
 
@@ -85,22 +81,21 @@ class TrainingState:
 def new_state(
     model: nn.Module,
     precision: Precision,
+    options: OptimizerOptions,
     *,
     is_activation: Callable[[nn.Module], bool],
     phase1_steps: int,
-    ema_decay: float,
-    **sgd: Any,
 ) -> TrainingState:
-    """Return the state before the first step. `sgd` are the other arguments of `engine.training.optimizer.build_sgd`.
+    """Return the state before the first step.
 
     Args:
+        is_activation: tells the modules whose parameters get the activations' decay and learning rate.
         phase1_steps: the paper's T' in optimizer steps; 0 for no phase I.
-        ema_decay: of the averaged weights; 0 for none.
     """
     return TrainingState(
         model=model,
-        optimizer=build_sgd(model, is_activation=is_activation, **sgd),
+        optimizer=build_sgd(model, options, is_activation),
         scaler=precision.scaler(),
         phases=TwoPhaseLearning(model, phase1_steps),
-        ema=Ema(model, ema_decay) if ema_decay else None,
+        ema=Ema(model, options.ema_decay) if options.ema_decay else None,
     )

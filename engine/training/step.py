@@ -1,4 +1,4 @@
-"""One optimizer step over the global batch, the same for every task."""
+"""One optimizer step over the global batch, the same for every task, in both learning phases."""
 
 import contextlib
 import hashlib
@@ -20,8 +20,7 @@ from pwlu import PWLU
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Seed torch's generators from (seed, step, rank) alone.
 
-    Dropout and the like then depend on nothing that came before this step: no random state needs saving, and
-    a resumed run draws what the uninterrupted one would have drawn.
+    A resumed run then draws what the uninterrupted one would have drawn, and no random state needs saving.
     """
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)
@@ -29,16 +28,11 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step found out; the same on every process.
+    """The result of one step, the same on every process; a loss that is not finite changed nothing."""
 
-    `losses` are the terms of the loss, each the mean over the global batch. If their sum is not finite the
-    step changed nothing. `stop_requested` says that at least one process was asked to stop; `realigned` that
-    phase II begins with the next step.
-    """
-
-    losses: dict[str, float]
-    stop_requested: bool
-    realigned: bool
+    losses: dict[str, float]  # the terms of the loss, each the mean over the global batch
+    stop_requested: bool  # at least one process was asked to stop
+    realigned: bool  # phase I ended with this step
 
     @property
     def loss(self) -> float:
@@ -50,7 +44,7 @@ class TrainStep:
     """Forward, backward and update over one global batch.
 
     Args:
-        compute_losses: gives the terms of one micro-batch's mean loss from the model and the micro-batch.
+        compute_losses: returns the terms of a micro-batch's mean loss from the model and the micro-batch.
         accumulation: micro-batches per step and process, all of the same size.
         clip_grad_norm: greatest norm of all gradients together; 0 for no limit.
     """
@@ -86,7 +80,7 @@ class TrainStep:
         """Train on one global batch, of which `micro_batches` is this process's share."""
         seed_step(self._seed, self._state.step, self._world.rank)
         local = self._backward(micro_batches)
-        # one small collective carries both the losses and the wish of any process to stop
+        # One collective sums both the losses and the requests to stop.
         shares = [loss / self._world.size for loss in local.values()]
         *sums, stops = self._world.sum([*shares, float(should_stop())])
         losses = dict(zip(local, sums, strict=True))
@@ -97,7 +91,7 @@ class TrainStep:
         return StepResult(losses, stops > 0, realigned)
 
     def _backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
-        """Put the gradients of the global batch's mean loss in place; return this process's mean terms."""
+        """Compute the gradients of the global batch's mean loss; return the means of this process's terms."""
         if len(micro_batches) != self._accumulation:
             raise RuntimeError(
                 f"expected {self._accumulation} micro-batches for a step, got {len(micro_batches)}"
@@ -107,7 +101,7 @@ class TrainStep:
         state.optimizer.zero_grad(set_to_none=True)
         means: dict[str, torch.Tensor] = {}
         for number, micro_batch in enumerate(micro_batches, start=1):
-            with self._communication(number == self._accumulation):
+            with self._communication(is_last=number == self._accumulation):
                 losses = self._compute_losses(self._parallel, micro_batch)
                 loss = torch.stack(list(losses.values())).sum() / self._accumulation
                 state.scaler.scale(loss).backward()
@@ -116,25 +110,25 @@ class TrainStep:
                 means[name] = means[name] + share if name in means else share
         return dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
 
-    def _communication(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
-        """Exchange gradients in the last micro-batch of a step only."""
-        if wanted or not isinstance(self._parallel, DistributedDataParallel):
+    def _communication(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        # The processes average their gradients in the last micro-batch of a step only.
+        if is_last or not isinstance(self._parallel, DistributedDataParallel):
             return contextlib.nullcontext()
         return self._parallel.no_sync()
 
     def _update(self, lr: float) -> bool:
-        """Apply the gradients; return True if this step ended phase I with the realignment."""
+        """Apply the gradients; return True if phase I ended with this step."""
         state = self._state
         set_learning_rate(state.optimizer, lr)
         state.scaler.unscale_(state.optimizer)
-        state.phases.before_optimizer_step()
+        state.phases.before_optimizer_step()  # in phase I no PWLU parameter moves
         if self._clip_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_grad_norm)
         state.scaler.step(state.optimizer)  # leaves the step out if a float16 gradient overflowed
         state.scaler.update()
-        realigned = state.phases.after_optimizer_step()
+        phase1_ended = state.phases.after_optimizer_step()  # after step T': Eq. 6
         if state.ema:
             state.ema.update()
-            if realigned:  # the average of a curve before and after its reset would be neither
+            if phase1_ended:  # the mean of a function before and after its realignment would be neither
                 state.ema.copy(self._pwlu_tensors)
-        return realigned
+        return phase1_ended

@@ -10,7 +10,7 @@ from torch import nn
 from engine.evaluation import Evaluation
 from engine.processes.distributed import World
 from engine.training.ema import Ema
-from engine.training.optimizer import build_sgd
+from engine.training.optimizer import OptimizerOptions, build_sgd
 from engine.training.state import TrainingState
 from pwlu import PWLU, TwoPhaseLearning
 
@@ -40,13 +40,13 @@ def state(
         model=model,
         optimizer=build_sgd(
             model,
+            OptimizerOptions(
+                peak_lr=0.1,
+                weight_decay=decay,
+                norm_and_bias_weight_decay=decay,
+                activation_weight_decay=decay,
+            ),
             is_activation=lambda module: isinstance(module, PWLU),
-            momentum=0.9,
-            nesterov=False,
-            weight_decay=decay,
-            norm_and_bias_weight_decay=decay,
-            activation_weight_decay=decay,
-            activation_lr_multiplier=1.0,
         ),
         scaler=torch.amp.GradScaler("cpu", enabled=fp16, init_scale=8.0, growth_interval=2),
         phases=TwoPhaseLearning(model, phase1_steps),
@@ -62,7 +62,7 @@ def global_batch(step: int) -> Batch:
 
 
 class Task:
-    """Classifies the images of `global_batch` (see engine.training.loop.Task); `on_call` is told of every call."""
+    """Classifies the images of `global_batch`; `on_call` gets the name of every call."""
 
     main_metric = "top1"
 
@@ -71,6 +71,14 @@ class Task:
     ) -> None:
         self.accumulation = accumulation
         self._world, self._on_call = world, on_call
+
+    def facts(self) -> dict[str, int]:
+        """Return the number of images."""
+        return {"num_train": 24}
+
+    def describe(self) -> str:
+        """Return the number of images, as a sentence."""
+        return "24 images"
 
     def batches(self, epoch: int, start_step: int) -> Iterator[list[Batch]]:
         """Cut each step's images by rank, then into micro-batches."""

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config.load import config_hash
+from engine.config.load import experiment_of
 from tests.tools.sweep_records import write_run
 from tools import collect
 from tools.paper.grid import Run, load_table
@@ -37,7 +37,7 @@ def test_a_number_comes_with_its_place_and_where_it_came_from(tmp_path: Path) ->
             "seed": "0",
             "scale": "small",
             "commit": "0123456789",
-            "config_hash": config_hash(run.config),
+            "config_hash": experiment_of(run.config).hash,
             "hardware": "2 x a GPU",
             "versions": "python 3.11.0; torch 2.14.1; timm 1.0",
             "date": "2026-02-03",

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from engine.config.files import suggestion
 from engine.records.curves import MAX_LAYERS, spread
 from engine.records.functions_log import LoggedFunctions
 from engine.records.learned_functions import LayerFunctions
 from pwlu import PWLU
+from pwlu.suggestion import did_you_mean
 
 Functions = dict[str, list[int]]  # channels by layer
 ALL_LAYERS = ["all"]
@@ -37,9 +37,8 @@ def choose_layers(known: Sequence[str], names: Sequence[str] | None) -> list[str
         names = known
     for name in names:
         if name not in known:
-            raise ValueError(
-                f"--layers: no PWLU is called {name!r}; there are {', '.join(known)}{suggestion(name, known)}"
-            )
+            near = did_you_mean(name, known)
+            raise ValueError(f"--layers: no PWLU is called {name!r}; there are {', '.join(known)}{near}")
     return list(names)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.amp import Precision
-from engine.config.load import load_config, network_values
+from engine.config.load import experiment_of, load_config
 from engine.processes import distributed
 from engine.records.console import say
 from engine.records.curves import pwlu_layers
@@ -116,7 +116,7 @@ def open_network(
     pwlu_layers_of(trained)  # to say first if there is none
     program = DETECTOR if trained.is_detector else CLASSIFIER
     config = load_config(trained.folder.config, overrides, program.schema)
-    network, saved = network_values(config), trained.content["experiment"]
+    network, saved = experiment_of(config).network, trained.content["experiment"]
     _refuse_another(trained.path, saved, network)
     task, model, _ = program.build(config, distributed.start(config.runtime.device))
     shown, facts = program.images(task, split, images), trained.content["data"]

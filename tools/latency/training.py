@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from engine.amp import Precision
 from engine.processes.distributed import World
+from engine.training.optimizer import OptimizerOptions
 from engine.training.state import TrainingState, new_state
 from engine.training.step import TrainStep
 from models import activation_factory, build_classifier, is_activation
@@ -47,15 +48,9 @@ def training_steps(
     state = new_state(
         network,
         precision,
+        OptimizerOptions(peak_lr=LEARNING_RATE, weight_decay=1e-4),
         is_activation=is_activation,
         phase1_steps=1,
-        ema_decay=0.0,
-        momentum=0.9,
-        nesterov=False,
-        weight_decay=1e-4,
-        norm_and_bias_weight_decay=0.0,
-        activation_weight_decay=0.0,
-        activation_lr_multiplier=1.0,
     )
     one_step(state, network, batch, precision, world)()
 

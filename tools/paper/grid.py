@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import yaml
 
 from engine.config.files import Entry, read_file
-from engine.config.load import COCO, IMAGENET, experiment_values, load_config
+from engine.config.load import COCO, IMAGENET, experiment_of, load_config
 from pwlu.suggestion import expected_one_of
 from tools.paper.numbers import SHARED, Place
 
@@ -130,7 +130,7 @@ class Run:
     @cached_property
     def declared(self) -> dict[str, Any]:
         """The experiment that the grid declares for this run, by dotted key. Raises ConfigError."""
-        return experiment_values(self._load(self._settings))
+        return experiment_of(self._load(self._settings)).values
 
     @cached_property
     def config(self) -> Any:
@@ -139,7 +139,7 @@ class Run:
         Raises ConfigError, or ValueError if `extra` would make it another experiment than the grid declares.
         """
         config = self._load(self.arguments[1:])
-        found = experiment_values(config)
+        found = experiment_of(config).values
         for key in sorted(found.keys() | self.declared.keys()):
             value, declared = (values.get(key, "unset") for values in (found, self.declared))
             if value != declared:

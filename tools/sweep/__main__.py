@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from engine.processes.distributed import available_cores
-from engine.processes.launch import EXIT_FAILED, EXIT_STOPPED
+from engine.processes.program import EXIT_FAILED, EXIT_STOPPED
 from engine.records.console import say
 from tools.paper.grid import OUTPUT, SCALES, Grid, add_grid_options, chosen_grid
 from tools.records import tool_parser

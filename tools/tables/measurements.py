@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engine.config.load import config_hash
+from engine.config.load import experiment_of
 from engine.files import write_text_atomically
 from engine.runs.folder import RunFolder
 from tools.paper.grid import OUTPUT, SMOKE, Grid
@@ -111,7 +111,7 @@ def _require_current(path: Path, grid: Grid, scale: str, measurements: Sequence[
     seeds = sorted({measurement.seed for measurement in measurements})
     runs = {run.name: run for run in grid.runs(scale, Path(), seeds)}
     for name, hashed in {(measurement.run, measurement.config_hash) for measurement in measurements}:
-        if name not in runs or config_hash(runs[name].config) != hashed:
+        if name not in runs or experiment_of(runs[name].config).hash != hashed:
             raise ValueError(
                 f"{path}: {name} was not run with the configuration that the repository declares now; run "
                 f"the sweep again in a new folder, then python -m tools.collect {grid.option} --scale {scale}"

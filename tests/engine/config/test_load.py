@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +5,10 @@ from pathlib import Path
 import pytest
 
 from engine.config import load as configuration
-from engine.config.load import (
-    IMAGENET,
-    ConfigError,
-    ImageNetConfig,
-    config_hash,
-    config_to_dict,
-    experiment_values,
-)
+from engine.config.files import leaves
+from engine.config.load import COCO, IMAGENET, ConfigError, ImageNetConfig, experiment_of
 
+ROOT = Path(__file__).parents[3]
 SMALLEST = """
 epochs: 10
 phase1_epochs: 2
@@ -41,13 +35,6 @@ def error_of(path: Path, *overrides: str) -> str:
     return str(caught.value)
 
 
-def leaves(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for name, value in tree.items():
-        flat |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
 def test_values_get_the_types_of_their_keys(smallest: Path) -> None:
     config = load_config(smallest, ["optimizer.clip_grad_norm=1", "runtime.amp=off", "runtime.compile=true"])
     assert isinstance(config, ImageNetConfig)
@@ -64,13 +51,10 @@ def test_the_word_off_in_a_file_is_no_boolean(smallest: Path) -> None:
     assert (config.runtime.amp, config.output) == ("off", "2024")
 
 
-def test_output_is_named_after_the_file_unless_given(smallest: Path) -> None:
-    assert load_config(smallest).output == "runs/small"
-    assert load_config(str(smallest), ["output=elsewhere/a=b"]).output == "elsewhere/a=b"
-
-
 def test_overrides_win_over_the_file_and_later_ones_over_earlier(smallest: Path) -> None:
-    assert load_config(smallest, ["epochs=20", "epochs=30"]).epochs == 30
+    assert load_config(smallest).output == "runs/small"  # named after the file unless given
+    config = load_config(str(smallest), ["epochs=20", "output=elsewhere/a=b", "epochs=30"])
+    assert (config.epochs, config.output) == (30, "elsewhere/a=b")
 
 
 def test_references_take_the_final_value(smallest: Path) -> None:
@@ -99,9 +83,9 @@ def test_references_take_the_final_value(smallest: Path) -> None:
         ("optimizer.label_smoothing=1", ["optimizer.label_smoothing", "[0, 1), got 1.0"]),
         ("data.eval_crop_ratio=0", ["data.eval_crop_ratio", "(0, 1], got 0.0"]),
         ("runtime.compile=maybe", ["runtime.compile: expected true or false, got 'maybe'"]),
-        ("runtime.amp=fp32", ["runtime.amp: expected one of off, bf16, fp16, got 'fp32'"]),
-        ("activation.name=pwl", ["activation.name: expected one of relu, ", "did you mean 'pwlu'?"]),
-        ("activation.mode=both", ["activation.mode: expected one of channel, layer, got 'both'"]),
+        ("runtime.amp=fp32", ["runtime.amp is 'fp32', expected one of off, bf16, fp16"]),
+        ("activation.name=pwl", ["activation.name is 'pwl', expected one of relu, ", "did you mean 'pwlu'?"]),
+        ("activation.mode=both", ["activation.mode is 'both', expected one of channel, layer"]),
         ("activation.num_intervals=0", ["activation.num_intervals", "greater than 0, got 0"]),
         ("activation.bound=-3", ["activation.bound", "greater than 0, got -3.0"]),
         ("global_batch_size=0", ["global_batch_size", "greater than 0, got 0"]),
@@ -110,6 +94,7 @@ def test_references_take_the_final_value(smallest: Path) -> None:
         ("epochs", ["expected key=value, got 'epochs'"]),
         ("=3", ["expected key=value, got '=3'"]),
         ("base=other.yaml", ["base=other.yaml", "--config other.yaml"]),
+        ("output=", ["output: expected a word, got nothing"]),
         ("phase1_epochs=11", ["phase1_epochs=11 exceeds epochs=10"]),
         ("epochs=1", ["phase1_epochs=2 exceeds epochs=1"]),
         ("schedule.warmup_epochs=10", ["schedule.warmup_epochs=10", "epochs=10"]),
@@ -129,11 +114,13 @@ def test_nesterov_needs_momentum(smallest: Path) -> None:
     assert "momentum" in error_of(smallest, "optimizer.nesterov=true", "optimizer.momentum=0")
 
 
-def test_a_missing_value_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "empty.yaml"
-    path.write_text("")
-    message = error_of(path)
-    assert message.startswith(f"{path}: no value for epochs, model.name, optimizer.peak_lr, ")
+def test_a_key_with_a_new_name_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "detector.yaml"
+    path.write_text("model: {engine: detectron2}\n")
+    with pytest.raises(
+        ConfigError, match=r"detector\.yaml: .*'model\.engine' is called 'model\.library' now"
+    ):
+        configuration.load_config(path, [], COCO)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +133,7 @@ def test_a_missing_value_is_named(tmp_path: Path) -> None:
         ("epochs: {\n", ["not valid YAML"]),
         ("base: {a: b}\n", ["base: expected a file name or a list of file names"]),
         ("base: missing.yaml\n", ["missing.yaml: cannot read it (base of ", "No such file"]),
+        ("", ["wrong.yaml: no value for epochs, model.name, optimizer.peak_lr, "]),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, parts: list[str]) -> None:
@@ -174,24 +162,12 @@ def test_bases_are_relative_to_their_file_and_later_ones_win(tmp_path: Path) -> 
     (tmp_path / "base" / "a.yaml").write_text(
         "base: root.yaml\nseed: 1\nepochs: 11\noptimizer: {momentum: 0.5}\n"
     )
-    (tmp_path / "base" / "b.yaml").write_text("seed: 2\n")
+    (tmp_path / "base" / "b.yaml").write_text("base: root.yaml\nseed: 2\nepochs: 11\n")
     child = tmp_path / "child.yaml"
     child.write_text("base: [base/a.yaml, base/b.yaml]\noptimizer:\n  momentum: 0.6\n")
     config = load_config(child)
-    assert (config.seed, config.epochs, config.optimizer.momentum, config.optimizer.peak_lr) == (
-        2,
-        11,
-        0.6,
-        0.1,
-    )
-
-
-def test_two_bases_may_share_one(tmp_path: Path) -> None:
-    (tmp_path / "root.yaml").write_text(SMALLEST)
-    for name in "ab":
-        (tmp_path / f"{name}.yaml").write_text("base: root.yaml\n")
-    (tmp_path / "child.yaml").write_text("base: [a.yaml, b.yaml]\n")
-    assert load_config(tmp_path / "child.yaml").epochs == 10
+    optimizer = config.optimizer
+    assert (config.seed, config.epochs, optimizer.momentum, optimizer.peak_lr) == (2, 11, 0.6, 0.1)
 
 
 def test_a_circle_of_bases_is_shown(tmp_path: Path) -> None:
@@ -210,9 +186,9 @@ def test_an_error_names_the_file_that_says_it(tmp_path: Path, smallest: Path) ->
     assert error_of(child).startswith(f"{smallest}: unknown key 'data.rot'; did you mean 'data.root'?")
 
 
-def test_the_dictionary_holds_plain_values_and_loads_again(smallest: Path) -> None:
+def test_the_settings_are_plain_values_and_load_again(smallest: Path) -> None:
     config = load_config(smallest, ["seed=7", "runtime.amp=bf16"])
-    plain = json.loads(json.dumps(config_to_dict(config)))
+    plain = json.loads(json.dumps(experiment_of(config).settings))
     words = [f"{key}={value}" for key, value in leaves(plain).items()]
     assert load_config(smallest, words) == config
 
@@ -237,30 +213,17 @@ def test_the_dictionary_holds_plain_values_and_loads_again(smallest: Path) -> No
     ],
 )
 def test_the_hash_is_over_the_experiment(smallest: Path, override: str, same: bool) -> None:
-    one, other = config_hash(load_config(smallest)), config_hash(load_config(smallest, [override]))
-    assert (one == other) is same
+    one, other = (experiment_of(load_config(smallest, words)) for words in ([], [override]))
+    assert (one.hash == other.hash) is same
+    assert one.network.keys() == {key for key in one.values if key.startswith(("model.", "activation."))}
 
 
-def test_a_key_that_came_later_and_has_no_effect_leaves_older_experiments_what_they_were(
-    smallest: Path,
-) -> None:
-    assert "data.shrink_px" not in experiment_values(load_config(smallest))
-    assert experiment_values(load_config(smallest, ["data.shrink_px=64"]))["data.shrink_px"] == 64
-
-
-def test_every_number_has_bounds_and_every_rule_a_key(smallest: Path) -> None:
-    plain = leaves(config_to_dict(load_config(smallest)))
+@pytest.mark.parametrize("schema", [IMAGENET, COCO])
+def test_every_number_has_bounds_and_every_rule_a_key(schema: configuration.Schema) -> None:
+    file = "configs/r18_pwlu.yaml" if schema is IMAGENET else "configs/mask_rcnn_r50_pwlu.yaml"
+    plain = leaves(experiment_of(configuration.load_config(ROOT / file, [], schema)).settings)
     numbers = {key for key, value in plain.items() if type(value) in (int, float)}
-    assert numbers == set(IMAGENET.bounds)
-    assert {key for key in IMAGENET.choices if isinstance(plain[key], str)} == set(IMAGENET.choices)
-    free_words = {"output", "model.name", "data.root"}
-    assert {key for key, value in plain.items() if isinstance(value, str)} == set(
-        IMAGENET.choices
-    ) | free_words
-
-
-def test_no_section_is_shared_between_two_configurations(smallest: Path) -> None:
-    one, other = load_config(smallest), load_config(smallest)
-    one.optimizer.peak_lr = 9.0
-    assert other.optimizer.peak_lr == 0.1
-    assert all(dataclasses.is_dataclass(section) for section in (one.model, one.data, one.runtime))
+    words = {key for key, value in plain.items() if isinstance(value, str)}
+    names = {"output", "model.name", "model.backbone", "data.root", "data.train_split", "data.val_split"}
+    assert numbers == set(schema.bounds)
+    assert words - names == set(schema.choices)

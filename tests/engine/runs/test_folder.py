@@ -1,125 +1,163 @@
+import errno
+import fcntl
 import json
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
-from engine.runs.folder import Identity, RunFolder
+from engine.config.experiment import Experiment
+from engine.runs.folder import RunFolder
 from engine.training.checkpoint import CheckpointError
 
+DATA = {"num_train": 100}
+Other = tuple[BaseProcess, Connection]
 
-def identity(**changes: Any) -> Identity:
-    experiment = {"seed": 0, "optimizer.peak_lr": 0.1} | changes
+
+def experiment(**changes: Any) -> Experiment:
     settings = {"seed": 0, "optimizer": {"peak_lr": 0.1}, "runtime": {"amp": "off"}}
-    return Identity(settings, experiment, "abc", {"num_train": 100})
+    return Experiment(settings, {"seed": 0, "optimizer.peak_lr": 0.1} | changes, "abc")
 
 
-def refuse(text: str) -> None:
-    raise AssertionError(f"unexpected warning: {text}")
+def save(folder: RunFolder, step: int = 1) -> None:
+    folder.checkpoints.save({"step": step, **experiment().identity(DATA)})
 
 
-def saved(folder: RunFolder, who: Identity, step: int = 1) -> None:
-    folder.checkpoints.save({"step": step, "experiment": who.experiment, "data": who.data})
-
-
-def test_a_new_folder_gets_settings_and_manifest(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """A folder in which a run was started."""
     folder = RunFolder(tmp_path / "runs" / "a")
-    assert folder.open(identity(), refuse) is None
-    folder.add_start({"step": 0, "device": "cpu"})
-    folder.add_start({"step": 7, "device": "cuda"})
-    assert yaml.safe_load(folder.config.read_text()) == identity().settings
+    assert folder.open(experiment(), DATA) is None
+    return folder
+
+
+def test_a_folder_has_settings_and_manifest_and_a_run_keeps_its_starts(folder: RunFolder) -> None:
+    starts = [{"step": 0, "device": "cpu"}, {"step": 7, "device": "cuda"}]
+    folder.add_start(starts[0])
+    save(folder, step=7)
+    checkpoint = folder.open(experiment(), DATA)
+    assert checkpoint is not None and checkpoint["step"] == 7
+    folder.add_start(starts[1])
+    assert yaml.safe_load(folder.config.read_text()) == experiment().settings
     assert json.loads(folder.manifest.read_text()) == {
         "experiment_hash": "abc",
         "experiment": {"seed": 0, "optimizer.peak_lr": 0.1},
         "data": {"num_train": 100},
-        "starts": [{"step": 0, "device": "cpu"}, {"step": 7, "device": "cuda"}],
+        "starts": starts,
     }
 
 
-def test_the_same_run_goes_on_and_keeps_its_starts(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.open(identity(), refuse)
-    folder.add_start({"step": 0})
-    saved(folder, identity(), step=5)
-    checkpoint = folder.open(identity(), refuse)
-    assert checkpoint is not None and checkpoint["step"] == 5
-    assert json.loads(folder.manifest.read_text())["starts"] == [{"step": 0}]
-
-
 @pytest.mark.parametrize("evidence", ["checkpoint", "records", "foreign checkpoint"])
-def test_another_experiment_is_refused_by_its_keys(evidence: str, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.open(identity(), refuse)
+def test_another_experiment_is_refused_by_its_keys(evidence: str, folder: RunFolder) -> None:
     if evidence == "records":
         folder.metrics.write_text('{"kind": "train", "step": 1}\n')
     else:
-        saved(folder, identity())
+        save(folder)
     if evidence == "foreign checkpoint":  # copied here from another run
         folder.manifest.unlink()
     with pytest.raises(CheckpointError, match=r"peak_lr was 0.1, is now 0.2\. .*output="):
-        folder.open(identity(**{"optimizer.peak_lr": 0.2}), refuse)
+        folder.open(experiment(**{"optimizer.peak_lr": 0.2}), DATA)
+    with pytest.raises(CheckpointError, match="num_train was 100, is now 99"):
+        folder.open(experiment(), {"num_train": 99})
 
 
-def test_a_start_that_came_to_nothing_binds_to_nothing(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.open(identity(), refuse)
-    folder.open(identity(seed=1), refuse)
+def test_a_start_without_a_step_binds_to_nothing(folder: RunFolder) -> None:
+    folder.open(experiment(seed=1), DATA)
     assert json.loads(folder.manifest.read_text())["experiment"]["seed"] == 1
 
 
-def test_other_data_are_refused(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.open(identity(), refuse)
-    saved(folder, identity())
-    changed = Identity(identity().settings, identity().experiment, "abc", {"num_train": 99})
-    with pytest.raises(CheckpointError, match="num_train was 100, is now 99"):
-        folder.open(changed, refuse)
-
-
-def test_beginning_again_over_records_is_said(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.open(identity(), refuse)
+def test_beginning_again_over_records_is_said(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     folder.metrics.write_text('{"kind": "train", "step": 1}\n')
-    warnings: list[str] = []
-    assert folder.open(identity(), warnings.append) is None
-    assert "records of an earlier start but no checkpoint: beginning again at step 0" in warnings[0]
+    assert folder.open(experiment(), DATA) is None
+    assert "records of an earlier start but no checkpoint: beginning again" in capsys.readouterr().out
 
 
-def test_markers(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    assert folder.final_metrics(identity().experiment) is None
-    folder.open(identity(), refuse)
+def test_markers(folder: RunFolder) -> None:
+    requeue = folder.path / "REQUEUE"
+    assert folder.final_metrics(experiment().values) is None
     folder.mark_requeue(3, "SIGTERM")
-    assert json.loads((tmp_path / "REQUEUE").read_text()) == {"step": 3, "signal": "SIGTERM"}
-    folder.open(identity(), refuse)
-    assert not (tmp_path / "REQUEUE").exists()
+    assert json.loads(requeue.read_text()) == {"step": 3, "signal": "SIGTERM"}
+    folder.open(experiment(), DATA)
+    assert not requeue.exists()
     folder.mark_finished({"top1": 70.0})
-    assert folder.final_metrics(identity().experiment) == {"top1": 70.0}
+    assert folder.final_metrics(experiment().values) == {"top1": 70.0}
     with pytest.raises(CheckpointError, match="seed was 0, is now 4"):
-        folder.final_metrics(identity(seed=4).experiment)
+        folder.final_metrics(experiment(seed=4).values)
 
 
-def test_half_written_files_are_removed(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.open(identity(), refuse)
-    saved(folder, identity())
-    leftovers = [tmp_path / "manifest.json.writing", tmp_path / "checkpoints" / "next.pt.writing"]
+def test_half_written_files_are_removed(folder: RunFolder) -> None:
+    save(folder)
+    leftovers = [folder.path / "manifest.json.writing", folder.path / "checkpoints" / "next.pt.writing"]
     for leftover in leftovers:
         leftover.write_text("half")
-    assert folder.open(identity(), refuse) is not None
+    assert folder.open(experiment(), DATA) is not None
     assert not any(leftover.exists() for leftover in leftovers)
 
 
-def test_a_folder_with_a_strangers_manifest_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_a_foreign_manifest_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("not json")
     with pytest.raises(CheckpointError, match=r"manifest\.json: not a manifest of this project"):
-        RunFolder(tmp_path).open(identity(), refuse)
+        RunFolder(tmp_path).open(experiment(), DATA)
     assert (tmp_path / "manifest.json").read_text() == "not json"
 
 
-def test_checkpoints_hold_plain_types_only(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    saved(folder, identity())
-    assert torch.load(folder.checkpoints.last, weights_only=True)["experiment"]["seed"] == 0
+def claim(folder: Path) -> None:
+    with RunFolder(folder).claimed():
+        pass
+
+
+def _hold(folder: Path, connection: Connection) -> None:
+    with RunFolder(folder).claimed():
+        connection.send("held")
+        connection.recv()
+    connection.send("given back")
+    connection.recv()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Other]:
+    """Another process that holds tmp_path / "run", and a connection to it."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_hold, args=(tmp_path / "run", there), daemon=True)
+    process.start()
+    there.close()
+    assert here.recv() == "held"
+    yield process, here
+    process.kill()
+    process.join()
+
+
+def test_a_folder_in_use_is_refused_until_it_is_given_back(tmp_path: Path, other: Other) -> None:
+    _, connection = other
+    with pytest.raises(CheckpointError, match="run is in use: another start of this run"):
+        claim(tmp_path / "run")
+    connection.send("go on")
+    assert connection.recv() == "given back"
+    claim(tmp_path / "run")
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path, other: Other) -> None:
+    process, _ = other
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    claim(tmp_path / "run")
+
+
+def test_a_file_system_without_locks_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    claim(tmp_path / "run")
+    warning = capsys.readouterr().out
+    assert "No locks available" in warning and "do not start this run twice" in warning

@@ -46,16 +46,6 @@ def test_model_holds_the_average_inside_the_block_only() -> None:
     assert ema.state_dict()["weights"]["weight"].item() == pytest.approx(0.9)
 
 
-def test_copy_takes_present_values() -> None:
-    model = model_with(0.0)
-    ema = Ema(model, decay=0.9)
-    nn.init.constant_(model.weight, 5.0)
-    nn.init.constant_(model.bias, 5.0)
-    ema.copy(["weight"])
-    weights = ema.state_dict()["weights"]
-    assert weights["weight"].item() == 5.0 and weights["bias"].item() == 0.0
-
-
 def test_state_goes_on_in_another_object() -> None:
     models = [model_with(0.0), model_with(0.0)]
     one, other = (Ema(model, decay=0.9) for model in models)

@@ -9,17 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from engine.config.experiment import Experiment
 from engine.processes.distributed import World
 from engine.processes.preemption import StopRequest
 from engine.records.functions_log import read_functions
-from engine.records.record import read_records
-from engine.runs.folder import Identity, RunFolder
-from engine.runs.run import run_training
+from engine.runs.folder import RunFolder
+from engine.runs.run import Run
 from engine.training.loop import Plan, Task, TrainingDiverged
-from engine.training.schedule import one_cycle_cosine
 from pwlu import PWLU
 from tests.engine import tiny
-from tests.training_runs import assert_same_bits, weights
+from tests.training_runs import assert_same_bits, records, weights
 
 PLAN = Plan(
     total_steps=3 * tiny.STEPS_PER_EPOCH,
@@ -34,41 +33,24 @@ PLAN = Plan(
 
 def train(folder: Path, on_call: Callable[[str], Any] = lambda name: None, task: Task | None = None) -> bool:
     """Train the tiny network in the folder; every call with the same arguments is the same command."""
-    state = tiny.state(tiny.network(), fp16=True)
     with StopRequest() as stop:
-        return run_training(
-            folder=RunFolder(folder),
-            identity=Identity({}, {"seed": 1}, "0", {"num_train": 24}),
-            plan=PLAN,
-            task=task or tiny.Task(World(), on_call=on_call),
-            state=state,
-            learning_rate=lambda step: one_cycle_cosine(
-                step,
-                total_steps=PLAN.total_steps,
-                warmup_steps=3,
-                peak_lr=0.1,
-                start_lr_ratio=0.1,
-                final_lr_ratio=0.01,
-            ),
+        run = Run(RunFolder(folder), Experiment({}, {"seed": 1}, "0"), World(), stop)
+        return run.train(
+            task or tiny.Task(World(), on_call=on_call),
+            tiny.state(tiny.network(), fp16=True),
+            PLAN,
+            lambda step: 0.1 * (step + 1) / PLAN.total_steps,
             clip_grad_norm=1.0,
             seed=1,
-            world=World(),
-            stop=stop,
             announcement="",
         )
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
-    """Return what was recorded, without what depends on the machine's speed."""
-    entries = read_records(folder / "metrics.jsonl")
-    return [
-        {name: value for name, value in entry.items() if name != "images_per_second"} for entry in entries
-    ]
-
-
-def functions(folder: Path) -> str:
-    """Return the log of the learned functions, a line for each time that they are drawn."""
-    return (folder / "curves.jsonl").read_text()
+def assert_same_run(folder: Path, whole: Path) -> None:
+    """Fail unless both folders have the same weights, to the bit, records and learned functions."""
+    assert_same_bits(weights(folder), weights(whole))
+    assert records(folder) == records(whole)
+    assert (folder / "curves.jsonl").read_text() == (whole / "curves.jsonl").read_text()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,74 +99,65 @@ def test_the_functions_are_logged_whenever_they_are_drawn(whole: Path) -> None:
 
 
 class Died(BaseException):
-    """The process is gone: nothing in the program handles this."""
+    """Stands for the end of the process: nothing in the program handles this."""
 
 
-def mortal(moments: int) -> Callable[[str], None]:
-    """Return what survives that many moments of danger."""
-    left = moments
+def at_call(number: int, action: Callable[[], None]) -> Callable[[str], None]:
+    """Return a function whose n-th call (from 1), and every later one, calls `action`."""
+    calls = 0
 
-    def moment(name: str = "") -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Died
+    def on_call(name: str = "") -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= number:
+            action()
 
-    return moment
+    return on_call
 
 
-def train_until_death(folder: Path, moments: int) -> bool:
-    """Train, and die at a moment: a call of the task, or before something is written or renamed."""
-    moment = mortal(moments)
+def die() -> None:
+    raise Died
+
+
+def train_and_die(folder: Path, call: int) -> bool:
+    """Train, and die at the n-th call of the task, or of what writes or renames a file."""
+    on_call = at_call(call, die)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("fsync", "replace"):
             operation = getattr(os, name)
-            patch.setattr(os, name, lambda *words, operation=operation: (moment(), operation(*words))[1])
+            patch.setattr(os, name, lambda *words, operation=operation: (on_call(), operation(*words))[1])
         try:
-            return train(folder, moment)
+            return train(folder, on_call)
         except Died:
             return False
 
 
 @pytest.mark.parametrize("stride", [1, 7, 29])
 def test_death_at_any_moment(stride: int, whole: Path, tmp_path: Path) -> None:
-    """Every start survives some moments more than the one before, so deaths fall on every kind of moment."""
+    """Every start lives some calls longer than the one before, so deaths fall on every kind of call."""
     starts = 0
-    while not train_until_death(tmp_path, moments=10 + starts * stride):
+    while not train_and_die(tmp_path, call=11 + starts * stride):
         starts += 1
         assert starts < 200
     assert starts > 0
-    assert_same_bits(weights(tmp_path), weights(whole))
+    assert_same_run(tmp_path, whole)
     assert_same_bits(weights(tmp_path, "best.pt"), weights(whole, "best.pt"))
-    assert records(tmp_path) == records(whole)
-    assert functions(tmp_path) == functions(whole)
     assert (tmp_path / "FINISHED").read_text() == (whole / "FINISHED").read_text()
 
 
-def signal_at(calls: int) -> Callable[[str], None]:
-    """Return what sends SIGTERM to this process when it is called for the n-th time."""
-    count = 0
-
-    def on_call(name: str) -> None:
-        nonlocal count
-        count += 1
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return on_call
+def signal_at(call: int) -> Callable[[str], None]:
+    return at_call(call, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
-@pytest.mark.parametrize("calls", range(1, 32, 3))
-def test_stop_by_a_signal_at_any_moment(calls: int, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", range(1, 32, 3))
+def test_stop_by_a_signal_at_any_moment(call: int, whole: Path, tmp_path: Path) -> None:
     """The signal comes during a forward, the loading of data or an evaluation; the run saves and says so."""
-    if not train(tmp_path, signal_at(calls)):
+    if not train(tmp_path, signal_at(call)):
         assert '"signal": "SIGTERM"' in (tmp_path / "REQUEUE").read_text()
         assert not (tmp_path / "FINISHED").exists()
         assert train(tmp_path)
     assert not (tmp_path / "REQUEUE").exists()
-    assert_same_bits(weights(tmp_path), weights(whole))
-    assert records(tmp_path) == records(whole)
-    assert functions(tmp_path) == functions(whole)
+    assert_same_run(tmp_path, whole)
 
 
 def test_stopping_costs_no_step(tmp_path: Path) -> None:
@@ -204,26 +177,19 @@ def test_divergence_names_step_rate_and_last_good_checkpoint(tmp_path: Path) -> 
     with pytest.raises(TrainingDiverged) as caught:
         train(tmp_path, task=task)
     message = str(caught.value)
-    assert "the loss is nan at step 4 with learning rate 0.09" in message
+    assert "the loss is nan at step 4 with learning rate 0.0555556" in message
     assert f"the last good checkpoint is {tmp_path}/checkpoints/last.pt, step 4" in message
     last = torch.load(tmp_path / "checkpoints" / "last.pt")
     assert last["step"] == 4
     assert all(tensor.isfinite().all() for tensor in last["model"].values())
 
 
-def test_divergence_before_any_checkpoint(tmp_path: Path) -> None:
+def test_divergence_before_any_checkpoint_leaves_a_mark_until_the_next_start(tmp_path: Path) -> None:
     task = tiny.Task(World())
     task.losses = lambda model, batch: {"sum": model(batch[0]).sum() * float("inf")}
     with pytest.raises(TrainingDiverged, match="at step 0 .* none was saved"):
         train(tmp_path, task=task)
-
-
-def test_divergence_leaves_a_mark_until_the_next_start(tmp_path: Path) -> None:
-    task = tiny.Task(World())
-    task.losses = lambda model, batch: {"sum": model(batch[0]).sum() * float("inf")}
-    with pytest.raises(TrainingDiverged):
-        train(tmp_path, task=task)
-    assert RunFolder(tmp_path).divergence() == {"step": 0, "lr": pytest.approx(0.01)}
+    assert RunFolder(tmp_path).divergence() == {"step": 0, "lr": pytest.approx(0.1 / 9)}
     assert not (tmp_path / "FINISHED").exists() and not (tmp_path / "REQUEUE").exists()
     assert train(tmp_path)
     assert RunFolder(tmp_path).divergence() is None and (tmp_path / "FINISHED").exists()
@@ -241,9 +207,6 @@ def test_a_damaged_last_checkpoint_costs_only_its_steps(whole: Path, tmp_path: P
     last = tmp_path / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:-1000])
     assert train(tmp_path)
-    assert "continuing from previous.pt, step 4\nresuming at step 4" in capsys.readouterr().out.replace(
-        "\n\n", "\n"
-    )
-    assert_same_bits(weights(tmp_path), weights(whole))
-    assert records(tmp_path) == records(whole)
-    assert functions(tmp_path) == functions(whole)
+    printed = capsys.readouterr().out
+    assert "continuing from previous.pt, step 4" in printed and "resuming at step 4" in printed
+    assert_same_run(tmp_path, whole)

@@ -3,27 +3,30 @@ import math
 import pytest
 import torch
 
-from engine.training.schedule import one_cycle_cosine, whole_steps
+from engine.training.schedule import (
+    OneCycleOptions,
+    StepDecayOptions,
+    one_cycle_cosine,
+    step_decay,
+    whole_steps,
+)
 
 
 def lr(step: int, total_steps: int = 13, warmup_steps: int = 4) -> float:
-    return one_cycle_cosine(
-        step,
-        total_steps=total_steps,
-        warmup_steps=warmup_steps,
-        peak_lr=2.0,
-        start_lr_ratio=0.1,
-        final_lr_ratio=0.01,
-    )
+    options = OneCycleOptions(warmup_epochs=warmup_steps, start_lr_ratio=0.1, final_lr_ratio=0.01)
+    return one_cycle_cosine(step, options, peak_lr=2.0, total_steps=total_steps, steps_per_epoch=1)
 
 
-def test_values_by_hand() -> None:
+def test_one_cycle_by_hand() -> None:
     assert lr(0) == pytest.approx(0.2)  # the start: peak * 0.1
     assert lr(2) == pytest.approx((0.2 + 2.0) / 2)  # half way up
     assert lr(1) == pytest.approx(0.2 + 1.8 * (1 - math.sqrt(0.5)) / 2)  # a quarter: cos(pi/4)
     assert lr(4) == pytest.approx(2.0)  # the peak at warmup_steps
     assert lr(8) == pytest.approx((2.0 + 0.02) / 2)  # half way down
     assert lr(12) == pytest.approx(0.02)  # the end: peak * 0.01 at the last step
+    assert lr(0, warmup_steps=0) == pytest.approx(2.0)
+    rising = [lr(step, total_steps=5, warmup_steps=5) for step in range(5)]
+    assert rising == sorted(rising) and rising[-1] < 2.0
 
 
 def test_equals_torch_one_cycle() -> None:
@@ -40,21 +43,22 @@ def test_equals_torch_one_cycle() -> None:
             reference.step()
 
 
-def test_without_warmup_starts_at_the_peak() -> None:
-    assert lr(0, warmup_steps=0) == pytest.approx(2.0)
-    assert lr(12, warmup_steps=0) == pytest.approx(0.02)
-
-
-def test_warmup_over_the_whole_training_only_rises() -> None:
-    values = [lr(step, total_steps=5, warmup_steps=5) for step in range(5)]
-    assert values == sorted(values) and values[-1] < 2.0
+def test_step_decay_by_hand() -> None:
+    options = StepDecayOptions(milestones_steps=[5, 7], warmup_steps=2, start_lr_ratio=0.1)
+    rates = [step_decay(step, options, peak_lr=2.0, total_steps=8) for step in range(8)]
+    assert rates == pytest.approx([0.2, 1.1, 2.0, 2.0, 2.0, 0.2, 0.2, 0.02])
 
 
 @pytest.mark.parametrize(
-    ("step", "warmup_steps", "name"), [(-1, 4, "step"), (13, 4, "step"), (0, 14, "warmup_steps")]
+    ("step", "warmup_steps", "message"),
+    [
+        (-1, 4, "step: expected 0 to 12, got -1"),
+        (13, 4, "step: expected 0 to 12, got 13"),
+        (0, 14, "14 steps, more than all 13"),
+    ],
 )
-def test_impossible_arguments_are_named(step: int, warmup_steps: int, name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: expected 0 to"):
+def test_impossible_arguments_are_named(step: int, warmup_steps: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         lr(step, warmup_steps=warmup_steps)
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from engine.config.load import COCO, IMAGENET, experiment_values, load_config
+from engine.config.load import COCO, IMAGENET, experiment_of, load_config
 from tools.paper.grid import SCALES, TABLES, Run, load_table
 from tools.paper.numbers import read_paper
 from tools.tables.measurements import SHOWN
@@ -43,7 +43,7 @@ def test_every_run_loads_and_differs_from_the_others_in_the_axis_alone(table: in
     assert len(runs) == CELLS[table] and len({run.folder for run in runs}) == len(runs)
     for run in runs:
         assert run.config.output == str(run.folder) == f"runs/{scale}/table{table}/{run.cell.name}_seed0"
-        assert experiment_values(run.config) == run.declared
+        assert experiment_of(run.config).values == run.declared
     by_column: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         by_column.setdefault(run.cell.column if table in (2, 7) else "", []).append(run.declared)
@@ -56,9 +56,8 @@ def test_every_run_loads_and_differs_from_the_others_in_the_axis_alone(table: in
 def test_full_is_the_configuration_of_the_paper_and_the_axis_alone(table: int) -> None:
     grid = load_table(table)
     for run in grid.runs("full", Path("runs")):
-        plain = experiment_values(
-            load_config(run.cell.config, [], COCO if grid.program == "train_coco.py" else IMAGENET)
-        )
+        schema = COCO if grid.program == "train_coco.py" else IMAGENET
+        plain = experiment_of(load_config(run.cell.config, [], schema)).values
         changed = {key for key, value in run.declared.items() if plain[key] != value}
         assert changed <= (AXES[table] if table in (5, 6, 7) else set())
     assert grid.scales["full"].settings == ()
@@ -78,7 +77,7 @@ def test_seeds_and_settings_for_all_runs() -> None:
     runs = runs_of(5, seeds=[0, 2], extra=["data.root=/images", "runtime.device=cpu"])
     assert len(runs) == 18 and runs[-1].name == "channel-wise_stat-realign_seed2"
     assert (runs[-1].config.seed, runs[-1].config.data.root) == (2, "/images")
-    assert experiment_values(runs[-1].config) == runs[-1].declared
+    assert experiment_of(runs[-1].config).values == runs[-1].declared
     assert "seed=2" in runs[-1].arguments and "data.root=/images" in runs[-1].arguments
 
 

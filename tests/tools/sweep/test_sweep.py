@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.processes.launch import EXIT_FAILED
+from engine.processes.program import EXIT_FAILED
 from tests.tools.sweep_records import write_run
 from tools import collect
 from tools.paper.grid import load_table

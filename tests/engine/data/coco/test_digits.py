@@ -16,7 +16,7 @@ from engine.data.coco import digits
 from engine.data.coco.digits import CANVASES, MARKER, draw_canvases, write_digits
 from engine.data.digits import open_digits
 from engine.data.source import DataError
-from tests.sabotage import before, die
+from tests.fault_injection import before, die
 
 # pycocotools 2.0.11 under numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

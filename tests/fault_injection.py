@@ -1,4 +1,4 @@
-"""Misfortunes for training runs: each makes something go wrong in its process at a chosen moment."""
+"""Faults for training runs: each makes something go wrong in its process at a chosen moment."""
 
 import functools
 import os
@@ -14,8 +14,8 @@ from engine.training import loop
 from engine.training.step import TrainStep
 
 
-def before(owner: Any, name: str, calls: int, misfortune: Callable[[], None]) -> None:
-    """Let `misfortune` happen just before the n-th call (from 1) of a function of a module or class."""
+def before(owner: Any, name: str, calls: int, fault: Callable[[], None]) -> None:
+    """Call `fault` just before the n-th call (from 1) of a function of a module or class."""
     function = getattr(owner, name)
     count = 0
 
@@ -24,7 +24,7 @@ def before(owner: Any, name: str, calls: int, misfortune: Callable[[], None]) ->
         nonlocal count
         count += 1
         if count == calls:
-            misfortune()
+            fault()
         return function(*arguments, **named)
 
     setattr(owner, name, wrapper)
@@ -36,44 +36,44 @@ def die() -> None:
 
 
 def die_in_step(rank: int, *, victim: int, step: int) -> None:
-    """One process dies before its n-th training step."""
+    """Kill one process before its n-th training step."""
     if rank == victim:
         before(TrainStep, "__call__", step, die)
 
 
 def die_in_evaluation(rank: int, *, victim: int, evaluation: int) -> None:
-    """One process dies before its n-th evaluation; others may be ahead of it."""
+    """Kill one process before its n-th evaluation; others may be ahead of it."""
     if rank == victim:
         before(loop, "evaluate_all", evaluation, die)
 
 
 def die_in_rename(rank: int, *, rename: int) -> None:
-    """The main process dies before its n-th renaming of a file, with the new one written."""
+    """Kill the main process before its n-th renaming of a file, with the new one written."""
     if rank == 0:
         before(os, "replace", rename, die)
 
 
 def signal_torchrun_in_step(rank: int, *, step: int, number: int) -> None:
-    """One process signals torchrun, which passes it on to all, before its n-th training step."""
+    """Signal torchrun, which passes it on to all processes, before the n-th training step of one."""
     if rank == 1:
         before(TrainStep, "__call__", step, lambda: os.kill(os.getppid(), number))
 
 
-def ask_to_stop(rank: int, *, step: int) -> None:
-    """One process gets a signal before its n-th training step."""
+def signal_in_step(rank: int, *, step: int) -> None:
+    """Signal one process before its n-th training step."""
     if rank == 1:
         before(TrainStep, "__call__", step, lambda: os.kill(os.getpid(), signal.SIGUSR1))
 
 
-def lose_a_number_in_step(rank: int, *, micro_batch: int) -> None:
-    """The loss of one process's n-th micro-batch is not a number."""
+def nan_loss(rank: int, *, micro_batch: int) -> None:
+    """Make the loss of one process's n-th micro-batch NaN."""
     if rank != 1:
         return
     for task in (Classification, Detection):
-        task.losses = _losing(task.losses, micro_batch)
+        task.losses = _with_nan(task.losses, micro_batch)
 
 
-def _losing(compute: Callable[..., Any], micro_batch: int) -> Callable[..., Any]:
+def _with_nan(compute: Callable[..., Any], micro_batch: int) -> Callable[..., Any]:
     count = 0
 
     def losses(task: Any, model: Any, batch: Any) -> dict[str, torch.Tensor]:

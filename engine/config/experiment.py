@@ -1,0 +1,56 @@
+"""What of a configuration makes two runs the same experiment."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.config.files import leaves
+from engine.config.schema import RunConfig
+
+# Keys that say where and how a run is executed, not what is computed: they may change when a run is resumed.
+_EXECUTION = ("output", "data.root", "data.workers", "runtime.")
+_BUT = ("runtime.amp",)
+_NETWORK = ("model.", "activation.")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The settings of a run.
+
+    Attributes:
+        settings: all of them, as nested dicts of str, int, float, bool and lists of int.
+        values: by dotted key, those that define the experiment: all but the run folder, where the data lie,
+            worker processes, and `runtime` other than `amp`.
+        hash: 16 hexadecimal digits over `values`.
+    """
+
+    settings: dict[str, Any]
+    values: dict[str, Any]
+    hash: str
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Those of `values` that a checkpoint's weights depend on."""
+        return {key: value for key, value in self.values.items() if key.startswith(_NETWORK)}
+
+    def identity(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the run's checkpoints say of it; `data` are facts about its data."""
+        return {
+            "settings": self.settings,
+            "experiment": self.values,
+            "experiment_hash": self.hash,
+            "data": dict(data),
+        }
+
+
+def experiment_of(config: RunConfig) -> Experiment:
+    """Return the experiment that a configuration describes."""
+    settings = dataclasses.asdict(config)
+    values = {
+        key: value for key, value in leaves(settings).items() if key in _BUT or not key.startswith(_EXECUTION)
+    }
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return Experiment(settings, values, digest[:16])
