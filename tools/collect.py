@@ -9,9 +9,7 @@ loss became NaN or infinite. A run whose settings or images are not those that c
 refused. Numbers of scale smoke mean nothing: they stay beside their runs, in runs/sweeps/smoke/tables.
 """
 
-import glob
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,25 +18,10 @@ from typing import Any
 from engine.config.load import experiment_of
 from engine.runs.folder import RunFolder
 from engine.runs.manifest import short_commit
-from tools.paper.grid import (
-    OUTPUT,
-    SCALES,
-    SMOKE,
-    Grid,
-    Run,
-    add_grid_options,
-    all_grids,
-    chosen_grid,
-)
+from tools.paper.grid import OUTPUT, SCALES, SMOKE, Grid, Run, add_grid_options, all_grids, chosen_grid
 from tools.records import tool_parser
 from tools.sweep.plan import DIVERGED, FINISHED, state_of
-from tools.tables.measurements import (
-    Measurement,
-    csv_path,
-    read_run,
-    results_of,
-    write_measurements,
-)
+from tools.tables.measurements import Measurement, csv_path, read_run, results_of, write_measurements
 
 
 def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], list[str]]:
@@ -59,11 +42,6 @@ def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], li
 
 
 def _measurements_of(run: Run, table: str, *, diverged: bool) -> list[Measurement]:
-    """Return the numbers of a finished or diverged run of the declared experiment.
-
-    Raises:
-        ValueError: other images than those of the scale, or no value for one of the cell's metrics.
-    """
     manifest = json.loads(RunFolder(run.folder).manifest.read_text())
     num_train = manifest["data"]["num_train"]
     if num_train != run.scale.train_images:
@@ -71,12 +49,15 @@ def _measurements_of(run: Run, table: str, *, diverged: bool) -> list[Measuremen
             f"{run.folder} was trained on {num_train} images, but scale {run.scale.name} is "
             f"{run.scale.dataset} with {run.scale.train_images}; give the right data.root in a new folder"
         )
-    values = dict.fromkeys(run.cell.metrics) if diverged else _last_values(run)
+    found = {} if diverged else read_run(run.folder)
+    for metric in run.cell.metrics:
+        if not diverged and found.get(metric) is None:
+            raise ValueError(f"{run.folder}: the last evaluation has no value for {metric}")
     return [
         Measurement(
             table=table,
             **asdict(place),
-            value=values[place.metric],
+            value=found.get(place.metric),
             seed=run.seed,
             scale=run.scale.name,
             config_hash=experiment_of(run.config).hash,
@@ -87,25 +68,11 @@ def _measurements_of(run: Run, table: str, *, diverged: bool) -> list[Measuremen
     ]
 
 
-def _last_values(run: Run) -> dict[str, float | None]:
-    """Return the cell's metrics in the last evaluation of a finished run. Raises ValueError if one lacks."""
-    found = read_run(run.folder)
-    for metric in run.cell.metrics:
-        if found.get(metric) is None:
-            raise ValueError(f"{run.folder}: the last evaluation has no value for {metric}")
-    return {metric: found[metric] for metric in run.cell.metrics}
-
-
 def _seeds(grid: Grid, scale: str, output: Path) -> list[int]:
     """Return the scale's seeds and all others that a cell has a folder of."""
-    folder = output / scale
-    found = {
-        int(match[1])
-        for cell in grid.cells
-        for path in folder.glob(f"{glob.escape(cell.runs_in)}_seed*")
-        if (match := re.fullmatch(rf"{re.escape(cell.runs_in)}_seed(\d+)", str(path.relative_to(folder))))
-    }
-    return sorted(found.union(grid.scales[scale].seeds))
+    folders = [path for cell in grid.cells for path in (output / scale).glob(f"{cell.runs_in}_seed*")]
+    found = {path.name.rpartition("_seed")[2] for path in folders}
+    return sorted({int(seed) for seed in found if seed.isdigit()}.union(grid.scales[scale].seeds))
 
 
 def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -53,18 +53,14 @@ _OF_STUDIES = ("question", "claim", "reference")
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration of a grid: where its numbers stand, and how it differs from its base file.
+    """One configuration of a grid: where its numbers stand, and how it differs from its base file."""
 
-    `grid` is the stem of its grid, `column_key` empty where its run is that of all columns. `runs_in` is
-    where its runs are, below the folder of a scale and without the seed: `table5/baseline`.
-    """
-
-    grid: str
+    grid: str  # the stem of its grid
     name: str
-    runs_in: str
+    runs_in: str  # below the folder of a scale and without the seed: `table5/baseline`
     row: str
     column: str
-    column_key: str
+    column_key: str  # empty where its run is that of all columns
     metrics: tuple[str, ...]
     config: str
     settings: tuple[str, ...]
@@ -77,17 +73,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of a recipe is done, on which images.
-
-    A scale for CPUs has a rate: how many training images one core does in a second, more or less.
-    """
+    """How much of a recipe is done, on which images."""
 
     name: str
     dataset: str
     train_images: int
     seeds: tuple[int, ...]
     settings: tuple[str, ...]
-    images_per_core_second: float | None = None
+    images_per_core_second: float | None = None  # of a scale for CPUs
 
 
 @dataclass(frozen=True)
@@ -157,13 +150,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Grid:
-    """What a table and a study share: cells, and the scales at which they can be run, the largest first.
+    """What a table and a study share: cells, and the scales at which they can be run, the largest first."""
 
-    `key` names it on the command line, `stem` in names of files and folders.
-    """
-
-    key: str
-    stem: str
+    key: str  # on the command line: `5`, `noise`
+    stem: str  # in names of files and folders: `table5`, `study_noise`
     program: str
     cells: tuple[Cell, ...]
     scales: dict[str, Scale]

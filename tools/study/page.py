@@ -38,11 +38,7 @@ _RECIPE = {
 
 
 def study_page(results: Path) -> dict[Path, str]:
-    """Return results/STUDY.md by where it belongs, nothing if no study has numbers.
-
-    Raises:
-        ValueError: as `read_study` and `record_lines`.
-    """
+    """Return results/STUDY.md by where it belongs, nothing if no study has numbers."""
     studies = [found for name in STUDIES if (found := read_study(name, results)).measurements]
     if not studies:
         return {}

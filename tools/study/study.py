@@ -18,14 +18,11 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of differences over seeds that both sides have, and the bounds of its CONFIDENCE interval.
-
-    The interval is Student's t for the mean of paired differences; None with fewer than two seeds.
-    """
+    """The mean of differences over the seeds that both sides have, and its interval by Student's t."""
 
     seeds: tuple[int, ...]
     mean: float
-    low: float | None = None
+    low: float | None = None  # both None with fewer than two seeds
     high: float | None = None
 
 
@@ -76,11 +73,7 @@ class StudyNumbers:
 
 
 def read_study(name: str, results: Path) -> StudyNumbers:
-    """Read a study's grid and what tools.collect wrote of it, which may be nothing yet.
-
-    Raises:
-        ValueError: no such study, a broken grid file, or a CSV that does not fit the grid.
-    """
+    """Read a study and what tools.collect wrote of it, perhaps nothing. Raises ValueError as they do."""
     study = load_study(name)
     measurements = read_measurements(results, SCALE, study)
     values: dict[str, dict[int, float]] = {cell.name: {} for cell in study.cells}

@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """A command and the run folder it works in, which gets a mark when the run has ended, and the log."""
+    """A command and the run folder it works in."""
 
     name: str
     command: Sequence[str]
@@ -33,16 +33,6 @@ class Job:
     def log(self) -> Path:
         """What the command prints, over all its starts."""
         return self.folder / LOG
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run is complete."""
-        return (self.folder / "FINISHED").exists()
-
-    @property
-    def has_diverged(self) -> bool:
-        """Whether the run's loss became NaN or infinite."""
-        return RunFolder(self.folder).divergence() is not None
 
 
 @dataclass
@@ -65,12 +55,10 @@ class Outcome:
 
 
 class LocalLauncher:
-    """Runs jobs side by side.
+    """Runs `at_once` jobs side by side, each on `threads` OpenMP threads.
 
     Args:
-        at_once: how many.
         gpus: ids as CUDA_VISIBLE_DEVICES takes them, handed out in turn; empty: the runs see what is there.
-        threads: OpenMP threads of each run.
         progress_seconds: how often it says what each run last printed.
     """
 
@@ -82,8 +70,8 @@ class LocalLauncher:
         threads: int,
         progress_seconds: float = 60.0,
     ) -> None:
-        self._progress_seconds, self._next_progress = progress_seconds, time.monotonic() + progress_seconds
         self._at_once, self._gpus, self._threads = at_once, gpus, threads
+        self._progress_seconds, self._next_progress = progress_seconds, time.monotonic() + progress_seconds
         self._signals = 0
         self._running: list[_Running] = []
 
@@ -137,10 +125,10 @@ class LocalLauncher:
     def _conclude(self, ended: _Running, outcome: Outcome) -> str:
         """Note how a run ended and return it in words."""
         job, status = ended.job, ended.process.returncode
-        if status == 0 and job.is_finished:
+        if status == 0 and (job.folder / "FINISHED").exists():
             outcome.finished.append(job.name)
             return "finished"
-        if status != 0 and job.has_diverged:
+        if status != 0 and RunFolder(job.folder).divergence() is not None:
             outcome.diverged.append(job.name)
             return f"diverged, which is its result: {_last_line(job.log)}; all of it: {job.log}"
         if self._signals:

@@ -42,11 +42,7 @@ class Item:
 
 
 def plan(runs: Sequence[Run], images_per_second: float | None = None) -> list[Item]:
-    """Return the plan of a sweep.
-
-    Args:
-        runs: all runs of the sweep.
-        images_per_second: of one GPU or core; None: the scale's own or published ones, as `assumption` says.
+    """Return the plan of a sweep; `images_per_second` of one GPU or core, None as `assumption` says.
 
     Raises:
         ValueError: a configuration is wrong, or a run folder belongs to another experiment.
@@ -60,11 +56,7 @@ def plan(runs: Sequence[Run], images_per_second: float | None = None) -> list[It
 
 
 def state_of(run: Run) -> str:
-    """Return FINISHED, DIVERGED (its loss became NaN or infinite), BROKEN (it has begun) or NEW.
-
-    Raises:
-        CheckpointError: the folder belongs to another experiment.
-    """
+    """Return how far a run is. Raises CheckpointError if its folder belongs to another experiment."""
     folder = RunFolder(run.folder)
     if folder.final_metrics(run.declared) is not None:
         return FINISHED
@@ -100,7 +92,7 @@ def processor(run: Run) -> str:
 
 
 def assumption(run: Run, images_per_second: float | None) -> str:
-    """Return, in a sentence, what the hours of a plan for runs like this one rest on."""
+    """Return a sentence on what the hours of a plan rest on."""
     rate = images_per_second or run.scale.images_per_core_second
     if rate is not None:
         return f"{processor(run)}-hours at {rate:g} training images per second and {processor(run)}."
@@ -133,5 +125,6 @@ def plan_text(items: Sequence[Item], assumed: str) -> str:
 
 
 def unfinished(items: Sequence[Item]) -> list[Item]:
-    """Return what is still to be done. A diverged run is a result: it would diverge again."""
+    """Return what is still to be done."""
+    # A diverged run is a result: it would diverge again.
     return [item for item in items if item.state in (BROKEN, NEW)]

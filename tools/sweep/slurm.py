@@ -12,11 +12,7 @@ SCRIPT = "scripts/sweep.sbatch"
 
 
 def array_list(runs: Sequence[Run]) -> str:
-    """Return the list of runs: one per line, trainer and arguments separated by tabs.
-
-    Raises:
-        ValueError: a word with a tab or a line break, which the list cannot hold.
-    """
+    """Return the list of runs: one per line, trainer and arguments separated by tabs."""
     lines = [[run.program, *run.arguments] for run in runs]
     for word in itertools.chain(*lines):
         if "\t" in word or "\n" in word:
@@ -25,7 +21,8 @@ def array_list(runs: Sequence[Run]) -> str:
 
 
 def array_path(folder: Path) -> Path:
-    """Return the first unused name of a list below the sweep's folder: a waiting array keeps its own."""
+    """Return the first unused name of a list below the sweep's folder."""
+    # An array that waits in the queue keeps its own list.
     names = (folder / f"array-{number}.tsv" for number in itertools.count(1))
     return next(path for path in names if not path.exists())
 
@@ -33,13 +30,10 @@ def array_path(folder: Path) -> Path:
 def sbatch_command(
     runs: Sequence[Run], path: Path, *, at_once: int | None, options: Sequence[str]
 ) -> list[str]:
-    """Return the command that submits the list at `path`.
-
-    Scale full asks for the GPUs of scripts/sweep.sbatch, the others for one per run; `options` of sbatch win
-    over both. `at_once` is how many runs SLURM lets run at the same time.
-    """
+    """Return the command that submits the list at `path`, of which `at_once` run at the same time."""
     run = runs[0]
     array = f"--array=0-{len(runs) - 1}" + (f"%{at_once}" if at_once else "")
+    # Scale full has the GPUs of scripts/sweep.sbatch; `options`, which come later, win over both.
     sizes = [] if run.scale.name == "full" else ["--gpus-per-node=1", "--cpus-per-task=8"]
     name = f"--job-name=pwlu-{run.cell.grid}-{run.scale.name}"
     log = f"--output={path.parent}/slurm-%A_%a.out"
@@ -47,11 +41,7 @@ def sbatch_command(
 
 
 def submit(runs: Sequence[Run], path: Path, command: Sequence[str]) -> str:
-    """Write the list and submit it; return what sbatch printed.
-
-    Raises:
-        ValueError: there is no sbatch here, or it refuses.
-    """
+    """Write the list and submit it; return what sbatch printed. Raises ValueError where it cannot."""
     text = array_list(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, text)

@@ -14,6 +14,7 @@ one seed, it has none. Without a run, of the activation function or of ReLU, it 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from tools.tables.measurements import results_of, seed_counts
 
 TABLE = 2
 BASELINE = "ReLU"
-DIGITS = 4  # after the point, of a mean in a record
 UNIT = "top-1 over ReLU (percentage points)"
 Improvements = dict[str, dict[str, Number | None]]  # by activation function and network
 
@@ -186,20 +186,13 @@ def record_of(figure: int, numbers: TableNumbers) -> dict[str, Any]:
             {
                 "activation": activation,
                 "network": network,
-                "paper": _plain(published),
-                "ours": _plain(ours[activation][network]),
+                "paper": published and asdict(published),
+                "ours": (found := ours[activation][network]) and asdict(found),
             }
             for activation, networks in paper.items()
             for network, published in networks.items()
         ],
     }
-
-
-def _plain(number: Number | None) -> dict[str, float | None] | None:
-    if number is None:
-        return None
-    spread = None if number.spread is None else round(number.spread, DIGITS)
-    return {"mean": round(number.mean, DIGITS), "spread": spread, "n": number.n}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

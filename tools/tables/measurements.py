@@ -30,25 +30,20 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number of one run: where it belongs, what it is, and where it came from.
+    """One number of one run: where it belongs, what it is, and where it came from."""
 
-    `table` is the key of its grid. `value` is in percent, None if the training diverged. `commit` has
-    `+changes` if files differed from it; a run with several starts has all of its commits. `date` is the day
-    its last start began, in UTC.
-    """
-
-    table: str
+    table: str  # the key of its grid
     row: str
     column: str
     metric: str
-    value: float | None
+    value: float | None  # in percent, None if the training diverged
     seed: int
     scale: str
-    commit: str
+    commit: str  # of each start; `+changes` if files differed from it
     config_hash: str
     hardware: str
     versions: str
-    date: str
+    date: str  # the day its last start began, in UTC
     run: str
 
     @property
@@ -58,7 +53,7 @@ class Measurement:
 
 
 def results_of(scale: str, output: Path = OUTPUT) -> Path:
-    """Return the folder for what is made of a scale's runs: results/, but for smoke that of the runs."""
+    """Return the folder for what is made of a scale's runs."""
     # Numbers of scale smoke mean nothing: they must not stand beside the paper's.
     return output / SMOKE if scale == SMOKE else RESULTS
 
@@ -119,11 +114,7 @@ def _require_current(path: Path, grid: Grid, scale: str, measurements: Sequence[
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return what a finished run was and what came out, as plain values.
-
-    Raises:
-        ValueError: the folder holds no finished run.
-    """
+    """Return what a finished run was and what came out. Raises ValueError if there is none in `folder`."""
     if not (folder / "FINISHED").exists():
         what = "give its command again" if RunFolder(folder).divergence() is None else "it diverged"
         raise ValueError(f"{folder} holds no finished run, as it has no file FINISHED: {what}")

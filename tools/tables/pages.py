@@ -42,11 +42,7 @@ _PICTURE = re.compile(r"(?P<scale>[a-z]+)_figure(?P<number>\d)(?P<rest>.*)")
 
 
 def results_page(results: Path, studies: dict[Path, str]) -> str:
-    """Return results/README.md; `studies` are the pages of studies that it links to.
-
-    Raises:
-        ValueError: a CSV file or record that does not fit its name or the grid.
-    """
+    """Return results/README.md, which links to the pages `studies`."""
     lines = [_HEAD]
     for table, title in _TABLE_TITLES.items():
         lines += [f"## Table {table}: {title}", ""]
@@ -57,11 +53,7 @@ def results_page(results: Path, studies: dict[Path, str]) -> str:
 
 
 def latency_pages(results: Path) -> dict[Path, str]:
-    """Return the page that each record of tools.latency in results/latency makes, by where it belongs.
-
-    Raises:
-        ValueError: a file that is no record of tools.latency.
-    """
+    """Return the page of each record in results/latency, by the path where it belongs."""
     paper = table_4(PAPER)
     records = sorted((results / "latency").glob("*.json"))
     return {path.with_suffix(".md"): latency_table(read_latency(path), paper) for path in records}

@@ -125,8 +125,8 @@ def test_command_writes_pictures_and_records(tmp_path: Path, capsys: pytest.Capt
     found = {(line["activation"], line["network"]): line for line in record["improvements"]}
     assert found["Swish", "ResNet-18"]["ours"] is None
     pwlu = found["PWLU", "ResNet-18"]
-    assert pwlu["paper"]["mean"] == 1.23
-    assert pwlu["ours"] == {"mean": 1.5, "spread": round((4.5 + 2) ** 0.5, 4), "n": 2}
+    assert pwlu["paper"]["mean"] == pytest.approx(1.23)
+    assert pwlu["ours"] == {"mean": 1.5, "spread": pytest.approx((4.5 + 2) ** 0.5), "n": 2}
     assert "small_figure5.png" in capsys.readouterr().out
 
 
