@@ -114,25 +114,12 @@ def test_missing_runs_are_explained(tmp_path: Path) -> None:
         execute("figure6", {"RUNS": [str(tmp_path / "nothing")], "LABELS": ["one"]}, FOLDER)
 
 
-def test_there_is_one_for_every_table_and_figure() -> None:
-    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(NAMES)
-    listed = (FOLDER / "README.md").read_text()
-    assert all(f"[{name}]({name}.ipynb)" in listed for name in NAMES)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_committed_form(name: str) -> None:
-    """No outputs, no counts, no paths of a machine, one kernel, ids that stay, and the common first cell."""
-    text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
-    notebook = nbformat.reads(text, as_version=4)
+    """No outputs and no counts; the first cell finds the repository; notebooks/README.md lists it."""
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
-    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
-    assert text.endswith("}\n") and "/root" not in text and "/home" not in text
-    assert notebook.metadata.kernelspec.name == "python3"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
-    assert [cell.id for cell in notebook.cells[:3]] == ["what", "root", "parameters"]
-    assert notebook.cells[0].source.startswith(f"# {name[:-1].capitalize()} {name[-1]}: ")
-    other = nbformat.read(FOLDER / "table2.ipynb", as_version=4)
-    assert notebook.cells[1].source == other.cells[1].source
-    assert len(notebook.cells) <= 5
+    assert code[0].source == nbformat.read(FOLDER / "table2.ipynb", as_version=4).cells[1].source
+    assert f"[{name}]({name}.ipynb)" in (FOLDER / "README.md").read_text()

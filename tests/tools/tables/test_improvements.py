@@ -130,12 +130,6 @@ def test_command_writes_pictures_and_records(tmp_path: Path, capsys: pytest.Capt
     assert "small_figure5.png" in capsys.readouterr().out
 
 
-def test_figures_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        improvements.main(["--figures", "3"])
-    assert "invalid choice: 3" in capsys.readouterr().err
-
-
 def test_what_has_not_been_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         improvements.main(["--scale", "full", "--results", str(tmp_path), "--output", str(tmp_path / "out")])
