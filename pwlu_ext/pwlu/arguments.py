@@ -14,17 +14,9 @@ def check_arguments(
     *,
     more_columns: int,
 ) -> None:
-    """Check the arguments of a function that is given per channel by tables and vectors.
+    """Raise ValueError for a wrong argument of a function that is given per channel by tables and vectors.
 
-    Args:
-        x: input (N, C, *), float64, float32, float16 or bfloat16.
-        tables: by name, of shape (G, num_intervals + more_columns); G is 1 or C.
-        vectors: by name, of shape (G,).
-        channel_dim: the dimension of x that holds the channels; ignored if G is 1.
-        more_columns: how many columns a table has beyond the number of intervals.
-
-    Raises:
-        ValueError: an argument has a wrong dtype, shape or device; the message names it.
+    Named `tables` are of shape (G, num_intervals + more_columns), named `vectors` of shape (G,); G is 1 or C.
     """
     if x.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"pwlu: `x` must be float64, float32, float16 or bfloat16, but is {x.dtype}.")

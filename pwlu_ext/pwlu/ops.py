@@ -27,9 +27,9 @@ def pwlu(
 ) -> Tensor:
     """Apply the Piecewise Linear Unit (Eq. 1) with the compiled kernels.
 
-    Equivalent to :func:`pwlu.pwlu_reference`, with its gradients (Table 1). Only `x` is kept for the backward
-    pass. Two runs on the same device give the same bits. Gradients of gradients, forward-mode differentiation
-    and the transforms of torch.func (grad, jvp, vmap ...) are right too, at the reference's speed.
+    Equivalent to :func:`pwlu.pwlu_reference`, with its gradients (Table 1). Two runs give the same bits.
+    Gradients of gradients, forward-mode differentiation and torch.func (grad, jvp, vmap ...) are right too,
+    at the reference's speed.
 
     Args:
         x: input of shape (N, C, *) in any memory layout, float64, float32, float16 or bfloat16.
@@ -116,6 +116,8 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 class _Forward(torch.autograd.Function):
+    # Only x and the parameters are kept for the backward pass.
+
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         *tensors, ctx.channel_dim = arguments

@@ -21,19 +21,8 @@ def pwlu_reference(
     It defines what :func:`pwlu.pwlu` computes, edge cases included. Autograd derives its gradients, which are
     those of Table 1 (the interval index is treated as a constant).
 
-    Args:
-        x: input of shape (N, C, *), float64, float32, float16 or bfloat16. A NaN gives NaN; an infinity
-            follows its tail.
-        left: B_L, shape (G,). G is 1 (layer-wise) or C (channel-wise).
-        right: B_R, shape (G,). Where right <= left no x is inside: the left tail serves x < left, the right
-            one the rest.
-        points: Y_P, shape (G, num_intervals + 1).
-        left_slope: K_L, shape (G,).
-        right_slope: K_R, shape (G,).
-        channel_dim: the dimension of x that holds the channels; ignored if G is 1.
-
-    Returns:
-        y with the shape and dtype of x. Arithmetic is float32, or float64 for a float64 x.
+    A NaN gives NaN; an infinity follows its tail. Where right <= left no x is inside: the left tail serves
+    x < left, the right one the rest. Arguments, result and errors are those of :func:`pwlu.pwlu`.
 
     Raises:
         ValueError: an argument has a wrong dtype, shape or device; the message names it.

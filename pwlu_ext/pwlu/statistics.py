@@ -7,13 +7,11 @@ from torch import Tensor
 
 
 class StepStatistics:
-    """Count, mean and summed squared deviation of a site's input over one optimizer step, per function.
+    """Count, mean and summed squared deviation of a PWLU's input over one optimizer step, per function."""
 
-    A step may call a site several times (gradient accumulation, a detector's pyramid levels) or with an empty
-    tensor; parts are merged exactly, weighted by their number of elements.
-    """
-
-    # Not buffers of the module: DistributedDataParallel would overwrite every rank's part with rank 0's.
+    # A step may call a PWLU several times (gradient accumulation, a detector's pyramid levels) or with an
+    # empty tensor: parts are merged exactly, weighted by their number of elements. They are not buffers of
+    # the module: DistributedDataParallel would overwrite every rank's part with rank 0's.
 
     def __init__(self, like: Tensor) -> None:
         self.count = torch.zeros((), dtype=like.dtype, device=like.device)

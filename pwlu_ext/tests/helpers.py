@@ -1,10 +1,12 @@
 """What the tests share: random functions, inputs clear of the knots, the comparison with the reference."""
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 Operator = Callable[..., Tensor]
+T = TypeVar("T")
 
 
 def random_parameters(
@@ -112,6 +115,14 @@ def assert_matches_reference(
             msg=lambda text, name=name: f"{name}: {text}",
         )
     return actual
+
+
+def saved_whole(objects: T) -> T:
+    """What torch.load gives of objects that were saved by torch.save, i.e. pickled."""
+    stored = io.BytesIO()
+    torch.save(objects, stored)
+    stored.seek(0)
+    return torch.load(stored, weights_only=False)
 
 
 def environment_of_one_thread(**more: str) -> dict[str, str]:

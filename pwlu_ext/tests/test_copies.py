@@ -1,8 +1,6 @@
 """Copies of a model with PWLUs: deepcopy, pickle, weight averages; in both phases."""
 
 import copy
-import io
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -13,20 +11,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pwlu import PWLU, TwoPhaseLearning, pwlu
-from pwlu_ext.tests.helpers import NAMES
+from pwlu_ext.tests.helpers import NAMES, saved_whole
 from pwlu_ext.tests.networks import bent_network, pwlus
-
-
-def saved_whole(model: nn.Module) -> nn.Module:
-    stored = io.BytesIO()
-    torch.save(model, stored)
-    stored.seek(0)
-    return torch.load(stored, weights_only=False)
-
 
 COPIES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "deepcopy": copy.deepcopy,
-    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
     "torch.save": saved_whole,
 }
 

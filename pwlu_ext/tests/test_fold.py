@@ -83,18 +83,6 @@ def test_equals_the_reference(
     assert_folds(parameters, x)
 
 
-@pytest.mark.parametrize("shape, channel_dim", [((2, 9, 6), -1), ((6, 6, 6), 0), ((5, 6), 1), ((6,), 0)])
-def test_channel_dim(shape: tuple[int, ...], channel_dim: int) -> None:
-    parameters = random_parameters(6, 5)
-    assert_folds(parameters, spread_inputs(shape, parameters, channel_dim), channel_dim)
-
-
-def test_knots_and_boundaries() -> None:
-    parameters = function(-1.0, 3.0, [2.0, -1.0, 4.0, 0.5, 1.5], 0.5, -1.0)
-    x = torch.tensor([-1.0, 0.0, 1.0, 2.0, 3.0])
-    assert assert_folds(parameters, x).tolist() == parameters[2][0].tolist()
-
-
 @reproducible
 @given(functions(min_width=-4.0), inputs)
 def test_equals_the_reference_for_any_function(parameters: Parameters, x: Tensor) -> None:
@@ -159,11 +147,6 @@ def test_intervals_that_are_no_numbers_are_collapsed(left: float, right: float, 
     parameters = function(left, right, [2.0, 3.0, 1.0], 0.0, right_slope)
     x = torch.tensor([-INF, -1.0, left, right / 3, right, 1.0])
     torch.testing.assert_close(fold(layer(parameters))(x), pwlu_reference(x, *parameters))
-
-
-@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 3, 0)], ids=str)
-def test_empty_input(shape: tuple[int, ...]) -> None:
-    assert fold(bent_module())(torch.empty(shape)).shape == shape
 
 
 # The module

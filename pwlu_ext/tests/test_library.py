@@ -1,5 +1,8 @@
 """The operator as torch sees it: schema, fake kernels, FLOPs, saved tensors, autocast."""
 
+import operator
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,6 +99,8 @@ def test_a_network_under_autocast(device: str) -> None:
     assert network[1].points.grad.any() and network[3].left.grad.isfinite().all()
 
 
-def test_public_names() -> None:
+def test_public_names_are_documented_and_hide_no_module() -> None:
     assert {"PWLU", "TwoPhaseLearning", "FoldReport", "pwlu", "pwlu_reference"} <= set(package.__all__)
     assert all(getattr(package, name).__doc__ for name in package.__all__)
+    for name in [name for name in sys.modules if name.startswith("pwlu.")]:
+        assert operator.attrgetter(name.removeprefix("pwlu."))(package) is sys.modules[name]

@@ -1,7 +1,6 @@
 """TwoPhaseLearning that was given the optimizer: its steps make the calls."""
 
 import copy
-import io
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from timm.optim import Lookahead
 from torch import nn
 
 from pwlu import PWLU, TwoPhaseLearning
+from pwlu_ext.tests.helpers import saved_whole
 from pwlu_ext.tests.training import (
     assert_statistics,
     batches,
@@ -95,7 +95,7 @@ def test_a_closure_computes_gradients_within_the_step(name: str, as_keyword: boo
 
 
 class Step:
-    """A step with a GradScaler whose gradients overflow where `overflows`."""
+    """A step with a GradScaler; gradients overflow where `overflows`."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
@@ -122,6 +122,15 @@ def test_a_skipped_step_does_not_count_and_its_statistics_join_the_next() -> Non
     assert_statistics(model[0], *mean_and_std(torch.cat([x, y]), (0,)))
 
 
+def test_a_fused_optimizer_skips_within_its_step_which_counts() -> None:
+    model = nn.Sequential(PWLU(2), nn.Linear(2, 1))
+    weight = model[1].weight.detach().clone()
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    phases = TwoPhaseLearning(model, 2, optimizer=optimizer)
+    Step(model, optimizer)(batches(1, 9, 2)[0], overflows=True)
+    assert phases.step_count == 1 and torch.equal(model[1].weight, weight)
+
+
 def test_with_explicit_calls_a_skipped_step_counts() -> None:
     model = nn.Sequential(PWLU(2), nn.Linear(2, 1))
     optimizer = make_optimizer("sgd", model)
@@ -136,14 +145,7 @@ def test_with_explicit_calls_a_skipped_step_counts() -> None:
     assert phases.step_count == 1
 
 
-def pickled(objects: Any) -> Any:
-    stored = io.BytesIO()
-    torch.save(objects, stored)
-    stored.seek(0)
-    return torch.load(stored, weights_only=False)
-
-
-@pytest.mark.parametrize("make_copy", [copy.deepcopy, pickled])
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, saved_whole])
 @pytest.mark.parametrize("phases_first", [True, False])
 def test_a_copied_optimizer_drives_the_copied_phases(make_copy: Any, phases_first: bool) -> None:
     """Once for each step; and the original goes on with its own."""
@@ -158,20 +160,3 @@ def test_a_copied_optimizer_drives_the_copied_phases(make_copy: Any, phases_firs
     assert (phases.step_count, phases.phase, twin_phases.step_count) == (2, 1, 5)
     assert train(model, phases, optimizer, range(2, 5), hooks=True) == [True, False, False]
     assert states_equal(model, twin)
-
-
-def test_loading_states_keeps_the_hooks() -> None:
-    model = small_network()
-    optimizer = make_optimizer("sgd", model)
-    phases = TwoPhaseLearning(model, 3, optimizer=optimizer)
-    train(model, phases, optimizer, range(2), hooks=True)
-    saved = copy.deepcopy([part.state_dict() for part in (model, optimizer, phases)])
-    train(model, phases, optimizer, range(2, 5), hooks=True)
-
-    resumed = small_network()
-    optimizer = make_optimizer("sgd", resumed)
-    again = TwoPhaseLearning(resumed, 3, optimizer=optimizer)
-    for part, state in zip((resumed, optimizer, again), saved, strict=True):
-        part.load_state_dict(state)
-    assert train(resumed, again, optimizer, range(2, 5), hooks=True) == [True, False, False]
-    assert again.step_count == 5 and states_equal(model, resumed)

@@ -27,23 +27,26 @@ def checkpoint(
 
 @pytest.mark.parametrize("interrupted_after", [1, 2, 3, 4])
 @pytest.mark.parametrize("model_first", [True, False])
-def test_resumed_equals_uninterrupted(interrupted_after: int, model_first: bool) -> None:
+@pytest.mark.parametrize("hooks", [True, False])
+def test_resumed_equals_uninterrupted(interrupted_after: int, model_first: bool, hooks: bool) -> None:
     """To the bit, in phase I, at the switch and in phase II."""
     model = small_network()
-    phases, optimizer = TwoPhaseLearning(model, 3), make_optimizer("sgd", model)
-    whole = train(model, phases, optimizer, range(interrupted_after))
+    optimizer = make_optimizer("sgd", model)
+    phases = TwoPhaseLearning(model, 3, optimizer=optimizer if hooks else None)
+    whole = train(model, phases, optimizer, range(interrupted_after), hooks)
     saved_model, saved_phases, saved_optimizer = checkpoint(model, phases, optimizer)
-    whole += train(model, phases, optimizer, range(interrupted_after, 6))
+    whole += train(model, phases, optimizer, range(interrupted_after, 6), hooks)
     assert whole == [False, False, True, False, False, False]
 
     resumed = small_network()
-    again, optimizer = TwoPhaseLearning(resumed, 3), make_optimizer("sgd", resumed)
+    optimizer = make_optimizer("sgd", resumed)
+    again = TwoPhaseLearning(resumed, 3, optimizer=optimizer if hooks else None)
     loads = [lambda: resumed.load_state_dict(saved_model), lambda: again.load_state_dict(saved_phases)]
     for load in loads if model_first else reversed(loads):
         load()
     optimizer.load_state_dict(saved_optimizer)
     assert again.step_count == interrupted_after and again.phase == (1 if interrupted_after < 3 else 2)
-    assert train(resumed, again, optimizer, range(interrupted_after, 6)) == whole[interrupted_after:]
+    assert train(resumed, again, optimizer, range(interrupted_after, 6), hooks) == whole[interrupted_after:]
     for (key, value), expected in zip(resumed.state_dict().items(), model.state_dict().values(), strict=True):
         assert torch.equal(value, expected), key
 

@@ -23,7 +23,7 @@ void backward_run(const X* grad, const X* x, X* grad_x, int64_t n, const Curves<
   });
 }
 
-// Lanes beyond `count` add zeros to tables that are nobody's, which `sums` must have.
+// Lanes beyond `count` add zeros to spare tables, for which `sums` has room.
 template <class S, class X>
 void backward_rows(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride, int64_t first,
                    int64_t count, const Curves<typename S::T>& curves, typename S::T* sums) {

@@ -1,5 +1,5 @@
 // Included by vector_kernels.h: see there.
-// How vectors get to and from memory: element by element tables included.
+// Loads, stores and table look-ups of vectors.
 
 // How many lanes of a vector are in use: all of them, or `count`.
 struct Whole {};

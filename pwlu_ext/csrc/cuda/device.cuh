@@ -1,4 +1,4 @@
-// The CUDA names that the kernels use. With PWLU_EMULATION they are played by
+// The CUDA names that the kernels use. With PWLU_EMULATION they come from
 // tests/cuda_emulation/emulation.h, so that the kernels run, block by block, on a CPU.
 #pragma once
 

@@ -29,7 +29,7 @@ Element element_of(const Tensor& x) {
   }
 }
 
-// The dispatcher comes here for the sake of any argument: others may be elsewhere.
+// One CUDA argument suffices for the dispatcher to come here: others may be elsewhere.
 void check_on_gpu(const char* name, const Tensor& tensor, const Tensor& x) {
   if (!tensor.is_cuda() || tensor.get_device_index() != x.get_device_index()) {
     fail("`", name, "` must be on the CUDA device of the other tensors. Move it with .to(device).");

@@ -1,5 +1,4 @@
-// Chooses and launches the kernel of what looks up one line per element: the forward pass and its folded
-// form.
+// Chooses and launches a kernel that looks up one line per element: of the forward pass or its folded form.
 #pragma once
 
 #include "dispatch.cuh"

@@ -23,25 +23,15 @@ TIMM_NORMS_WITH_ACTIVATION = ("BatchNormAct2d", "SyncBatchNormAct")
 
 @dataclass(frozen=True)
 class Feed:
-    """What makes a PWLU's input.
+    """What makes a PWLU's input."""
 
-    Attributes:
-        pwlu: qualified name of the PWLU.
-        norm: qualified name of the BatchNorm that it can absorb; None if there is none.
-        reason: why there is none.
-    """
-
-    pwlu: str
-    norm: str | None
-    reason: str = ""
+    pwlu: str  # qualified name of the PWLU
+    norm: str | None  # that of the BatchNorm that it can absorb
+    reason: str = ""  # why there is none
 
 
 def find_feeds(model: nn.Module, input_size: Sequence[int]) -> tuple[Feed, ...]:
-    """Follow the data through `model`, which is in eval mode, to every PWLU, by torch.export.
-
-    Raises:
-        ValueError: torch.export cannot follow the model.
-    """
+    """Follow the data through `model`, which is in eval mode, to every PWLU; ValueError if export cannot."""
     try:
         with torch.no_grad():
             program = torch.export.export(model, (zero_batch(model, input_size),))

@@ -20,20 +20,9 @@ def folded_reference(
     """Compute y = x * S[i] + O[i] with i = clip(floor((x - left) / interval), -1, N), as in section 4.3.
 
     Plain tensor operations, which torch.export, the compilers and ONNX know; differentiable with respect to
-    x, slopes and offsets. i = -1 is the first column of the tables.
-
-    Args:
-        x: input of shape (N, C, *), float64, float32, float16 or bfloat16. A NaN gives NaN; an infinity
-            follows its tail, and gives the tail's offset where that is flat.
-        left: where i passes from -1 to 0, shape (G,), float32 (float64 if x is). G is 1 or C.
-        interval: the width of an interval, shape (G,); not 0. A negative one counts the intervals from
-            `left` towards smaller x.
-        slopes: S, shape (G, num_intervals + 2).
-        offsets: O, the same shape.
-        channel_dim: the dimension of x that holds the channels; ignored if G is 1.
-
-    Returns:
-        y with the shape and dtype of x. Arithmetic is float32, or float64 for a float64 x.
+    x, slopes and offsets. `left` and `interval`, which may be negative, have shape (G,); `slopes` and
+    `offsets` (G, num_intervals + 2), where i = -1 is the first column. Dtypes and edge cases are those of
+    :func:`pwlu.pwlu`.
 
     Raises:
         ValueError: an argument has a wrong dtype, shape or device; the message names it.
