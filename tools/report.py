@@ -12,10 +12,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from engine.config.load import COCO, IMAGENET
 from engine.files import write_text_atomically
 from pwlu.suggestion import expected_one_of
 from tools.records import tool_parser
 from tools.study.page import networks_table, study_page
+from tools.tables.keys import keys_table
 from tools.tables.measurements import RESULTS
 from tools.tables.pages import latency_pages, operator_pages, results_page
 from tools.tables.short import demo_coco_table, demo_table, latency_cpu_table, operator_cpu_table
@@ -30,6 +32,8 @@ MARKED_TABLES: dict[str, Callable[[Path], list[str]]] = {
     "studies": networks_table,
     "operator-cpu": operator_cpu_table,
     "latency-cpu": latency_cpu_table,
+    "keys-imagenet": lambda results: keys_table(IMAGENET),
+    "keys-coco": lambda results: keys_table(COCO),
 }
 _MARKED = re.compile(r"^<!-- table: (\S+) -->\n(.*?)^<!-- end -->$", re.DOTALL | re.MULTILINE)
 
