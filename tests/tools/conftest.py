@@ -24,7 +24,7 @@ def trained(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def detector_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Returns the folder of a finished run, given architecture and engine; not to be changed.
+    """Returns the folder of a finished run, given architecture and library; not to be changed.
 
     A narrow detector, trained when it is first asked for: two steps, one in phase I, on twelve images; seven
     to evaluate on.
@@ -36,9 +36,9 @@ def detector_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     overrides += ["schedule.milestones_steps=[]", "schedule.warmup_steps=1"]
 
     @functools.cache
-    def run(architecture: str, engine: str = "torchvision") -> Path:
-        folder = base / f"{architecture}_{engine}"
-        words = [f"model.architecture={architecture}", f"model.engine={engine}", f"output={folder}"]
+    def run(architecture: str, library: str = "torchvision") -> Path:
+        folder = base / f"{architecture}_{library}"
+        words = [f"model.architecture={architecture}", f"model.library={library}", f"output={folder}"]
         assert train_coco.main(["--config", str(path), *overrides, *words]) == 0
         return folder
 

@@ -20,7 +20,7 @@ from engine.records.curves import (
 )
 from engine.records.learned_functions import LayerFunctions
 from pwlu import PWLU
-from tools.functions.histograms import BINS, InputHistogram
+from tools.functions.statistics import BINS, InputHistogram
 
 PANEL_INCHES = (3.3, 2.5)
 HISTOGRAM_INCHES = 0.8

@@ -21,16 +21,81 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from engine.records.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, function_vertices
+from engine.records.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, function_vertices, spread
 from engine.records.functions_log import LoggedFunctions, read_functions
-from tools.functions.choice import choose_functions, choose_logged, choose_steps
-from tools.functions.histograms import InputHistogram, input_histograms
+from engine.records.learned_functions import LayerFunctions
+from pwlu import PWLU
+from pwlu.suggestion import did_you_mean
+from tools.functions.inputs import open_network
 from tools.functions.page import draw_evolution, draw_page, panel_range
-from tools.functions.site_inputs import open_network
+from tools.functions.statistics import InputHistogram
 from tools.functions.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
 from tools.records import tool_parser, write_figure
 
 Corners = tuple[Tensor, Tensor]
+Functions = dict[str, list[int]]  # channels by layer
+ALL_LAYERS = ["all"]
+MOST_STEPS = 8  # more lines in a panel cannot be told apart
+
+
+def choose_functions(
+    layers: Mapping[str, PWLU], names: Sequence[str] | None, at_most: int | None
+) -> Functions:
+    """Return which functions of which layers to draw.
+
+    Args:
+        names: of the layers; ["all"], or None for eight spread over the network's depth.
+        at_most: functions per layer, spread over its channels; None for all.
+
+    Raises:
+        ValueError: there is no layer of a name.
+    """
+    counts = {name: layers[name].num_parameters for name in choose_layers(list(layers), names)}
+    return {name: spread(count, at_most or count) for name, count in counts.items()}
+
+
+def choose_layers(known: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    """Return the layers to draw, of those `known`; `names` and errors as in `choose_functions`."""
+    if names is None:
+        names = [known[number] for number in spread(len(known), MAX_LAYERS)]
+    elif names == ALL_LAYERS:
+        names = known
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise ValueError(f"--layers: no PWLU is called {name!r}; there are {', '.join(known)}{near}")
+    return list(names)
+
+
+def choose_logged(
+    layers: Mapping[str, LayerFunctions], names: Sequence[str] | None, at_most: int | None
+) -> Functions:
+    """Return which functions to draw of those that a log holds; arguments as in `choose_functions`.
+
+    Raises:
+        ValueError: there is no layer of a name, or the log holds too few functions of a layer.
+    """
+    functions = {}
+    for name in choose_layers(list(layers), names):
+        channels, total = list(layers[name].functions), layers[name].total
+        wanted = min(at_most or total, total)
+        if wanted > len(channels):
+            raise ValueError(
+                f"--evolution: {wanted} functions of {name!r} were asked for, but the run logged "
+                f"{len(channels)} of its {total}; expected --functions {len(channels)} or less"
+            )
+        functions[name] = [channels[number] for number in spread(len(channels), wanted)]
+    return functions
+
+
+def choose_steps(logged: Sequence[LoggedFunctions], realigned: int) -> list[LoggedFunctions]:
+    """Return up to eight, evenly spread, the one after step `realigned` among them if it was logged."""
+    chosen = spread(len(logged), MOST_STEPS)
+    for number, entry in enumerate(logged):
+        if entry.step == realigned and number not in chosen:
+            nearest = min(chosen[1:-1], key=lambda other: abs(other - number))
+            chosen[chosen.index(nearest)] = number
+    return [logged[number] for number in chosen]
 
 
 def logged_functions(trained: Trained) -> list[LoggedFunctions]:
@@ -72,7 +137,7 @@ def page(
     """Return the page of one checkpoint, and its record.
 
     `names` and `at_most` as in `choose_functions`; `split`, `images` and `overrides` say which inputs, as in
-    `tools.functions.site_inputs.open_network`. Errors are theirs.
+    `open_network`. Errors are theirs.
     """
     layers = pwlu_layers_of(trained)
     functions = choose_functions(layers, names, at_most)
@@ -80,8 +145,11 @@ def page(
     inputs = None
     if with_inputs:
         network = open_network(trained, split=split, images=images, overrides=overrides)
-        ranges = {name: panel_range(layers[name], chosen) for name, chosen in functions.items()}
-        histograms = input_histograms(network, functions, ranges)
+        histograms = {
+            name: InputHistogram.over(chosen, panel_range(layers[name], chosen))
+            for name, chosen in functions.items()
+        }
+        network.watch(lambda name, rows: histograms[name].add(rows), list(histograms), "input histograms")
         inputs = network.describe()
     figure = draw_page(layers, functions, histograms, f"{trained.label}, step {trained.step}")
     drawn = {
@@ -148,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = tool_parser("plot_pwlu", __doc__)
+    parser = tool_parser("functions.plot", __doc__)
     add_run_options(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder for pictures and records")
     parser.add_argument(

@@ -1,28 +1,30 @@
 """What learned PWLUs look like, counted: V-shapes and straight lines, as section 4.7 says of Figure 7.
 
     python -m tools.functions.shapes runs/r18_pwlu --output results/figures/full_shapes.json
-    python -m tools.functions.shapes runs/r18_pwlu_seed0 runs/r18_pwlu_seed1 --output shapes.json --images 5000
+    python -m tools.functions.shapes runs/r18_seed0 runs/r18_seed1 --output shapes.json --images 5000
 
-Sends the validation images four times through each network in evaluation mode. Whether a function is a V is
+Sends the validation images through each network in evaluation mode. Whether a function is a V is
 judged where its inputs are, between their 5th and 95th percentile; how straight it is, over all of them.
 Writes a record with every function's numbers and, beside it, a picture with a point per layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from engine.records.console import say
 from pwlu import PWLU
-from tools.functions.boundary_iou import input_percentiles
-from tools.functions.moments import Moments
-from tools.functions.shapes_picture import draw_shapes
-from tools.functions.site_inputs import Network, open_network
+from tools.drawing import color, finish, marker, name_layers, new_layer_figure
+from tools.functions.inputs import open_network
+from tools.functions.statistics import Moments, Quantiles
 from tools.functions.trained import Trained, add_image_options, add_run_options, examine_all
 from tools.records import add_record_option, tool_parser, write_figure
 
+_NETWORK_IN = 4.8  # height of a network's two panels
 BEND = 0.1  # of a function's range of values: what it must rise on both sides of its minimum to be a V
 MEANING = (
     "line: squared correlation of a function's output with its input, over all inputs; relu_line: of ReLU's "
@@ -63,14 +65,19 @@ def examine(
 ) -> dict[str, Any]:
     """Return the entry of the record for one checkpoint; arguments and errors as `open_network`."""
     network = open_network(trained, split=split, images=images, overrides=overrides)
-    quantiles = input_percentiles(network)
-    fits = _line_fits(network, list(quantiles))
+    inputs = {name: Quantiles(layer.num_parameters) for name, layer in network.layers.items()}
+    fits = {name: {"line": Moments(), "relu_line": Moments()} for name in network.layers}
+
+    def observe(name: str, rows: Tensor) -> None:
+        inputs[name].add(rows)
+        fits[name]["relu_line"].add(rows, rows.clamp(min=0))
+        fits[name]["line"].add(rows, _apply(network.layers[name], rows.T).T)
+
     layers: dict[str, Any] = {}
-    for name, found in quantiles.items():
-        low, high = (ends.double().cpu() for ends in found.result())
-        lists = {key: fit.explained() for key, fit in fits[name].items()} | rises(
-            network.layers[name], low, high
-        )
+    for name in network.watch(observe, list(network.layers), "percentiles and straightness"):
+        low, high = (inputs[name].at(fraction).double() for fraction in (0.05, 0.95))
+        lists = {key: fit.explained() for key, fit in fits[name].items()}
+        lists |= rises(network.layers[name], low, high)
         layers[name] = {key: [round(value, 5) for value in values.tolist()] for key, values in lists.items()}
         layers[name]["summary"] = summarize(layers[name])
     without = [name for name in network.layers if name not in layers]
@@ -101,21 +108,60 @@ def _apply(layer: PWLU, places: Tensor) -> Tensor:
     return y.double().cpu()
 
 
-def _line_fits(network: Network, names: Sequence[str]) -> dict[str, dict[str, Moments]]:
-    """Return the straightness of each layer's functions, and of ReLU on their inputs, in one pass."""
-    fits = {name: {"line": Moments(), "relu_line": Moments()} for name in names}
+def draw_shapes(entries: Sequence[dict[str, Any]]) -> Figure:
+    """Return two panels over the layers of each network, in their order, with a line per entry of the record.
 
-    def observe(name: str, rows: Tensor) -> None:
-        fits[name]["relu_line"].add(rows, rows.clamp(min=0))
-        fits[name]["line"].add(rows, _apply(network.layers[name], rows.T).T)
+    The upper has the share of functions that are Vs, inverted Vs or wavy, the lower the median of what a
+    straight line explains; dashed, of ReLU on the same inputs. Entries with the same layers share panels.
+    """
+    networks: dict[tuple[str, ...], list[int]] = {}
+    for number, entry in enumerate(entries):
+        networks.setdefault(tuple(entry["layers"]), []).append(number)
+    figure = new_layer_figure(max(map(len, networks)), _NETWORK_IN * len(networks))
+    panels = figure.subplots(2 * len(networks), 1)
+    for row, (names, numbers) in enumerate(networks.items()):
+        upper, lower = panels[2 * row], panels[2 * row + 1]
+        _draw_network(upper, lower, names, {number: entries[number] for number in numbers})
+    return figure
 
-    network.watch(observe, names, "straightness")
-    return fits
+
+def _draw_network(
+    upper: Axes, lower: Axes, names: Sequence[str], entries: Mapping[int, dict[str, Any]]
+) -> None:
+    """Draw the entries of one network, by their number, which gives colour and shape."""
+    for number, entry in entries.items():
+        found = [entry["layers"][name]["summary"] for name in names]
+        _line(upper, [_bent(one) for one in found], number, entry["label"])
+        _line(lower, [one["median_line"] for one in found], number)
+        _line(lower, [one["median_relu_line"] for one in found], number, dashed=True)
+    upper.set_ylabel("V, inverted V or wavy (%)", fontsize=9)
+    lower.set_ylabel("explained by a line\n(median; dashed: of ReLU)", fontsize=9)
+    upper.set_ylim(bottom=0)
+    lower.set_ylim(top=1.02)
+    name_layers(upper, [""] * len(names))
+    name_layers(lower, names)
+    for panel in (upper, lower):
+        finish(panel)
+    upper.legend(fontsize=8, frameon=False)
+
+
+def _bent(summary: dict[str, Any]) -> float:
+    bent = sum(summary[kind] for kind in ("v_shaped", "inverted_v_shaped", "wavy"))
+    return 100 * bent / float(summary["functions"])
+
+
+def _line(
+    panel: Axes, values: Sequence[float], number: int, label: str | None = None, *, dashed: bool = False
+) -> None:
+    style: dict[str, Any] = (
+        {"linestyle": "--", "linewidth": 0.8} if dashed else {"marker": marker(number), "linewidth": 1.2}
+    )
+    panel.plot(values, color=color(number), label=label, markersize=4, **style)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    parser = tool_parser("learned_shapes", __doc__)
+    parser = tool_parser("functions.shapes", __doc__)
     add_run_options(parser)
     add_record_option(parser)
     add_image_options(parser)

@@ -16,21 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from engine.records.console import say
 from engine.training.step import seed_step
 from pwlu import PWLU
-from tools.functions.moments import Moments
-from tools.functions.signal_picture import draw_signal
-from tools.functions.site_inputs import Network, open_network
+from tools.drawing import color, finish, marker, name_layers, new_layer_figure
+from tools.functions.inputs import Network, open_network
+from tools.functions.signal_table import signal_table
+from tools.functions.statistics import Moments, require_finite
 from tools.functions.trained import Trained, add_image_options, open_all
 from tools.records import add_record_option, tool_parser, write_figure
-from tools.tables.measurements import MISSING
 
 STEPS = 32
-# A PWLU's parameters by what they are.
+# A PWLU's parameters by what they are, and how the picture calls them.
 PARTS = {"points": ("points",), "boundaries": ("left", "right"), "slopes": ("left_slope", "right_slope")}
+TITLES = {"points": "heights of the points", "boundaries": "boundaries", "slopes": "outer slopes"}
 MEANING = (
     "noise: standard deviation over steps of a parameter's gradient, root mean square over the layer; "
     "signal: that of the mean gradient, less what noise alone would leave in it (0 if that is all). width: "
@@ -57,14 +59,9 @@ class Inputs:
         return cls(torch.zeros(layer.num_parameters, layer.num_intervals + 2, dtype=torch.float64))
 
     def add(self, rows: Tensor, layer: PWLU) -> None:
-        """Count inputs, (functions, elements).
-
-        Raises:
-            ValueError: one of them is NaN or infinite.
-        """
+        """Count inputs, (functions, elements). Raises ValueError for NaN or infinite ones."""
         x = rows.double().cpu()
-        if not x.isfinite().all():
-            raise ValueError(f"{int((~x.isfinite()).sum())} of {x.numel()} inputs are NaN or infinite")
+        require_finite(x)
         left, right = (end.detach().double().cpu()[:, None] for end in (layer.left, layer.right))
         width = (right - left).clamp(min=torch.finfo(torch.float64).tiny)
         place = ((x - left) / width * layer.num_intervals).floor().clamp(-1, layer.num_intervals).long() + 1
@@ -139,21 +136,6 @@ def _check(network: Network, steps: int) -> None:
         raise ValueError("runtime.amp is fp16, in which small gradients vanish; add --set runtime.amp=off")
 
 
-def table(entry: dict[str, Any]) -> list[str]:
-    """Return an entry of the record as lines of a Markdown table."""
-    heads = ("layer", "functions", "width", "dead intervals (%)", "outside (%)", "signal / noise of points")
-    lines = [f"| {' | '.join(heads)} | of boundaries |", f"| --- |{' ---: |' * len(heads)}"]
-    for name, layer in entry["layers"].items():
-        width = MISSING if layer["width"] is None else f"{layer['width']:.2f}"
-        shares = [f"{100 * layer[key]:.1f}" for key in ("dead_intervals", "outside")]
-        ratios = [
-            f"{layer[part]['signal']:.1e} / {layer[part]['noise']:.1e}" for part in ("points", "boundaries")
-        ]
-        cells = [str(layer["functions"]), width, *shares, *ratios]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
-
-
 def _inputs(network: Network) -> dict[str, Inputs]:
     found = {name: Inputs.of(layer) for name, layer in network.layers.items()}
     reached = network.watch(
@@ -185,9 +167,32 @@ def _flat_gradient(layer: nn.Module, names: Sequence[str]) -> Tensor:
     return torch.cat([gradient.detach().flatten().cpu() for gradient in flat])
 
 
+def draw_signal(entry: dict[str, Any]) -> Figure:
+    """Return a panel per kind of parameter, signal and noise over the layers in the network's order.
+
+    Where no signal rises above the noise its point is missing: the axis is logarithmic.
+    """
+    names = list(entry["layers"])
+    figure = new_layer_figure(len(names), 6.4)
+    panels = list(figure.subplots(len(TITLES), 1, sharex=True, sharey=True))
+    for panel, (part, title) in zip(panels, TITLES.items(), strict=True):
+        for number, kind in enumerate(("noise", "signal")):
+            values = [entry["layers"][name][part][kind] or float("nan") for name in names]
+            panel.plot(
+                values, color=color(number), marker=marker(number), markersize=4, linewidth=1, label=kind
+            )
+        panel.set_yscale("log")
+        panel.set_title(title, fontsize=9)
+        finish(panel)
+    panels[0].legend(fontsize=8, frameon=False)
+    name_layers(panels[-1], names)
+    figure.supylabel("gradient of one parameter (root mean square)", fontsize=9)
+    return figure
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    parser = tool_parser("learning_signal", __doc__)
+    parser = tool_parser("functions.signal", __doc__)
     parser.add_argument("run", type=Path, help="run folder (its last checkpoint), or a checkpoint file")
     add_record_option(parser)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"batches to take gradients of ({STEPS})")
@@ -204,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    for line in table(entry):
+    for line in signal_table(entry):
         say(line)
     picture = arguments.output.with_suffix(".png")
     write_figure(picture, draw_signal(entry), {"meaning": MEANING, **entry})

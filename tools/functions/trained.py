@@ -150,7 +150,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `tools.functions.site_inputs.open_network` needs, and `--averaged`."""
+    """Add the options that `tools.functions.inputs.open_network` needs, and `--averaged`."""
     parser.add_argument(
         "--images", type=int, metavar="N", help="at most so many, evenly spread over the split (all)"
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.functions.signal import table as signal_table
+from tools.functions.signal_table import signal_table
 from tools.study.study import SCALE
 
 FOLDER = "figures"

@@ -12,9 +12,9 @@ from engine.records.learned_functions import LayerFunctions
 from engine.runs.folder import RunFolder
 from pwlu import PWLU
 from tools.functions import plot as plot_pwlu
-from tools.functions.choice import choose_functions, choose_logged, choose_steps
-from tools.functions.histograms import BINS, InputHistogram
 from tools.functions.page import draw_evolution, draw_page, panel_range
+from tools.functions.plot import choose_functions, choose_logged, choose_steps
+from tools.functions.statistics import InputHistogram
 from tools.functions.trained import open_trained, pwlu_layers_of
 
 
@@ -34,24 +34,6 @@ def logged_layers(seed: int) -> dict[str, LayerFunctions]:
     }
 
 
-def histogram(functions: list[int], low: float, high: float) -> InputHistogram:
-    return InputHistogram(functions, low, high, torch.zeros(len(functions), BINS + 2, dtype=torch.int64))
-
-
-def test_inputs_fall_into_bins() -> None:
-    counted = histogram([0, 2], 0.0, 60.0)  # bins of 1
-    counted.add(
-        torch.tensor([[0.0, 0.5, 1.0, 59.9], [7.0, 7.0, 7.0, 7.0], [-0.1, -9e30, 60.0, float("inf")]])
-    )
-    counted.add(torch.tensor([[1.5], [7.0], [3.0]]))
-    assert counted.counts[0, [0, 1, 2, 60, 61]].tolist() == [0, 2, 2, 1, 0]
-    assert counted.counts[1, [0, 4, 61]].tolist() == [2, 1, 2]
-    assert counted.counts.sum(1).tolist() == [5, 5]
-    assert counted.shares()[0, :2].tolist() == [0.4, 0.4] and counted.outside() == 0.4
-    with pytest.raises(ValueError, match="1 of 2 inputs are NaN"):
-        counted.add(torch.tensor([[float("nan")], [0.0], [0.0]]))
-
-
 def test_functions_are_chosen() -> None:
     layers = {f"layer{number}": learned(8 if number else 1) for number in range(10)}
     chosen = choose_functions(layers, None, 5)
@@ -69,7 +51,8 @@ def test_page_shows_functions_boundaries_and_inputs() -> None:
     layers = {"few": learned(8), "one": learned(1), "many": learned(30)}
     functions = {"few": [0, 3, 7], "one": [0], "many": list(range(30))}
     counted = {
-        name: histogram(chosen, *panel_range(layers[name], chosen)) for name, chosen in functions.items()
+        name: InputHistogram.over(chosen, panel_range(layers[name], chosen))
+        for name, chosen in functions.items()
     }
     for name, layer in layers.items():
         counted[name].add(torch.randn(layer.num_parameters, 100))
@@ -250,9 +233,3 @@ def test_what_cannot_be_done_is_explained(
             plot_pwlu.main(["--output", str(tmp_path / "out"), *map(str, arguments)])
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        plot_pwlu.main(["--help"])
-    assert "python -m tools.functions.plot runs/" in capsys.readouterr().out

@@ -3,15 +3,12 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from pwlu import PWLU
 from tools.functions import shapes as learned_shapes
-from tools.functions.moments import Moments
-from tools.functions.shapes import rises, summarize
-from tools.functions.shapes_picture import draw_shapes
+from tools.functions.shapes import draw_shapes, rises, summarize
 
 
 def layer_of(*functions: list[float]) -> PWLU:
@@ -22,37 +19,6 @@ def layer_of(*functions: list[float]) -> PWLU:
     return layer
 
 
-def test_what_a_line_explains_is_the_squared_correlation() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 1000, generator=generator) + 2
-    y = torch.stack([x[0] * -2 + 1, x[1].abs() ** 2, torch.full((1000,), 0.1)])
-    fit = Moments()
-    for part in range(4):
-        fit.add(x[:, part::4], y[:, part::4])
-    expected = [1.0, np.corrcoef(x[1], y[1])[0, 1] ** 2, 1.0]
-    assert fit.explained().tolist() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("constant", [0.1, -3.3, 1e6 / 7])
-def test_what_does_not_vary_has_no_variance_at_all(constant: float) -> None:
-    x, y = torch.randn(2, 5, 999, generator=torch.Generator().manual_seed(1))
-    for pair in ((torch.full_like(x, constant), y), (x, torch.full_like(x, constant))):
-        fit = Moments()
-        for part in range(7):
-            fit.add(*(values[:, part::7] for values in pair))
-        assert 0 in [variance.max() for variance in fit.covariances()[:2]]
-        assert fit.explained().tolist() == [1.0] * 5
-
-
-def test_a_large_mean_does_not_hide_the_variance() -> None:
-    x = torch.randn(1, 10_000, generator=torch.Generator().manual_seed(2)).double()
-    fit = Moments()
-    fit.add(x + 1e8, x)
-    assert fit.covariances()[0].item() == pytest.approx(x.var(correction=0).item(), rel=1e-6)
-    with pytest.raises(ValueError, match="moments of no numbers"):
-        Moments().covariances()
-
-
 def test_crossed_boundaries_and_layer_wise_functions_are_judged_too() -> None:
     layer = layer_of([4, 2, 0, 2, 4])
     with torch.no_grad():
@@ -60,14 +26,6 @@ def test_crossed_boundaries_and_layer_wise_functions_are_judged_too() -> None:
         layer.right.fill_(-1.0)
     found = rises(layer, torch.tensor([-2.0]).double(), torch.tensor([2.0]).double())
     assert all(0 <= values.item() <= 1 for values in found.values())
-
-
-def test_relu_of_normal_inputs() -> None:
-    x = torch.randn(1, 1_000_000, generator=torch.Generator().manual_seed(0))
-    fit = Moments()
-    fit.add(x, x.clamp(min=0))
-    # covariance 1/2, variance of ReLU(x) 1/2 - 1/(2 pi)
-    assert fit.explained().item() == pytest.approx(0.25 / (0.5 - 1 / (2 * torch.pi)), abs=2e-3)
 
 
 def test_rises_between_the_ends_of_the_inputs() -> None:

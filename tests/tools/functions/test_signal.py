@@ -8,7 +8,8 @@ import torch
 
 from pwlu import PWLU
 from tools.functions import signal as learning_signal
-from tools.functions.signal import PARTS, Inputs, gradient_statistics, table
+from tools.functions.signal import PARTS, Inputs, gradient_statistics
+from tools.functions.signal_table import signal_table
 
 
 def test_signal_and_noise_of_gradients_made_of_both() -> None:
@@ -61,7 +62,7 @@ def test_record_and_table_of_a_run(trained: Path, tmp_path: Path, capsys: pytest
     for layer in record["layers"].values():
         assert layer["width"] > 0 and 0 <= layer["dead_intervals"] < 1 and 0 <= layer["outside"] < 0.5
         assert all(layer[part]["noise"] > 0 for part in ("points", "boundaries"))
-    lines = table(record)
+    lines = signal_table(record)
     assert len(lines) == 2 + len(record["layers"]) and "\n".join(lines) in capsys.readouterr().out
     assert (trained / "checkpoints" / "last.pt").read_bytes() == before
 
@@ -89,6 +90,8 @@ def test_inputs_that_do_not_vary_have_no_width_and_broken_ones_are_refused() -> 
     inputs.add(torch.full((1, 9), 0.1), layer)
     assert inputs.describe(layer)["width"] is None
     row = {"functions": 1, **inputs.describe(layer)} | {part: {"signal": 0.0, "noise": 1.0} for part in PARTS}
-    assert table({"layers": {"act": row}})[-1].startswith("| act | 1 | — | 75.0 | 0.0 | 0.0e+00 / 1.0e+00 |")
+    assert signal_table({"layers": {"act": row}})[-1].startswith(
+        "| act | 1 | — | 75.0 | 0.0 | 0.0e+00 / 1.0e+00 |"
+    )
     with pytest.raises(ValueError, match="1 of 2 inputs are NaN or infinite"):
         inputs.add(torch.tensor([[0.0, float("nan")]]), layer)

@@ -9,6 +9,7 @@ import pytest
 from tools.functions import boundary_iou
 from tools.functions import shapes as learned_shapes
 from tools.functions import signal as learning_signal
+from tools.functions.signal_table import signal_table
 from tools.study.records import record_lines
 
 
@@ -36,7 +37,7 @@ def test_every_record_becomes_a_section_with_its_numbers(results: Path) -> None:
     for name, layer in record(results, "shapes")["checkpoints"][0]["layers"].items():
         one = layer["summary"]
         assert f"| tiny | {name} | {one['functions']} | {one['v_shaped']} | " in text
-    assert "\n".join(learning_signal.table(record(results, "signal"))) in text
+    assert "\n".join(signal_table(record(results, "signal"))) in text
     assert text.count("\n## ") == 2 and text.startswith("## ") and "Nothing to see yet." in text
     assert "](figures/small_study_iou.png)" in text and "](figures/small_study_shapes.png)" in text
 

@@ -9,7 +9,7 @@ import torch
 
 from pwlu import PWLU
 from tools.functions import boundary_iou
-from tools.functions.site_inputs import open_network, rows_of
+from tools.functions.inputs import open_network, rows_of
 from tools.functions.trained import open_trained
 
 
@@ -42,22 +42,11 @@ def test_broken_images_are_left_out_and_counted(
         assert sentence in capsys.readouterr().err
 
 
-def test_passes_that_differ_are_explained(trained: Path) -> None:
-    network = open_network(open_trained(trained), split="val", images=2)
-    first = next(iter(network.layers))
-    network.layers[first].register_forward_pre_hook(lambda _, inputs: inputs[0] + torch.rand(()))
-    with pytest.raises(
-        ValueError, match="tiny: inputs of .*: pass 2 brought other values.*runtime.device=cpu"
-    ):
-        boundary_iou.input_percentiles(network)
-
-
 def test_network_is_as_trained_but_not_compiled(trained: Path) -> None:
     opened = open_trained(trained)
     given = ["runtime.compile=true", "runtime.channels_last=true"]
     network = open_network(opened, split="val", images=2, overrides=given)
-    for call in network.images.calls(network.precision.device):
-        network.model(*call.arguments, **call.options)
+    network.watch(lambda name, rows: None, list(network.layers), "")
     assert network.model._compiled_call_impl is None and not network.model.training
     assert all(weight.is_contiguous() for weight in network.model.parameters())
     for name, value in network.model.state_dict().items():
