@@ -73,12 +73,14 @@ def setting(kind: str, arguments: Row) -> str:
 
 
 def model_table(rows: Sequence[Row], paper: Paper) -> list[str]:
-    """Return the table of one model: a line per activation, two columns per mode."""
+    """Return the table of one model: a line per activation, two or three columns per mode."""
     modes = list(dict.fromkeys(row["mode"] for row in rows))
     names = list(dict.fromkeys(row["activation"] for row in rows))
     by_key = {(row["activation"], row["mode"]): row for row in rows}
     published = {name: paper_time(paper, rows[0]["model"], name) for name in names}
-    titles = ["activation", *(title for mode in modes for title in (f"{mode} (ms)", "/ ReLU"))]
+    titles = ["activation"]
+    for mode in modes:
+        titles += [f"{mode} (ms)", "/ ReLU", *(["memory (MiB)"] if "peak_memory_mib" in rows[0] else [])]
     body = [[name, *(cell for mode in modes for cell in cells(by_key[name, mode]))] for name in names]
     if published["relu"] is not None:
         titles += ["paper, V100 (ms)", "/ ReLU"]
@@ -88,10 +90,11 @@ def model_table(rows: Sequence[Row], paper: Paper) -> list[str]:
     return table(titles, body)
 
 
-def cells(row: Row) -> tuple[str, str]:
-    """Return `12.3 (12.1 to 12.9)` and the ratio."""
+def cells(row: Row) -> list[str]:
+    """Return `12.3 (12.1 to 12.9)`, the ratio and, where it was measured, the memory."""
     times = f"{row['p50_ms']:.2f} ({row['p10_ms']:.2f} to {row['p90_ms']:.2f})"
-    return times, f"{row['ratio_to_relu']:.2f}"
+    memory = [f"{row['peak_memory_mib']:.0f}"] if "peak_memory_mib" in row else []
+    return [times, f"{row['ratio_to_relu']:.2f}", *memory]
 
 
 def provenance(record: Row) -> Iterator[str]:
