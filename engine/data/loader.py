@@ -34,10 +34,7 @@ class TrainSamples(Dataset[Sample]):
         self._source, self._transform, self._seed, self._epoch = source, transform, seed, epoch
 
     def __getitem__(self, index: int) -> Sample:
-        """Return sample `index`, or if it is broken the next readable one, so that batches keep their size.
-
-        The replacement is the same in every epoch and on every rank. Raises DataError if there is none.
-        """
+        """Return sample `index`, or if it is broken the next readable one; DataError if there is none."""
         broken: list[str] = []
         for offset in range(len(self._source)):
             number = (index + offset) % len(self._source)
@@ -58,7 +55,6 @@ class ValSamples(Dataset[Sample]):
         self._source, self._transform = source, transform
 
     def __getitem__(self, index: int) -> Sample:
-        """Return sample `index`, without an image where it is broken."""
         label = int(self._source.labels[index])
         try:
             return Sample(self._transform(self._source.image(index)), label, [])
@@ -95,10 +91,10 @@ class BatchLoader(Generic[Batch]):
         workers: int,
         skip_broken: bool,
     ) -> None:
-        """Read the samples each of `batches` numbers, in order, with `workers` processes (0: in this one).
+        """Read the samples that each of `batches` numbers, with `workers` processes (0: in this one).
 
-        `collate` is given the samples of one batch; it returns the batch, or None if nothing of it could be
-        decoded, and a sentence for each broken image.
+        `collate` returns the batch of some samples, or None if none could be decoded, and a sentence for each
+        broken image.
         """
         self.skipped: list[str] = []
         self._skip_broken = skip_broken

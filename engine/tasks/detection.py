@@ -99,8 +99,12 @@ class Detection(ImageTask):
         return None if self.world.sum([float(should_stop())])[0] else (results, shown)
 
     def _score(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        kinds = ("bbox", "segm") if self.data.with_masks else ("bbox",)
-        scores = score(self.data.ground_truth, results, kinds, self.scorer)
+        scores = score(
+            self.data.ground_truth,
+            results,
+            ("bbox", "segm") if self.data.with_masks else ("bbox",),
+            self.scorer,
+        )
         percent = {name: 100 * value for name, value in scores.items() if value >= 0}
         return {**percent, self.main_metric: percent.get(self.main_metric, 0.0), "images": self.data.num_val}
 

@@ -3,16 +3,21 @@
 import gc
 import json
 import os
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from engine.data.coco.entries import Entries, Floats, Integers
-from engine.data.coco.masks import Segmentation, Segmentations
+from engine.data.coco.entries import Entry, box, check_entries, integer, known, number, text
+from engine.data.coco.masks import Segmentation, check_segmentation
 from engine.data.source import DataError
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 _RENEW = "copy or download the file again"
 
@@ -36,30 +41,74 @@ class CocoAnnotations:
     `category_ids` and `category_names` have one entry per class.
     """
 
+    # Arrays, not lists: loading processes share an array with the process that forked them. Lists they copy
+    # page by page, as they count the objects' references.
+
     def __init__(self, path: Path, *, with_masks: bool, scored: bool) -> None:
         """Read and check the file; `scored` asks as well for what COCO's evaluation needs.
 
         Raises DataError, with file and id, for whatever does not fit together.
         """
         content = read_annotation_file(path)
-        images = Entries(path, "image", content["images"])
-        annotations = Entries(path, "annotation", content["annotations"])
         self.path = path
-        self._read_images(images)
-        labels = self._read_categories(Entries(path, "category", content["categories"]), annotations)
-        owners = images.places_of(annotations.integers("image_id"), "image_id", annotations)
-        boxes, crowd = _boxes(annotations), annotations.integers("iscrowd", default=0) != 0
-        if scored:
-            _require_scorable(annotations)
-        order = np.argsort(owners, kind="stable")
-        self.has_objects = np.bincount(owners[~crowd], minlength=len(images)) > 0
-        self._last = np.bincount(owners, minlength=len(images)).cumsum()
-        self._boxes, self._labels, self._crowd = boxes[order], labels[order], crowd[order]
-        self._segmentations = (
-            Segmentations(annotations, self.heights[owners], self.widths[owners], order)
-            if with_masks
-            else None
+        self._read_images(content["images"])
+        self._read_categories(content["categories"])
+        self._read_annotations(content["annotations"], with_masks=with_masks, scored=scored)
+
+    def _read_images(self, images: list[Any]) -> None:
+        heights, widths, names = array("q"), array("q"), []
+
+        def check(image: Entry) -> None:
+            for key, lengths in (("height", heights), ("width", widths)):
+                lengths.append(integer(image, key))
+                if lengths[-1] < 1:
+                    raise ValueError(f"{key}: expected 1 or more pixels, got {lengths[-1]}")
+            names.append(os.fsencode(text(image, "file_name")))
+
+        self.image_ids = np.array(check_entries(self.path, "image", images, check), dtype=np.int64)
+        self.heights, self.widths = np.array(heights), np.array(widths)
+        self._file_names = np.array(names)
+
+    def _read_categories(self, categories: list[Any]) -> None:
+        names: list[str] = []
+        ids = check_entries(
+            self.path, "category", categories, lambda entry: names.append(text(entry, "name"))
         )
+        ordered = sorted(zip(ids, names, strict=True))
+        self.category_ids = [identity for identity, _ in ordered]
+        self.category_names = [name for _, name in ordered]
+
+    def _read_annotations(self, annotations: list[Any], *, with_masks: bool, scored: bool) -> None:
+        image_places = {identity: place for place, identity in enumerate(self.image_ids.tolist())}
+        labels_of = {identity: label for label, identity in enumerate(self.category_ids)}
+        owners, labels, crowd, boxes = array("q"), array("q"), array("b"), array("d")
+        segmentations = bytearray()
+        ends = array("q", [0])
+
+        def check(annotation: Entry) -> None:
+            owner = known(annotation, "image_id", image_places, "image")
+            owners.append(owner)
+            labels.append(known(annotation, "category_id", labels_of, "category"))
+            boxes.extend(box(annotation))
+            if scored:
+                number(annotation, "area")
+            crowd.append(bool(integer({"iscrowd": 0, **annotation}, "iscrowd")))
+            if with_masks:
+                segmentation = annotation.get("segmentation")
+                check_segmentation(segmentation, int(self.heights[owner]), int(self.widths[owner]))
+                segmentations.extend(json.dumps(segmentation, separators=(",", ":")).encode())
+                ends.append(len(segmentations))
+
+        check_entries(self.path, "annotation", annotations, check)
+        # The objects of an image are rows [last[i - 1], last[i]) of the order of the images.
+        self._order = np.argsort(owners, kind="stable")
+        counts = np.bincount(owners, minlength=len(self))
+        self._last = counts.cumsum()
+        self._boxes, self._labels = np.array(boxes).reshape(-1, 4), np.array(labels)
+        self._crowd = np.array(crowd, dtype=bool)
+        self.has_objects = np.bincount(np.array(owners)[~self._crowd], minlength=len(self)) > 0
+        self._segmentations = np.frombuffer(bytes(segmentations), np.uint8) if with_masks else None
+        self._ends = np.array(ends)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -70,27 +119,16 @@ class CocoAnnotations:
 
     def objects(self, index: int) -> Objects:
         """Return what is in one image."""
-        first = int(self._last[index - 1]) if index else 0
-        rows = first + np.flatnonzero(~self._crowd[first : self._last[index]])
-        outlines = [self._segmentations[row] for row in rows.tolist()] if self._segmentations else []
-        return Objects(self._boxes[rows], self._labels[rows], outlines)
+        rows = self._order[self._last[index - 1] if index else 0 : self._last[index]]
+        rows = rows[~self._crowd[rows]]
+        found = [] if self._segmentations is None else [self._segmentation(row) for row in rows.tolist()]
+        return Objects(self._boxes[rows], self._labels[rows], found)
 
-    def _read_images(self, images: Entries) -> None:
-        self.image_ids = images.ids
-        self.heights, self.widths = images.integers("height"), images.integers("width")
-        for key, lengths in (("height", self.heights), ("width", self.widths)):
-            images.require(lengths > 0, f"{key}: expected 1 or more pixels", key)
-        # An array, not a list, for the reason given at Segmentations.
-        self._file_names = np.array([os.fsencode(name) for name in images.texts("file_name")])
-
-    def _read_categories(self, categories: Entries, annotations: Entries) -> Integers:
-        """Take ids and names in the order of the ids; return each annotation's class, int64."""
-        names = categories.texts("name")
-        order = np.argsort(categories.ids)
-        self.category_ids: list[int] = categories.ids[order].tolist()
-        self.category_names = [names[place] for place in order.tolist()]
-        places = categories.places_of(annotations.integers("category_id"), "category_id", annotations)
-        return np.argsort(order)[places]
+    def _segmentation(self, row: int) -> Segmentation:
+        assert self._segmentations is not None
+        first, last = self._ends[row : row + 2].tolist()
+        segmentation: Segmentation = json.loads(self._segmentations[first:last].tobytes())
+        return segmentation
 
 
 def read_annotation_file(path: Path) -> dict[str, Any]:
@@ -127,19 +165,3 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _boxes(annotations: Entries) -> Floats:
-    """Return x1, y1, x2, y2 of COCO's x, y, width, height. COCO has two boxes without width."""
-    boxes = annotations.rows("bbox", 4)
-    annotations.require(
-        np.all(boxes[:, 2:] >= 0, axis=1), "bbox: expected x, y and a width and height of 0 or more", "bbox"
-    )
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-
-
-def _require_scorable(annotations: Entries) -> None:
-    # pycocotools takes an object matched with id 0 for not matched.
-    annotations.require(annotations.ids > 0, "expected an id of 1 or more, for COCO's evaluation", "id")
-    annotations.integers("iscrowd")
-    annotations.require_numbers("area")

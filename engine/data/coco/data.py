@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.data.coco.annotations import CocoAnnotations, read_annotation_file
+from engine.data.coco.annotations import CocoAnnotations, Integers, read_annotation_file
 from engine.data.coco.dataset import CocoImages, DetectionBatch, DetectionSamples, collate_detection
-from engine.data.coco.entries import Integers
 from engine.data.coco.transforms import RandomMirror, ResizeRule
 from engine.data.loader import BatchLoader
 from engine.data.options import CocoOptions

@@ -1,10 +1,9 @@
-"""Instance masks: COCO's segmentations, kept compactly, and their pixels at any size.
+"""Instance masks: COCO's segmentations, checked, and their pixels at any size.
 
 A segmentation is a list of polygons [x1, y1, x2, y2, ...] in pixels, or a run-length encoding (RLE): numbers
 of pixels, column by column, that are in turn outside and inside; as a list or as COCO's text of it.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +14,6 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from engine.data.coco.entries import Entries, Integers
-
 Segmentation = list[list[float]] | dict[str, Any]  # polygons or RLE, as in the file
 
 # Far outside any picture. pycocotools walks along each edge pixel by pixel, whatever its length.
@@ -24,67 +21,42 @@ _FARTHEST_PX = 100_000
 _LONGEST_NUMBER = 7  # characters of a run in an RLE's text: 35 bits
 
 
-class Segmentations:
-    """Every object's segmentation, as JSON in one array of bytes.
-
-    Loading processes share an array with the process that forked them. Lists they copy page by page, as they
-    count the objects' references.
-    """
-
-    def __init__(self, annotations: Entries, heights: Integers, widths: Integers, order: Integers) -> None:
-        """Take those of `annotations`, in `order`; `heights`, `widths` are each annotation's image's.
-
-        Raises DataError, with file and id, for what is no segmentation.
-        """
-        content, ends = bytearray(), [0]
-        for place in order.tolist():
-            segmentation = annotations.entries[place].get("segmentation")
-            problem = _problem(segmentation, int(heights[place]), int(widths[place]))
-            if problem:
-                raise annotations.fault(place, f"segmentation: {problem}")
-            content += json.dumps(segmentation, separators=(",", ":")).encode()
-            ends.append(len(content))
-        self._content = np.frombuffer(bytes(content), dtype=np.uint8)
-        self._ends = np.array(ends, dtype=np.int64)
-
-    def __getitem__(self, index: int) -> Segmentation:
-        """Return that of object `index`, counted in the order given."""
-        first, last = self._ends[index : index + 2].tolist()
-        segmentation: Segmentation = json.loads(self._content[first:last].tobytes())
-        return segmentation
-
-
-def _problem(segmentation: object, height: int, width: int) -> str | None:
-    """Return in words what keeps pycocotools from reading a segmentation."""
+def check_segmentation(segmentation: object, height: int, width: int) -> None:
+    """Raise ValueError for what pycocotools cannot read as a mask of a picture of this size."""
     if isinstance(segmentation, dict):
-        return _rle_problem(segmentation, height, width)
+        _check_rle(segmentation, height, width)
+        return
     if not isinstance(segmentation, list) or not segmentation:
-        return f"expected a list of polygons or an RLE, got {segmentation!r:.60}"
+        raise ValueError(f"segmentation: expected a list of polygons or an RLE, got {segmentation!r:.60}")
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             got = f"{len(polygon)} numbers" if isinstance(polygon, list) else f"{polygon!r:.60}"
-            return f"a polygon has 6, 8, 10 ... numbers x1, y1, x2, y2, x3, y3 ..., got {got}"
+            raise ValueError(
+                f"segmentation: a polygon has 6, 8, 10 ... numbers x1, y1, x2, y2, x3, y3 ..., got {got}"
+            )
         try:
             # The sum finds NaN, which max may pass over.
-            far = not math.isfinite(sum(polygon)) or max(map(abs, polygon)) >= _FARTHEST_PX
+            near = math.isfinite(sum(polygon)) and max(map(abs, polygon)) < _FARTHEST_PX
         except (TypeError, OverflowError):
-            return f"expected numbers only, got {polygon!r:.60}"
-        if far:
-            got = next(value for value in polygon if not abs(value) < _FARTHEST_PX)
-            return f"expected coordinates in pixels, got {got}"
-    return None
+            raise ValueError(f"segmentation: expected numbers only, got {polygon!r:.60}") from None
+        if not near:
+            far = next(value for value in polygon if not abs(value) < _FARTHEST_PX)
+            raise ValueError(f"segmentation: expected coordinates in pixels, got {far}")
 
 
-def _rle_problem(rle: dict[str, Any], height: int, width: int) -> str | None:
+def _check_rle(rle: dict[str, Any], height: int, width: int) -> None:
     size, counts = rle.get("size"), rle.get("counts")
     if size != [height, width]:
-        return f"the RLE's size is {size!r:.60}, its image's height and width {[height, width]}"
+        raise ValueError(
+            f"segmentation: the RLE's size is {size!r:.60}, its image's height and width {[height, width]}"
+        )
     runs = _runs_of_text(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
-        return f"the RLE's counts are no numbers of pixels: {counts!r:.60}"
+        raise ValueError(f"segmentation: the RLE's counts are no numbers of pixels: {counts!r:.60}")
     if sum(runs) != height * width:
-        return f"the RLE's counts add up to {sum(runs)} pixels, its image has {height * width}"
-    return None
+        raise ValueError(
+            f"segmentation: the RLE's counts add up to {sum(runs)} pixels, its image has {height * width}"
+        )
 
 
 def _runs_of_text(text: str) -> list[int] | None:
@@ -105,7 +77,7 @@ def _runs_of_text(text: str) -> list[int] | None:
     runs = np.add.reduceat((codes & 31) << shift, first) - ((codes[last] & 16) << (shift[last] + 1))
     for start in (1, 2):
         runs[start::2] = runs[start::2].cumsum()
-    return [int(run) for run in runs]
+    return [int(run) for run in runs.tolist()]
 
 
 def rasterize(
