@@ -16,7 +16,7 @@ from engine.config.schema import (
     Schema,
     optimizer_conflicts,
 )
-from engine.data.options import ImageOptions
+from engine.data import KINDS, ImageOptions
 from engine.training.optimizer import OptimizerOptions
 from engine.training.schedule import OneCycleOptions
 
@@ -78,7 +78,7 @@ IMAGENET = Schema(
     kind=ImageNetConfig,
     choices={
         **SHARED_CHOICES,
-        "data.kind": ("imagefolder", "webdataset", "digits"),
+        "data.kind": tuple(KINDS),
         "data.augmentation": ("standard", "autoaugment", "none"),
         "data.broken_images": ("error", "skip"),
     },
