@@ -30,6 +30,15 @@ def test_commands_are_there(page: Path) -> None:
     subprocess.run(["make", "-n", "help", *targets], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_design_names_what_the_files_have() -> None:
+    text = (ROOT / "docs" / "design.md").read_text()
+    places = re.findall(r"`([\w.]+)`(?: and `([\w.]+)`)? in \[.*?\]\(\.\./(.*?)\)", text)
+    assert len(places) > 3
+    for *names, file in places:
+        words = [name.split(".")[-1] for name in names if name]
+        assert [w for w in words if not re.search(rf"\b{w}\(", (ROOT / file).read_text())] == [], file
+
+
 def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names = {"steps_per_epoch": 1}
