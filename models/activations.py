@@ -26,8 +26,9 @@ def activation_factory(
 
     Args:
         name: one of `ACTIVATIONS`.
-        num_intervals, mode, bound: of PWLU alone: the paper's N; a function per "channel" or one per "layer";
-            its boundaries start at -bound and bound.
+        num_intervals: of PWLU alone, the paper's N.
+        mode: of PWLU alone, a function per "channel" or one per "layer".
+        bound: of PWLU alone, its boundaries start at -bound and bound.
 
     Raises:
         ValueError: an unknown name or mode.

@@ -37,7 +37,7 @@ def _numbers(version: str) -> tuple[int, int]:
 
 
 def _load_cuda(built: dict[str, Any]) -> str:
-    """Load the CUDA library where it can be; return how that went, for :func:`build_info`."""
+    """Load the CUDA library where it can be; return how that went, for `build_info`."""
     path = _library("_cuda")
     if not built["cuda"] or path is None:
         return f"not built: {built.get('why_not_cuda', 'its file is missing')}"

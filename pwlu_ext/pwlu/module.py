@@ -19,7 +19,7 @@ class PWLU(nn.Module):
 
     It starts as ReLU on [-bound, bound] (section 3.3; exactly so for an even `num_intervals`, otherwise with
     a small gap around 0) and, used alone, learns from the first step: the paper's fix-init-x with x = bound.
-    For the two-phase learning hand the model to :class:`pwlu.TwoPhaseLearning`.
+    For the two-phase learning hand the model to `pwlu.TwoPhaseLearning`.
 
     Parameters stay float32 under ``.half()`` and ``.bfloat16()``; inputs (N, C, *) may be of those dtypes.
 
@@ -32,10 +32,13 @@ class PWLU(nn.Module):
         dtype: of the parameters, float32 or float64.
 
     Attributes:
-        left, right, left_slope, right_slope: B_L, B_R, K_L, K_R, shape (num_parameters,).
+        left: B_L, shape (num_parameters,).
+        right: B_R, the same.
+        left_slope: K_L, the same.
+        right_slope: K_R, the same.
         points: Y_P, shape (num_parameters, num_intervals + 1).
-        running_mean, running_std: statistics of the input (Eq. 5), shape (num_parameters,); zero until
-            collected.
+        running_mean: of the input (Eq. 5), shape (num_parameters,); zero until collected.
+        running_std: the same.
     """
 
     left: nn.Parameter

@@ -27,7 +27,7 @@ def pwlu(
 ) -> Tensor:
     """Apply the Piecewise Linear Unit (Eq. 1) with the compiled kernels.
 
-    Equivalent to :func:`pwlu.pwlu_reference`, with its gradients (Table 1). Two runs give the same bits.
+    Equivalent to `pwlu.pwlu_reference`, with its gradients (Table 1). Two runs give the same bits.
     Gradients of gradients, forward-mode differentiation and torch.func (grad, jvp, vmap ...) are right too,
     at the reference's speed.
 

@@ -18,11 +18,11 @@ def pwlu_reference(
 ) -> Tensor:
     """Evaluate the Piecewise Linear Unit (Eq. 1-4) with plain tensor operations.
 
-    It defines what :func:`pwlu.pwlu` computes, edge cases included. Autograd derives its gradients, which are
+    It defines what `pwlu.pwlu` computes, edge cases included. Autograd derives its gradients, which are
     those of Table 1 (the interval index is treated as a constant).
 
     A NaN gives NaN; an infinity follows its tail. Where right <= left no x is inside: the left tail serves
-    x < left, the right one the rest. Arguments, result and errors are those of :func:`pwlu.pwlu`.
+    x < left, the right one the rest. Arguments, result and errors are those of `pwlu.pwlu`.
 
     Raises:
         ValueError: an argument has a wrong dtype, shape or device; the message names it.

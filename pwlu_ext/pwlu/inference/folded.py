@@ -22,7 +22,7 @@ def folded_reference(
     Plain tensor operations, which torch.export, the compilers and ONNX know; differentiable with respect to
     x, slopes and offsets. `left` and `interval`, which may be negative, have shape (G,); `slopes` and
     `offsets` (G, num_intervals + 2), where i = -1 is the first column. Dtypes and edge cases are those of
-    :func:`pwlu.pwlu`.
+    `pwlu.pwlu`.
 
     Raises:
         ValueError: an argument has a wrong dtype, shape or device; the message names it.
@@ -44,7 +44,7 @@ def folded_reference(
 def folded(
     x: Tensor, left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, *, channel_dim: int = 1
 ) -> Tensor:
-    """Compute :func:`folded_reference`, by the compiled operator where x needs no gradient."""
+    """Compute `folded_reference`, by the compiled operator where x needs no gradient."""
     # Exported programs hold the plain operations, which need no library of ours.
     needs_gradient = torch.is_grad_enabled() and x.requires_grad
     if not _has_kernel(x) or needs_gradient or is_transformed() or torch.compiler.is_exporting():
@@ -73,7 +73,7 @@ def _folded_flops(x_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
 
 
 class FoldedPWLU(nn.Module):
-    """A PWLU for inference, made by :func:`pwlu.fold`, with tables as buffers.
+    """A PWLU for inference, made by `pwlu.fold`, with tables as buffers.
 
     Rounding: x * S + O cancels where the PWLU that it was made from interpolates between its points. The
     results differ by up to 4 eps * ((|x| + |left|) * max|S| + max|O|) of the channel, eps = 1.2e-7 (2.2e-16
@@ -109,7 +109,7 @@ class FoldedPWLU(nn.Module):
         return folded(x, self.left, self.interval, self.slopes, self.offsets, channel_dim=self.channel_dim)
 
     def extra_repr(self) -> str:
-        """Return the sizes, as :class:`pwlu.PWLU` has them."""
+        """Return the sizes, as `pwlu.PWLU` has them."""
         num_parameters, columns = self.slopes.shape
         return f"{num_parameters}, num_intervals={columns - 2}, channel_dim={self.channel_dim}"
 

@@ -40,7 +40,7 @@ def fold(
 ) -> nn.Module:
     """Return a copy of `model` for inference: in eval mode, every PWLU in the form of section 4.3.
 
-    The copy computes what the model computes in eval mode, up to rounding (see :class:`pwlu.FoldedPWLU`).
+    The copy computes what the model computes in eval mode, up to rounding (see `pwlu.FoldedPWLU`).
     Exported it is plain tensor operations: torch.export, AOTInductor and the ONNX exporter take it. A PWLU in
     phase I becomes the ReLU that it is. Hooks on replaced modules are dropped. A state_dict of the copy can
     be loaded into `fold` of another model of the same architecture.
@@ -48,7 +48,7 @@ def fold(
     With `absorb_batch_norm` every BatchNorm whose output goes into one PWLU and nowhere else is made part of
     that PWLU's tables, exactly: for a * x + b the boundaries become (B - b) / a, S becomes S * a, and O
     becomes S * b + O. A layer-wise PWLU becomes channel-wise. An `nn.Identity` takes the BatchNorm's place; a
-    timm BatchNormAct2d is replaced as a whole. `fold_report` of the copy, a :class:`pwlu.FoldReport`, says
+    timm BatchNormAct2d is replaced as a whole. `fold_report` of the copy, a `pwlu.FoldReport`, says
     for every PWLU what it absorbed or why nothing.
 
     Args:
