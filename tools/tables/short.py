@@ -1,13 +1,14 @@
 """Short tables in Markdown for README.md and docs/, each of one record in results/."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.latency.figure import read_latency
-from tools.latency.table import paper_time, table_4
+from engine.runs.manifest import short_commit
+from tools.latency.table import paper_time, read_latency, table_4
 from tools.paper.numbers import PAPER
-from tools.tables.compare import comparison_table
+from tools.tables.measurements import SHOWN, mean_and_spread
 
 
 def demo_table(results: Path) -> list[str]:
@@ -18,6 +19,30 @@ def demo_table(results: Path) -> list[str]:
 def demo_coco_table(results: Path) -> list[str]:
     """Return what `make demo-coco` gave."""
     return comparison_table(_read(results / "demo" / "digits_mask_rcnn_pwlu.json", "make demo-coco")["runs"])
+
+
+def comparison_table(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a Markdown table of the runs' metrics by activation, and a line on where they come from."""
+    by_activation: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        by_activation.setdefault(run["settings"]["activation.name"], []).append(run)
+    shown = [name for name in SHOWN if name in runs[0]]
+    rows = [["activation", "n", *(SHOWN[name] for name in shown)], ["---", *["---:"] * (1 + len(shown))]]
+    for name, group in sorted(by_activation.items()):
+        means = [mean_and_spread([run[metric] for run in group]) for metric in shown]
+        rows.append([name, str(len(group)), *means])
+    return [*(f"| {' | '.join(cells)} |" for cells in rows), "", _origin(runs)]
+
+
+def _origin(runs: Sequence[dict[str, Any]]) -> str:
+    settings, data, hardware = runs[0]["settings"], runs[0]["data"], runs[0]["hardware"]
+    length = f"{settings['epochs']} epochs" if "epochs" in settings else f"{settings['steps']} steps"
+    commits = ", ".join(sorted({short_commit(run["code"]) for run in runs}))
+    machine = hardware.get("gpu", hardware["cpu"])
+    return (
+        f"{data['num_train']} training and {data['num_val']} validation images, {length}; commit {commits}, "
+        f"{machine}, torch {runs[0]['packages']['torch']}."
+    )
 
 
 def operator_cpu_table(results: Path) -> list[str]:
