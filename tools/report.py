@@ -20,7 +20,13 @@ from tools.study.page import networks_table, study_page
 from tools.tables.keys import keys_table
 from tools.tables.measurements import RESULTS
 from tools.tables.pages import latency_pages, operator_pages, results_page
-from tools.tables.short import demo_coco_table, demo_table, latency_cpu_table, operator_cpu_table
+from tools.tables.short import (
+    demo_coco_table,
+    demo_table,
+    latency_cpu_table,
+    operator_cpu_table,
+    training_step_table,
+)
 
 # A page shows one of these tables between two lines of its own,
 #     <!-- table: demo -->
@@ -31,6 +37,7 @@ MARKED_TABLES: dict[str, Callable[[Path], list[str]]] = {
     "demo-coco": demo_coco_table,
     "studies": networks_table,
     "operator-cpu": operator_cpu_table,
+    "training-step": training_step_table,
     "latency-cpu": latency_cpu_table,
     "keys-imagenet": lambda results: keys_table(IMAGENET),
     "keys-coco": lambda results: keys_table(COCO),

@@ -62,12 +62,19 @@ def operator_cpu_table(results: Path) -> list[str]:
                 times["pwlu backward"] / times["silu backward"],
             ]
             lines.append(f"| {shape}, {case['memory_format']} | {' | '.join(f'{x:.2f}' for x in ratios)} |")
-    environment = record["environment"]
-    origin = (
-        f"{environment['threads']} threads of {environment['processor']}, torch {environment['torch']}, "
-        f"commit {environment['commit'][:10]}."
-    )
-    return [*lines, "", origin]
+    return [*lines, "", _origin(record["environment"])]
+
+
+def training_step_table(results: Path) -> list[str]:
+    """Return the time of a training step of ResNet-18 on a CPU by activation, and over that with ReLU."""
+    path = results / "benchmarks" / "training_step.json"
+    record = _read(path, f"git checkout {path}")
+    lines = ["| activation | training step (ms) | / ReLU's |", "| --- | ---: | ---: |"]
+    for step in record["sections"]["steps"]:
+        lines.append(f"| {step['activation']} | {step['milliseconds']:.0f} | {step['over_relu']:.2f} |")
+    arguments = record["arguments"]
+    network = f"ResNet-18, {arguments['batch']} images of {arguments['image_size']} px, float32"
+    return [*lines, "", f"{network}; {_origin(record['environment'])}"]
 
 
 def latency_cpu_table(results: Path) -> list[str]:
@@ -91,6 +98,13 @@ def latency_ratios(path: Path) -> list[str]:
         published = f"{time / relu:.2f}" if time and relu else ""
         lines.append(f"| {model} | {activation} | {' | '.join([*ours, published])} |")
     return lines
+
+
+def _origin(environment: dict[str, Any]) -> str:
+    return (
+        f"{environment['threads']} threads of {environment['processor']}, torch {environment['torch']}, "
+        f"commit {environment['commit'][:10]}."
+    )
 
 
 def _read(path: Path, command: str) -> Any:
