@@ -50,7 +50,7 @@ step build 20 "$python" -c "$loaded"
 step tests 170 "$python" -m pytest -q -m gpu pwlu_ext/tests tests
 step operator 110 "$python" -m pwlu_ext.benchmarks.operator_gpu --output "$folder/operator.json"
 step latency 120 "$python" -m tools.latency --output "$folder/latency.json" --device cuda --training-step \
-    --models resnet18 --modes eager cuda-graph --iterations 100 --warm-up 10
+    --models resnet18 --modes eager cuda-graph --iterations 50 --warm-up 5
 step training 60 "$python" -m torch.distributed.run --standalone --nproc-per-node=gpu \
     train_imagenet.py "${training[@]}" output="$run"
 if ((dry_run)) || command -v compute-sanitizer >/dev/null; then

@@ -1,14 +1,14 @@
 """Short tables in Markdown for README.md and docs/, each of one record in results/."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.runs.manifest import short_commit
-from tools.latency.table import paper_time, read_latency, table_4
+from pwlu_ext.benchmarks.page import table
+from tools.latency.figure import read_latency
+from tools.latency.table import paper_time, table_4
 from tools.paper.numbers import PAPER
-from tools.tables.measurements import SHOWN, mean_and_spread
+from tools.tables.compare import comparison_table
 
 
 def demo_table(results: Path) -> list[str]:
@@ -19,30 +19,6 @@ def demo_table(results: Path) -> list[str]:
 def demo_coco_table(results: Path) -> list[str]:
     """Return what `make demo-coco` gave."""
     return comparison_table(_read(results / "demo" / "digits_mask_rcnn_pwlu.json", "make demo-coco")["runs"])
-
-
-def comparison_table(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a Markdown table of the runs' metrics by activation, and a line on where they come from."""
-    by_activation: dict[str, list[dict[str, Any]]] = {}
-    for run in runs:
-        by_activation.setdefault(run["settings"]["activation.name"], []).append(run)
-    shown = [name for name in SHOWN if name in runs[0]]
-    rows = [["activation", "n", *(SHOWN[name] for name in shown)], ["---", *["---:"] * (1 + len(shown))]]
-    for name, group in sorted(by_activation.items()):
-        means = [mean_and_spread([run[metric] for run in group]) for metric in shown]
-        rows.append([name, str(len(group)), *means])
-    return [*(f"| {' | '.join(cells)} |" for cells in rows), "", _origin(runs)]
-
-
-def _origin(runs: Sequence[dict[str, Any]]) -> str:
-    settings, data, hardware = runs[0]["settings"], runs[0]["data"], runs[0]["hardware"]
-    length = f"{settings['epochs']} epochs" if "epochs" in settings else f"{settings['steps']} steps"
-    commits = ", ".join(sorted({short_commit(run["code"]) for run in runs}))
-    machine = hardware.get("gpu", hardware["cpu"])
-    return (
-        f"{data['num_train']} training and {data['num_val']} validation images, {length}; commit {commits}, "
-        f"{machine}, torch {runs[0]['packages']['torch']}."
-    )
 
 
 def operator_cpu_table(results: Path) -> list[str]:
@@ -66,15 +42,14 @@ def operator_cpu_table(results: Path) -> list[str]:
 
 
 def training_step_table(results: Path) -> list[str]:
-    """Return the time of a training step of ResNet-18 on a CPU by activation, and over that with ReLU."""
+    """Return the times of a training step of ResNet-18 on a CPU, also over that with ReLU."""
     path = results / "benchmarks" / "training_step.json"
-    record = _read(path, f"git checkout {path}")
-    lines = ["| activation | training step (ms) | / ReLU's |", "| --- | ---: | ---: |"]
-    for step in record["sections"]["steps"]:
-        lines.append(f"| {step['activation']} | {step['milliseconds']:.0f} | {step['over_relu']:.2f} |")
-    arguments = record["arguments"]
-    network = f"ResNet-18, {arguments['batch']} images of {arguments['image_size']} px, float32"
-    return [*lines, "", f"{network}; {_origin(record['environment'])}"]
+    record = _read(path, "python -m tools.latency --training-step only --models resnet18")
+    steps = [
+        [row["activation"], f"{row['milliseconds']:.0f}", f"{row['over_relu']:.2f}"]
+        for row in record["sections"]["steps"]
+    ]
+    return [*table(["activation", "step (ms)", "/ ReLU's"], steps), "", _origin(record["environment"])]
 
 
 def latency_cpu_table(results: Path) -> list[str]:
