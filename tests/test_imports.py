@@ -13,16 +13,18 @@ MAY_IMPORT = {
     "models": {"models", "pwlu"},
     "engine": {"engine", "pwlu"},
     **{program: {program, "engine", "models", "pwlu"} for program in PROGRAMS},
-    "tools": {"tools", "engine", "models", "pwlu", *PROGRAMS},
+    "pwlu_ext": {"pwlu_ext", "engine", "pwlu"},  # pwlu_ext.benchmarks
+    "tools": {"tools", "pwlu_ext", "engine", "models", "pwlu", *PROGRAMS},
 }
 
 
 def sources() -> dict[str, Path]:
     """Return the file of every module, by the module's full name."""
     files = {}
-    for folder, package in (("pwlu_ext", "pwlu"), (".", "models"), (".", "engine"), (".", "tools")):
-        for path in (ROOT / folder / package).rglob("*.py"):
-            name = ".".join(path.relative_to(ROOT / folder).with_suffix("").parts)
+    for package in ("pwlu_ext/pwlu", "pwlu_ext/benchmarks", "models", "engine", "tools"):
+        top = ROOT / "pwlu_ext" if package == "pwlu_ext/pwlu" else ROOT
+        for path in (ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(top).with_suffix("").parts)
             files[name.removesuffix(".__init__")] = path
     return files | {program: ROOT / f"{program}.py" for program in PROGRAMS}
 
