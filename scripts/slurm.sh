@@ -1,14 +1,12 @@
 # shellcheck shell=bash
 # Runs a trainer inside a SLURM batch job: torchrun on every node, saving before the time limit, requeueing.
-# Sourced by scripts/train_*.sbatch, whose working directory is the root of the repository.
+# Sourced by the sbatch files, whose working directory is the root of the repository.
 #
-# The trainer tells how it ended by a file in its run folder, since torchrun turns every exit code into 1:
-#   FINISHED   the training is complete
-#   REQUEUE    it saved after SIGUSR1 or SIGTERM and wants to go on; the same command resumes it
+# torchrun turns every exit code into 1, so the trainer says how it ended by a file in its run folder:
+# FINISHED, or REQUEUE if it saved after SIGUSR1 or SIGTERM; the same command resumes it.
 
-# How long torchrun waits for its workers to save before it kills them, and srun for the other nodes' torchrun.
-# The sbatch file says how long; it must be below the seconds of its `--signal`. torchrun's own default of 30 is
-# short for big models.
+# How long torchrun waits for its workers to save before it kills them, and srun for the other nodes' torchrun;
+# less than the seconds of the sbatch file's `--signal`.
 : "${SAVE_SECONDS:?is not set: an sbatch file sets it before it sources slurm.sh}"
 
 fail() {
@@ -27,8 +25,8 @@ processes_per_node() {
     echo "$processes"
 }
 
-# rendezvous_endpoint: first node of the job, and a port from the job's number so that jobs sharing a node
-# keep apart; below 32768, where Linux begins to hand out ports by itself.
+# rendezvous_endpoint: first node of the job, and a port from the job's number, so that jobs on one node keep
+# apart; Linux hands out ports from 32768 on.
 rendezvous_endpoint() {
     local hosts
     hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST") ||
@@ -36,8 +34,8 @@ rendezvous_endpoint() {
     echo "${hosts%%$'\n'*}:$((15000 + SLURM_JOB_ID % 15000))"
 }
 
-# split_overrides CONFIG [KEY=VALUE ...]: sets `folder`, the run folder, and `overrides`, all but output=. The folder
-# is passed on explicitly so that this script and the trainer agree on where the markers are.
+# split_overrides CONFIG [KEY=VALUE ...]: sets `folder`, the run folder with the markers, and `overrides`, all but
+# output=.
 split_overrides() {
     local name override
     name=$(basename "$1")
@@ -67,8 +65,8 @@ launch() {
     srun_pid=$!
 }
 
-# Before the time limit: only this shell got the signal, and srun hands it on to all tasks. Once, since
-# torchrun gives up its orderly shutdown at a second one.
+# Before the time limit only this shell gets the signal, and srun hands it on. Once: torchrun gives up its orderly
+# shutdown at a second one.
 forward_warning() {
     interrupted=yes
     if [[ -n $srun_pid && $warned == no ]]; then
@@ -85,8 +83,7 @@ note_termination() {
     terminated=yes
 }
 
-# wait_for_step: sets `status` to srun's exit code. A trapped signal ends bash's `wait` early, with a status that
-# says nothing about srun, so it is repeated until no signal came in between.
+# wait_for_step: sets `status` to srun's exit code. A trapped signal ends bash's `wait` early, so it is repeated.
 wait_for_step() {
     interrupted=yes
     while [[ $interrupted == yes ]]; do

@@ -126,23 +126,20 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster whose torchrun is a stub too."""
-    made = Cluster(tmp_path)
-    yield made
-    made.close()
+    with contextlib.closing(Cluster(tmp_path)) as made:
+        yield made
 
 
 @pytest.fixture
 def coco_cluster(tmp_path: Path) -> Iterator[Cluster]:
     """The same for the detectors' batch script."""
-    made = Cluster(tmp_path, trainer="train_coco")
-    yield made
-    made.close()
+    with contextlib.closing(Cluster(tmp_path, trainer="train_coco")) as made:
+        yield made
 
 
 @pytest.fixture
 def torch_cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster with the real torchrun of this environment."""
-    made = Cluster(tmp_path, stubs=("srun", "scontrol"))
-    made.environment["PATH"] = f"{made.bin}:{Path(sys.executable).parent}:/usr/bin:/bin"
-    yield made
-    made.close()
+    with contextlib.closing(Cluster(tmp_path, stubs=("srun", "scontrol"))) as made:
+        made.environment["PATH"] = f"{made.bin}:{Path(sys.executable).parent}:/usr/bin:/bin"
+        yield made

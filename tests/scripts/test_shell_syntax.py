@@ -16,12 +16,6 @@ SHELL_FILES = sorted(
 )
 
 
-@pytest.mark.parametrize("path", SHELL_FILES, ids=lambda path: path.name)
-def test_bash_parses_the_file(path: Path) -> None:
-    parsed = subprocess.run(["bash", "-n", path], capture_output=True, text=True)
-    assert (parsed.returncode, parsed.stderr) == (0, "")
-
-
 def test_shellcheck_has_nothing_to_say() -> None:
     shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
     assert shellcheck, "shellcheck is missing: install requirements-dev.txt"

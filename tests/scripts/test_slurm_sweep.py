@@ -54,16 +54,3 @@ def test_a_wrong_submission_is_explained(
     code, printed = sweep_cluster.submit(*words, SLURM_ARRAY_TASK_ID=task)
     assert code != 0 and sentence in printed
     assert sweep_cluster.srun_calls() == []
-
-
-def test_it_asks_slurm_for_what_the_longer_of_the_trainers_asks_for() -> None:
-    folder = Path(__file__).resolve().parents[2] / "scripts"
-    wanted = [
-        [
-            line
-            for line in (folder / name).read_text().splitlines()
-            if line.startswith(("#SBATCH ", "readonly SAVE_SECONDS")) and "job-name" not in line
-        ]
-        for name in ("sweep.sbatch", "train_coco.sbatch")
-    ]
-    assert wanted[0] == wanted[1] and len(wanted[0]) == 8
