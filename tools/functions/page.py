@@ -15,11 +15,9 @@ from engine.records.curves import (
     LINE_COLORS,
     draw_function,
     end_of,
-    function_vertices,
     prepare_panel,
 )
 from engine.records.learned_functions import LayerFunctions
-from pwlu import PWLU
 from tools.functions.statistics import BINS, InputHistogram
 
 PANEL_INCHES = (3.3, 2.5)
@@ -30,23 +28,23 @@ LIGHTEST = 0.85  # of the colour map; its last part is too faint on white
 _draw_thin = functools.partial(draw_function, width=0.5, circle=2, alpha=0.6, dots=False)  # one of many
 
 
-def panel_range(layer: PWLU, functions: Sequence[int]) -> tuple[float, float]:
+def panel_range(layer: LayerFunctions, functions: Sequence[int]) -> tuple[float, float]:
     """Return the input range that a panel with these functions shows: their regions with a piece of tails."""
-    ends = [function_vertices(layer, index)[0][[0, -1]].sort().values.tolist() for index in functions]
+    ends = [layer.functions[index].corners()[0][[0, -1]].sort().values.tolist() for index in functions]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     return (low, high) if low < high else (low - 1, high + 1)
 
 
 def draw_page(
-    layers: Mapping[str, PWLU],
+    layers: Mapping[str, LayerFunctions],
     functions: Mapping[str, Sequence[int]],
     histograms: Mapping[str, InputHistogram],
     title: str,
 ) -> Figure:
     """Return a panel per layer with the chosen functions, and under it the histogram of their inputs, if any.
 
-    Circles stand at the boundaries B_L and B_R. Up to six functions have a colour each, and a histogram each;
-    of more, the colour runs with the channel's number, and the histogram is of all their inputs.
+    Up to six functions have a colour and a histogram each; of more, the colour runs with the channel, and the
+    histogram is of all their inputs.
     """
     columns = min(COLUMNS, len(functions))
     rows = -(-len(functions) // columns)
@@ -61,7 +59,7 @@ def draw_page(
         prepare_panel(panel)
         draw = _draw_thin if len(chosen) > FEW else draw_function
         for index, color in zip(chosen, colors, strict=True):
-            draw(panel, function_vertices(layers[name], index), color)
+            draw(panel, layers[name].functions[index].corners(), color)
         panel.set_xlim(panel_range(layers[name], chosen))
         panel.set_title(panel_title(name, layers[name], chosen), fontsize=9)
         if below is not None:
@@ -76,11 +74,9 @@ def draw_page(
 def draw_evolution(
     steps: Mapping[str, Mapping[str, LayerFunctions]], functions: Mapping[str, Sequence[int]], title: str
 ) -> Figure:
-    """Return a row per layer and a panel per chosen function: the function after each of the given steps.
+    """Return a row per layer, or of several layers of one function, and a panel per chosen function.
 
-    Where every layer shows a single function, several layers share a row.
-    `steps` holds the layers by the legend's name of each step: the optimizer step and (in brackets) the
-    epoch. Dashed is ReLU, with which every PWLU begins.
+    `steps` holds the layers by the legend's words for each step. Dashed is ReLU, where every PWLU begins.
     """
     rows = _rows(functions)
     columns = max(len(row) for row in rows)
@@ -104,16 +100,15 @@ def draw_evolution(
 
 
 def _rows(functions: Mapping[str, Sequence[int]]) -> list[list[tuple[str, int]]]:
-    """Return which functions stand in each row: those of a layer, or where it has but one several layers'."""
     if max(len(chosen) for chosen in functions.values()) > 1:
         return [[(name, index) for index in chosen] for name, chosen in functions.items()]
     places = [(name, chosen[0]) for name, chosen in functions.items()]
     return [places[first : first + COLUMNS] for first in range(0, len(places), COLUMNS)]
 
 
-def panel_title(name: str, layer: PWLU, chosen: Sequence[int]) -> str:
+def panel_title(name: str, layer: LayerFunctions, chosen: Sequence[int]) -> str:
     """Return a layer's name and how many of its functions are shown."""
-    total = layer.num_parameters
+    total = layer.total
     shown = f"{len(chosen)} of {total}" if len(chosen) < total else f"all {total}"
     return f"{end_of(name or 'PWLU')}  ({'layer-wise' if total == 1 else shown})"
 
@@ -142,15 +137,12 @@ def _colors(count: int) -> list[str]:
 
 
 def _shades(count: int) -> list[str]:
-    """Return colours from dark to light."""
     return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, LIGHTEST, count))]
 
 
 def _draw_history(panel: Axes, steps: Mapping[str, LayerFunctions], index: int) -> None:
-    """Draw one of a layer's functions after each of some steps, and ReLU.
-
-    Earlier ones are lighter and broader, so that they are seen where later ones lie upon them.
-    """
+    """Draw one of a layer's functions after each of some steps, and ReLU."""
+    # Earlier ones are lighter and broader, so that they are seen under later ones.
     prepare_panel(panel)
     shades, ages = reversed(_shades(len(steps))), np.linspace(1, 0, len(steps))
     for (step, layer), shade, age in zip(steps.items(), shades, ages, strict=True):
@@ -163,7 +155,7 @@ def _draw_history(panel: Axes, steps: Mapping[str, LayerFunctions], index: int) 
 
 
 def _add_legend(figure: Figure, panel: Axes) -> None:
-    """Write under the figure what the lines of a panel are, in as few rows as there is room for."""
+    """Write under the figure what the lines of a panel are, in few rows."""
     handles, labels = panel.get_legend_handles_labels()
     inches = [0.5 + 0.07 * len(label) for label in labels]  # of an entry in this size
     width = figure.get_figwidth()
@@ -180,7 +172,6 @@ def _add_legend(figure: Figure, panel: Axes) -> None:
 
 
 def _draw_inputs(panel: Axes, histogram: InputHistogram, colors: Sequence[str]) -> None:
-    """Draw the inputs' distribution; what lies outside of the panel is said in words."""
     if not histogram.counts.any():
         panel.text(0.5, 0.5, "no input", transform=panel.transAxes, ha="center", va="center", fontsize=8)
         panel.set_yticks([])

@@ -21,10 +21,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from engine.records.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, function_vertices, spread
+from engine.records.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, spread
 from engine.records.functions_log import LoggedFunctions, read_functions
 from engine.records.learned_functions import LayerFunctions
-from pwlu import PWLU
 from pwlu.suggestion import did_you_mean
 from tools.functions.inputs import open_network
 from tools.functions.page import draw_evolution, draw_page, panel_range
@@ -39,7 +38,7 @@ MOST_STEPS = 8  # more lines in a panel cannot be told apart
 
 
 def choose_functions(
-    layers: Mapping[str, PWLU], names: Sequence[str] | None, at_most: int | None
+    layers: Mapping[str, LayerFunctions], names: Sequence[str] | None, at_most: int | None
 ) -> Functions:
     """Return which functions of which layers to draw.
 
@@ -48,35 +47,18 @@ def choose_functions(
         at_most: functions per layer, spread over its channels; None for all.
 
     Raises:
-        ValueError: there is no layer of a name.
+        ValueError: there is no layer of a name, or the run logged too few functions of a layer.
     """
-    counts = {name: layers[name].num_parameters for name in choose_layers(list(layers), names)}
-    return {name: spread(count, at_most or count) for name, count in counts.items()}
-
-
-def choose_layers(known: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    """Return the layers to draw, of those `known`; `names` and errors as in `choose_functions`."""
+    known = list(layers)
     if names is None:
         names = [known[number] for number in spread(len(known), MAX_LAYERS)]
     elif names == ALL_LAYERS:
         names = known
+    functions = {}
     for name in names:
         if name not in known:
             near = did_you_mean(name, known)
             raise ValueError(f"--layers: no PWLU is called {name!r}; there are {', '.join(known)}{near}")
-    return list(names)
-
-
-def choose_logged(
-    layers: Mapping[str, LayerFunctions], names: Sequence[str] | None, at_most: int | None
-) -> Functions:
-    """Return which functions to draw of those that a log holds; arguments as in `choose_functions`.
-
-    Raises:
-        ValueError: there is no layer of a name, or the log holds too few functions of a layer.
-    """
-    functions = {}
-    for name in choose_layers(list(layers), names):
         channels, total = list(layers[name].functions), layers[name].total
         wanted = min(at_most or total, total)
         if wanted > len(channels):
@@ -136,10 +118,12 @@ def page(
 ) -> tuple[Figure, dict[str, Any]]:
     """Return the page of one checkpoint, and its record.
 
-    `names` and `at_most` as in `choose_functions`; `split`, `images` and `overrides` say which inputs, as in
-    `open_network`. Errors are theirs.
+    `names` and `at_most` as in `choose_functions`, the others as in `open_network`; so are errors.
     """
-    layers = pwlu_layers_of(trained)
+    layers = {
+        name: LayerFunctions.of(layer, range(layer.num_parameters))
+        for name, layer in pwlu_layers_of(trained).items()
+    }
     functions = choose_functions(layers, names, at_most)
     histograms: dict[str, InputHistogram] = {}
     inputs = None
@@ -153,7 +137,7 @@ def page(
         inputs = network.describe()
     figure = draw_page(layers, functions, histograms, f"{trained.label}, step {trained.step}")
     drawn = {
-        name: _drawn({index: function_vertices(layers[name], index) for index in chosen})
+        name: _drawn({index: layers[name].functions[index].corners() for index in chosen})
         for name, chosen in functions.items()
     }
     for name, histogram in histograms.items():
@@ -166,11 +150,10 @@ def evolution(
 ) -> tuple[Figure, dict[str, Any]]:
     """Return the page of how a run's functions changed, from its log, and the page's record.
 
-    `names` and errors as in `choose_logged` and `logged_functions`; `at_most` functions per layer, None for
-    all, if they were logged.
+    `names`, `at_most` and errors as in `choose_functions` and `logged_functions`.
     """
     logged = logged_functions(trained)
-    functions = choose_logged(logged[0].layers, names, at_most)
+    functions = choose_functions(logged[0].layers, names, at_most)
     realigned = trained.content["phases"]["phase1_steps"]
     steps = choose_steps(logged, realigned)
     shown = f"{len(steps)} of {len(logged)}" if len(steps) < len(logged) else f"all {len(logged)}"

@@ -1,7 +1,4 @@
-"""Trained PWLUs: from the folder of a run, or one of its checkpoints, to layers, network and images.
-
-What the tools that look into checkpoints share. Nothing is written into the folders of runs.
-"""
+"""Trained PWLUs: from the folder of a run, or one of its checkpoints, to layers; options of the programs."""
 
 import argparse
 import json
@@ -20,11 +17,7 @@ from pwlu import PWLU
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint that has been read.
-
-    `label` names it in figures; `averaged` says that its averaged weights are meant, not those of the last
-    step.
-    """
+    """A checkpoint, by its `label` in figures; if `averaged`, its averaged weights instead of the last."""
 
     label: str
     folder: RunFolder
@@ -44,7 +37,7 @@ class Trained:
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The network's tensors. Raises ValueError for averaged weights that there are not."""
+        """The network's tensors. Raises ValueError if averaged weights are wanted and there are none."""
         if not self.averaged:
             return self.content["model"]
         if self.content["ema"] is None:
@@ -94,11 +87,7 @@ def open_trained(path: Path, *, label: str | None = None, averaged: bool = False
 
 
 def open_all(paths: Sequence[Path], labels: Sequence[str] | None, averaged: bool) -> list[Trained]:
-    """Read several, each with a label of its own (its run's name unless given).
-
-    Raises:
-        ValueError: as `open_trained`, or labels that are not one for each or not different.
-    """
+    """Read several. Raises ValueError as `open_trained`, or for labels that are too few or the same."""
     if labels and len(labels) != len(paths):
         raise ValueError(f"--labels: {len(labels)} for {len(paths)} runs; give one for each, in their order")
     given: Sequence[str | None] = labels or [None for _ in paths]
@@ -113,14 +102,8 @@ def open_all(paths: Sequence[Path], labels: Sequence[str] | None, averaged: bool
 
 
 def pwlu_layers_of(trained: Trained) -> dict[str, PWLU]:
-    """Return the PWLUs of a checkpoint by name, on the CPU, built from its weights alone.
-
-    Neither the network nor the images are needed, so this serves classifiers and detectors alike.
-
-    Raises:
-        ValueError: the checkpoint has no PWLU.
-    """
-    weights = trained.weights
+    """Return the PWLUs of a checkpoint by name, on the CPU. Raises ValueError if it has none."""
+    weights = trained.weights  # they are enough: neither network nor images are needed
     prefixes = [key.removesuffix("points") for key in weights if key.split(".")[-1] == "points"]
     layers = {}
     for prefix in prefixes:
@@ -170,10 +153,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
 def examine_all(
     arguments: argparse.Namespace, examine: Callable[..., dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return what `examine` makes of every run of a command line with the run and image options.
-
-    Errors are those of `open_all` and of `examine`.
-    """
+    """Return what `examine` makes of every run of a command line with the run and image options."""
     opened = open_all(arguments.runs, arguments.labels, arguments.averaged)
     return [
         examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
@@ -182,7 +162,7 @@ def examine_all(
 
 
 def _last_start(manifest: Path) -> dict[str, Any] | None:
-    """Return code, hardware and packages of a run's last start, None for a checkpoint without its folder."""
+    """Return code, hardware and packages of a run's last start, None without its folder."""
     if not manifest.exists():
         return None
     start = json.loads(manifest.read_text())["starts"][-1]

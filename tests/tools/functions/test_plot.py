@@ -13,7 +13,7 @@ from engine.runs.folder import RunFolder
 from pwlu import PWLU
 from tools.functions import plot as plot_pwlu
 from tools.functions.page import draw_evolution, draw_page, panel_range
-from tools.functions.plot import choose_functions, choose_logged, choose_steps
+from tools.functions.plot import choose_functions, choose_steps
 from tools.functions.statistics import InputHistogram
 from tools.functions.trained import open_trained, pwlu_layers_of
 
@@ -27,15 +27,16 @@ def learned(channels: int, seed: int = 0) -> PWLU:
     return layer
 
 
+def functions_of(layer: PWLU) -> LayerFunctions:
+    return LayerFunctions.of(layer, range(layer.num_parameters))
+
+
 def logged_layers(seed: int) -> dict[str, LayerFunctions]:
-    return {
-        "act": LayerFunctions.of(learned(4, seed), range(4)),
-        "one": LayerFunctions.of(learned(1, seed), [0]),
-    }
+    return {"act": functions_of(learned(4, seed)), "one": functions_of(learned(1, seed))}
 
 
 def test_functions_are_chosen() -> None:
-    layers = {f"layer{number}": learned(8 if number else 1) for number in range(10)}
+    layers = {f"layer{number}": functions_of(learned(8 if number else 1)) for number in range(10)}
     chosen = choose_functions(layers, None, 5)
     assert len(chosen) == 8 and list(chosen)[0] == "layer0" and list(chosen)[-1] == "layer9"
     assert chosen["layer0"] == [0] and chosen["layer9"] == [0, 2, 4, 5, 7]
@@ -48,14 +49,15 @@ def test_functions_are_chosen() -> None:
 
 
 def test_page_shows_functions_boundaries_and_inputs() -> None:
-    layers = {"few": learned(8), "one": learned(1), "many": learned(30)}
+    networks = {"few": learned(8), "one": learned(1), "many": learned(30)}
+    layers = {name: functions_of(layer) for name, layer in networks.items()}
     functions = {"few": [0, 3, 7], "one": [0], "many": list(range(30))}
     counted = {
         name: InputHistogram.over(chosen, panel_range(layers[name], chosen))
         for name, chosen in functions.items()
     }
     for name, layer in layers.items():
-        counted[name].add(torch.randn(layer.num_parameters, 100))
+        counted[name].add(torch.randn(layer.total, 100))
     axes = draw_page(layers, functions, counted, "a title").get_axes()
     panels = [panel for panel in axes if panel.get_title()]
     assert [panel.get_title() for panel in panels] == ["few  (3 of 8)", "one  (layer-wise)", "many  (all 30)"]
@@ -65,10 +67,10 @@ def test_page_shows_functions_boundaries_and_inputs() -> None:
     ]
     assert len({line.get_color() for line in lines}) == 3
     for line, index in zip(lines, functions["few"], strict=True):
-        for drawn, expected in zip(line.get_data(), function_vertices(layers["few"], index), strict=True):
+        for drawn, expected in zip(line.get_data(), function_vertices(networks["few"], index), strict=True):
             assert drawn.tolist() == expected.tolist()
     circles = [line for line in panels[0].get_lines() if line.get_marker() == "o"]
-    ends = [[layers["few"].left[index].item(), layers["few"].right[index].item()] for index in (0, 3, 7)]
+    ends = [[networks["few"].left[index].item(), networks["few"].right[index].item()] for index in (0, 3, 7)]
     assert [circle.get_xdata().tolist() for circle in circles] == [pytest.approx(pair) for pair in ends]
     steps = [patch for patch in axes[axes.index(panels[0]) + 1].patches]
     assert [step.get_data().values.tolist() for step in steps] == [
@@ -94,15 +96,15 @@ def test_evolution_shows_each_function_after_each_step() -> None:
 
 def test_of_what_was_logged_some_functions_are_chosen() -> None:
     layers = {"wide": LayerFunctions.of(learned(64), [0, 16, 32, 47, 63]), **logged_layers(1)}
-    assert choose_logged(layers, None, 5) == {"wide": [0, 16, 32, 47, 63], "act": [0, 1, 2, 3], "one": [0]}
-    assert choose_logged(layers, None, 1) == {"wide": [32], "act": [2], "one": [0]}
-    assert choose_logged(layers, ["act"], None) == {"act": [0, 1, 2, 3]}
+    assert choose_functions(layers, None, 5) == {"wide": [0, 16, 32, 47, 63], "act": [0, 1, 2, 3], "one": [0]}
+    assert choose_functions(layers, None, 1) == {"wide": [32], "act": [2], "one": [0]}
+    assert choose_functions(layers, ["act"], None) == {"act": [0, 1, 2, 3]}
     sentence = "functions of 'wide' were asked for, but the run logged 5 of its 64; expected --functions 5 or"
     for at_most, asked in [(6, 6), (100, 64), (None, 64)]:
         with pytest.raises(ValueError, match=f"{asked} {sentence}"):
-            choose_logged(layers, ["act", "wide"], at_most)
+            choose_functions(layers, ["act", "wide"], at_most)
     with pytest.raises(ValueError, match="no PWLU is called 'wdie'.*did you mean 'wide'"):
-        choose_logged(layers, ["wdie"], 5)
+        choose_functions(layers, ["wdie"], 5)
 
 
 def test_of_many_steps_eight_are_chosen_the_realignment_among_them() -> None:
