@@ -70,6 +70,14 @@ def test_no_circle() -> None:
         pytest.fail(" -> ".join(reversed(error.args[1])))
 
 
+def test_no_program_imports_another() -> None:
+    programs = {name for name, path in SOURCES.items() if 'if __name__ == "__main__"' in path.read_text()}
+    programs.difference_update(PROGRAMS)  # tools open a trained network by its program's `build`
+    assert programs
+    wrong = [f"{module} imports {target}" for module in SOURCES for target in GRAPH[module] & programs]
+    assert wrong == []
+
+
 def test_only_programs_and_tools_load_a_configuration() -> None:
     readers = {module for module, targets in GRAPH.items() if "engine.config.load" in targets}
     assert readers
