@@ -1,9 +1,11 @@
-"""Automatic mixed precision: which arithmetic the forward runs in, and the scaler that float16 needs."""
+"""Automatic mixed precision."""
 
 import contextlib
 from dataclasses import dataclass
 
 import torch
+
+from pwlu.suggestion import expected_one_of
 
 _DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -18,7 +20,7 @@ class Precision:
     def __post_init__(self) -> None:
         """Raise ValueError for a mode that is unknown or that the device cannot do."""
         if self.mode not in _DTYPES:
-            raise ValueError(f"amp: expected {', '.join(_DTYPES)}, got {self.mode!r}")
+            raise ValueError(expected_one_of("amp", self.mode, _DTYPES))
         if self.mode == "bf16" and self.device.type == "cuda":
             with torch.cuda.device(self.device):
                 if not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -31,5 +33,5 @@ class Precision:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Return the gradient scaler: at work for fp16, whose small gradients vanish, else without effect."""
+        """Return the scaler of gradients, which works for fp16 alone: small ones vanish there."""
         return torch.amp.GradScaler(self.device.type, enabled=self.mode == "fp16")

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from engine.data.sampler import isolated_rng, mix_seed
 from engine.data.source import BrokenImageError, DataError, ImageSource
 from engine.data.transforms import Transform
-from engine.processes.preemption import obey_parent_only, stop_signals_held
+from engine.processes.preemption import obey_parent_only, stop_signals_blocked
 
 Batch = TypeVar("Batch")
 ImageBatch = tuple[torch.Tensor, torch.Tensor]
@@ -119,7 +119,7 @@ class BatchLoader(Generic[Batch]):
 
         Raises BrokenImageError, which names the image, unless broken ones are to be skipped.
         """
-        with stop_signals_held():  # until the loading processes can deal with them
+        with stop_signals_blocked():  # until the loading processes can deal with them
             batches = iter(self._loader)
         for batch, broken in batches:
             if broken and not self._skip_broken:

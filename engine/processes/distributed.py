@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.records.console import say
+from pwlu.suggestion import expected_one_of
 
 T = TypeVar("T")
 
@@ -156,7 +157,7 @@ def _environment(name: str, default: int) -> int:
 
 def _choose_device(device: str, local_rank: int) -> torch.device:
     if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu or cuda, got {device!r}")
+        raise ValueError(expected_one_of("device", device, ("auto", "cpu", "cuda")))
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and available == 0):
         return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Stopping in time: a cluster that needs the machine sends a signal some seconds before it takes it away."""
+"""Stopping at a signal, which a cluster sends some seconds before it takes the machine away."""
 
 import contextlib
 import multiprocessing
@@ -13,10 +13,9 @@ _PARENT_CHECK_SECONDS = 5.0
 
 
 class StopRequest:
-    """Remembers that one of STOP_SIGNALS came, while it is used as a context.
+    """Remembers, inside its context, that one of STOP_SIGNALS came, which interrupts nothing.
 
-    The signal itself interrupts nothing. The training loop asks `requested` at each step, tells the other
-    processes, and all of them save together (`engine.training.loop`).
+    The training loop asks `requested` at each step and tells the other processes; all save together.
     """
 
     def __init__(self) -> None:
@@ -43,8 +42,8 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_signals_held() -> Iterator[None]:
-    """Inside the block the signals wait, for this thread and for the processes started there."""
+def stop_signals_blocked() -> Iterator[None]:
+    """Let the signals wait for the end of the block, in this thread and the processes started there."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -53,13 +52,9 @@ def stop_signals_held() -> Iterator[None]:
 
 
 def obey_parent_only(worker_id: int = 0) -> None:
-    """Let a data loading process live on when the signals reach it; for `DataLoader(worker_init_fn=...)`.
-
-    torchrun and SLURM signal whole process groups, but the decision to stop is the training process's: a
-    loading process that died of the signal would end the training with an error before it could save. Only
-    its own training process may end it so, as PyTorch does when a program fails, or by dying. Where a
-    signal's sender cannot be known (macOS) nothing changes.
-    """
+    """Let only its training process end a data loading process; for `DataLoader(worker_init_fn=...)`."""
+    # torchrun and SLURM signal whole process groups. A loading process that died of it would end the training
+    # with an error before it could save. macOS does not tell a signal's sender; nothing changes there.
     parent = multiprocessing.parent_process()
     if hasattr(signal, "sigtimedwait") and parent is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -67,7 +62,7 @@ def obey_parent_only(worker_id: int = 0) -> None:
 
 
 def _leave_with(parent: multiprocessing.process.BaseProcess, starter: int) -> None:
-    """Wait for the end of the process that uses this one, and of the one that forked it (mostly the same)."""
+    """Leave when the process that uses this one has ended or says so, or the one that forked it has ended."""
     while parent.is_alive() and os.getppid() == starter:
         received = signal.sigtimedwait(STOP_SIGNALS, _PARENT_CHECK_SECONDS)
         if received is not None and received.si_pid == parent.pid:

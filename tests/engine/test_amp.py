@@ -20,7 +20,7 @@ def test_forward_runs_in_the_chosen_arithmetic(mode: str, dtype: torch.dtype) ->
 
 
 def test_unknown_mode_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="amp: expected off, bf16, fp16, got 'bfloat16'"):
+    with pytest.raises(ValueError, match="amp is 'bfloat16', expected one of off, bf16, fp16"):
         Precision("bfloat16", CPU)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from engine.processes.preemption import STOP_SIGNALS, StopRequest, obey_parent_only, stop_signals_held
+from engine.processes.preemption import STOP_SIGNALS, StopRequest, obey_parent_only, stop_signals_blocked
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -21,9 +21,9 @@ def test_a_signal_is_remembered_and_interrupts_nothing(number: signal.Signals) -
     assert signal.getsignal(number) == before
 
 
-def test_held_signals_come_after_the_block() -> None:
+def test_blocked_signals_come_after_the_block() -> None:
     with StopRequest() as stop:
-        with stop_signals_held():
+        with stop_signals_blocked():
             signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
             assert not stop.requested
         assert stop.requested
@@ -40,7 +40,7 @@ class Numbers(Dataset[torch.Tensor]):
 def test_loading_processes_outlive_signals_to_the_group_and_obey_their_parent() -> None:
     loader = DataLoader(Numbers(), batch_size=2, num_workers=2, worker_init_fn=obey_parent_only)
     with StopRequest():
-        with stop_signals_held():
+        with stop_signals_blocked():
             batches = iter(loader)
         workers = batches._workers
         received = next(batches).tolist()

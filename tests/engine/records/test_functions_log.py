@@ -59,7 +59,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.runs.reporting.draw_curves", lambda model, title: None)
 
 
-def test_a_line_holds_some_functions_of_every_layer(tmp_path: Path) -> None:
+def test_what_is_written_and_read_are_some_functions_of_every_layer(tmp_path: Path) -> None:
     layers = model()
     log = FunctionsLog(tmp_path / "c.jsonl", 0)
     log.write(3, 0.75, pwlu_layers(layers))
@@ -76,16 +76,9 @@ def test_a_line_holds_some_functions_of_every_layer(tmp_path: Path) -> None:
     for name, parameter in layers[2].named_parameters():
         assert torch.tensor(many[name]).allclose(parameter[many["channels"]], rtol=1e-6, atol=0)
     assert {len(points) for points in many["points"]} == {7}
-
-
-def test_what_is_read_is_what_was_learned(tmp_path: Path) -> None:
-    layers = model()
-    log = FunctionsLog(tmp_path / "c.jsonl", 0)
-    log.write(3, 0.75, pwlu_layers(layers))
-    log.close()
-    (entry,) = read_functions(tmp_path / "c.jsonl")
-    assert (entry.step, entry.epoch, entry.layers["2"].total) == (3, 0.75, 64)
-    for channel, function in entry.layers["2"].functions.items():
+    (logged,) = read_functions(tmp_path / "c.jsonl")
+    assert (logged.step, logged.epoch, logged.layers["2"].total) == (3, 0.75, 64)
+    for channel, function in logged.layers["2"].functions.items():
         for drawn, expected in zip(function.corners(), function_vertices(layers[2], channel), strict=True):
             torch.testing.assert_close(drawn, expected, rtol=1e-5, atol=1e-5)
 
