@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
-from torch.func import functional_call
-from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from pwlu import PWLU, TwoPhaseLearning, pwlu
-from pwlu_ext.tests.helpers import NAMES, bent_module, random_parameters, spread_inputs
+from pwlu_ext.tests.helpers import bent_module, random_parameters, spread_inputs
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 
@@ -87,30 +85,3 @@ def test_x_itself_and_the_parameters_are_all_that_is_kept(
     assert kept.keys() == {p.untyped_storage().data_ptr() for p in parameters}
     assert sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) == 4 * 4 * (8 + 5)
     y.sum().backward()
-
-
-def test_functional_call() -> None:
-    module, x = bent_module(3, 5), torch.randn(2, 3, 4)
-    doubled = {name: 2 * p.detach() for name, p in module.named_parameters()}
-    expected = pwlu(x, *(doubled[name] for name in NAMES))
-    assert torch.equal(functional_call(module, doubled, (x,)), expected)
-    assert not torch.equal(module(x), expected)
-
-
-class Mirrored(nn.Module):
-    """Points that make an even function."""
-
-    def forward(self, points: Tensor) -> Tensor:
-        return (points + points.flip(-1)) / 2
-
-
-def test_parametrization() -> None:
-    """One may learn functions of a certain form only."""
-    module = PWLU(2, 4)
-    parametrize.register_parametrization(module, "points", Mirrored())
-    x = torch.linspace(-3, 3, 13).expand(1, 2, 13).clone().requires_grad_()
-    y = module(x)
-    torch.testing.assert_close(y[..., 1:-1], y[..., 1:-1].flip(-1))
-    y.square().sum().backward()
-    gradient = module.parametrizations.points.original.grad
-    assert gradient.any() and torch.equal(gradient, gradient.flip(-1))

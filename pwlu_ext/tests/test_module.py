@@ -52,24 +52,6 @@ def test_reset_parameters_starts_anew() -> None:
         assert torch.equal(value, expected), name
 
 
-def test_reset_to_relu_keeps_the_tensors() -> None:
-    """Optimizers and DistributedDataParallel hold on to them."""
-    module = PWLU(2, 4)
-    before = [p.data_ptr() for p in module.parameters()]
-    left, right = torch.tensor([-1.0, -2.0]), torch.tensor([3.0, 2.5])
-    module.reset_to_relu(left, right)
-    assert [p.data_ptr() for p in module.parameters()] == before
-    assert module.points.tolist() == [[0.0, 0.0, 1.0, 2.0, 3.0], [0.0, 0.0, 0.25, 1.375, 2.5]]
-    assert torch.equal(module.left, left) and torch.equal(module.right, right)
-
-
-def test_layer_wise_takes_any_input() -> None:
-    module = PWLU(1)
-    for shape in ((7,), (2, 3), (2, 5, 4), (2, 3, 4, 5)):
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(module(x), x.relu(), rtol=1e-6, atol=1e-6)
-
-
 def test_channel_wise_uses_its_own_function_per_channel() -> None:
     module, x = bent_module(3, 5), torch.linspace(-4, 4, 50)
     y = module(x.expand(2, 3, 50))
