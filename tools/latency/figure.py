@@ -9,7 +9,6 @@ by their median and multiplied by that ratio. Diamonds are the paper's Table 4, 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,24 +19,11 @@ from engine.records.curves import render
 from engine.records.record import write_picture
 from pwlu_ext.benchmarks.page import Row
 from tools.drawing import GREY, color, finish, legend_above, marker, new_figure
-from tools.latency.table import Paper, count, machine, paper_time, table_4
+from tools.latency.table import KINDS, Paper, count, machine, paper_time, read_latency, table_4
 from tools.paper.numbers import PAPER
-from tools.records import read_record, tool_parser
+from tools.records import tool_parser
 
-KINDS = {"inference": "inference", "training_step": "training step"}
 PAPER_LABEL = "paper, V100"
-
-
-def read_latency(path: Path) -> dict[str, Any]:
-    """Read a record of tools.latency.
-
-    Raises:
-        ValueError: it is missing, another kind of file, or nothing was measured.
-    """
-    record = read_record(path, "latency", ("arguments", "environment", "left_out", *KINDS))
-    if not any(record[kind] for kind in KINDS):
-        raise ValueError(f"{path}: no measurement in it; run python -m tools.latency again")
-    return record
 
 
 def draw_latency(record: Row, paper: Paper) -> Figure:

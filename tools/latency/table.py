@@ -7,12 +7,26 @@ from pathlib import Path
 from engine.runs.manifest import short_commit
 from pwlu_ext.benchmarks.page import Row, table
 from tools.paper.numbers import read_paper
+from tools.records import read_record
 
 Paper = dict[frozenset[str], float]
+KINDS = {"inference": "inference", "training_step": "training step"}
 
 # The paper's names of what has another name here.
 PAPER_MODELS = {"mobilenetv3_small_100": "MobileNetV3"}
 PAPER_NOTE = "- The paper's numbers are means of 500 runs on a V100 GPU, input 64 x 3 x 224 x 224."
+
+
+def read_latency(path: Path) -> Row:
+    """Read a record of tools.latency.
+
+    Raises:
+        ValueError: it is missing, another kind of file, or nothing was measured.
+    """
+    record = read_record(path, "latency", ("arguments", "environment", "left_out", *KINDS))
+    if not any(record[kind] for kind in KINDS):
+        raise ValueError(f"{path}: no measurement in it; run python -m tools.latency again")
+    return record
 
 
 def latency_table(record: Row, paper: Paper) -> str:

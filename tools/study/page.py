@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from pwlu_ext.benchmarks.page import table as markdown_table
 from tools.paper.grid import STUDIES, Cell
 from tools.study.records import discussion, record_lines
 from tools.study.study import CONFIDENCE, SCALE, Difference, StudyNumbers, paired_difference, read_study
@@ -75,16 +76,14 @@ def study_lines(numbers: StudyNumbers, results: Path) -> list[str]:
 
 def numbers_table(numbers: StudyNumbers) -> list[str]:
     """Return every cell's number and its difference to the reference as lines of a table."""
-    lines = [
-        f"| | n | {SHOWN['top1']} | − {numbers.compared_with} | {CONFIDENCE:.0%} interval |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for cell in numbers.study.cells:
         found = numbers.difference(cell)
         difference = [MISSING, MISSING] if found is None else [f"{found.mean:+.2f}", interval(found)]
         n = str(len(numbers.values[cell.name]))
-        lines.append(f"| {' | '.join([numbers.label(cell), n, top1(numbers, cell), *difference])} |")
-    return lines
+        rows.append([numbers.label(cell), n, top1(numbers, cell), *difference])
+    heads = ["", "n", SHOWN["top1"], f"− {numbers.compared_with}", f"{CONFIDENCE:.0%} interval"]
+    return markdown_table(heads, rows)
 
 
 def top1(numbers: StudyNumbers, cell: Cell) -> str:
@@ -105,17 +104,16 @@ def interval(difference: Difference) -> str:
 def networks_table(results: Path) -> list[str]:
     """Return the activation functions side by side, a line per network, and PWLU − ReLU."""
     studies = [read_study(name, results) for name in STUDIES if name.startswith("activations")]
-    rows = [cell.row for cell in studies[0].study.cells]
-    titles = ["network", "n", *rows, f"PWLU − ReLU ({CONFIDENCE:.0%} interval)"]
-    lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
+    names = [cell.row for cell in studies[0].study.cells]
+    rows = []
     for numbers in studies:
         cells = {cell.row: cell for cell in numbers.study.cells}
         pwlu, relu = (numbers.values[cells[row].name] for row in ("PWLU", "ReLU"))
         found = paired_difference(pwlu, relu)
         difference = MISSING if found is None else f"{found.mean:+.2f} ({interval(found)})"
         each = [top1(numbers, cell) for cell in cells.values()]
-        lines.append(f"| {' | '.join([cells['PWLU'].column, str(len(pwlu)), *each, difference])} |")
-    return lines
+        rows.append([cells["PWLU"].column, str(len(pwlu)), *each, difference])
+    return markdown_table(["network", "n", *names, f"PWLU − ReLU ({CONFIDENCE:.0%} interval)"], rows)
 
 
 def recipe(numbers: StudyNumbers) -> str:

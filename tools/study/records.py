@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pwlu_ext.benchmarks.page import table as markdown_table
 from tools.functions.signal_table import signal_table
 from tools.study.study import SCALE
 
@@ -48,15 +49,15 @@ def iou_lines(record: dict[str, Any], picture: str) -> Lines:
         "",
         "IOU of the boundaries and the inputs' 5th and 95th percentiles (Eq. 7), over all functions.",
         "",
-        "| | functions | median | quartiles | mean |",
-        "| --- | ---: | ---: | ---: | ---: |",
     ]
+    rows = []
     for entry in record["checkpoints"]:
         found = entry["summary"]
         quartiles = f"{found['quartile1']:.3f} to {found['quartile3']:.3f}"
-        numbers = f"{found['functions']} | {found['quartile2']:.3f} | {quartiles} | {found['mean']:.3f}"
-        lines.append(f"| {entry['label']} | {numbers} |")
-    return [*lines, "", f"![{picture}]({picture})", ""]
+        middle, mean = (f"{found[key]:.3f}" for key in ("quartile2", "mean"))
+        rows.append([entry["label"], str(found["functions"]), middle, quartiles, mean])
+    table = markdown_table(["", "functions", "median", "quartiles", "mean"], rows)
+    return [*lines, *table, "", f"![{picture}]({picture})", ""]
 
 
 def shape_lines(record: dict[str, Any], picture: str) -> Lines:
@@ -72,16 +73,16 @@ def shape_lines(record: dict[str, Any], picture: str) -> Lines:
         "of their range there. *line*: what a straight line explains of the output's variance, over all "
         "inputs, median over the layer's functions; 1 is a line. *ReLU's line*: of ReLU on these inputs.",
         "",
-        "| network | layer | functions | V | inverted V | wavy | line | ReLU's line |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
+    rows = []
     for entry in record["checkpoints"]:
         for name, layer in entry["layers"].items():
             one = layer["summary"]
-            counts = f"{one['functions']} | {one['v_shaped']} | {one['inverted_v_shaped']} | {one['wavy']}"
-            straight = f"{one['median_line']:.3f} | {one['median_relu_line']:.3f}"
-            lines.append(f"| {entry['label']} | {name} | {counts} | {straight} |")
-    return [*lines, "", f"![{picture}]({picture})", ""]
+            counts = [str(one[key]) for key in ("functions", "v_shaped", "inverted_v_shaped", "wavy")]
+            straight = [f"{one[key]:.3f}" for key in ("median_line", "median_relu_line")]
+            rows.append([f"{entry['label']}, {name}", *counts, *straight])
+    heads = ["network, layer", "functions", "V", "inverted V", "wavy", "line", "ReLU's line"]
+    return [*lines, *markdown_table(heads, rows), "", f"![{picture}]({picture})", ""]
 
 
 def signal_lines(record: dict[str, Any], picture: str) -> Lines:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.files import write_text_atomically
-from engine.runs.manifest import short_commit
 from tools.records import tool_parser
-from tools.tables.measurements import SHOWN, mean_and_spread, read_run
+from tools.tables.measurements import read_run
+from tools.tables.short import comparison_table
 
 FREE_SETTINGS = ("activation.name", "seed")
 
@@ -27,30 +27,6 @@ def require_comparable(runs: Sequence[dict[str, Any]]) -> None:
                 raise ValueError(
                     f"the runs are not comparable: {key} is {first!r} in one and {value!r} in another"
                 )
-
-
-def comparison_table(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a Markdown table of the runs' metrics by activation, and a line on where they come from."""
-    by_activation: dict[str, list[dict[str, Any]]] = {}
-    for run in runs:
-        by_activation.setdefault(run["settings"]["activation.name"], []).append(run)
-    shown = [name for name in SHOWN if name in runs[0]]
-    rows = [["activation", "n", *(SHOWN[name] for name in shown)], ["---", *["---:"] * (1 + len(shown))]]
-    for name, group in sorted(by_activation.items()):
-        means = [mean_and_spread([run[metric] for run in group]) for metric in shown]
-        rows.append([name, str(len(group)), *means])
-    return [*(f"| {' | '.join(cells)} |" for cells in rows), "", _origin(runs)]
-
-
-def _origin(runs: Sequence[dict[str, Any]]) -> str:
-    settings, data, hardware = runs[0]["settings"], runs[0]["data"], runs[0]["hardware"]
-    length = f"{settings['epochs']} epochs" if "epochs" in settings else f"{settings['steps']} steps"
-    commits = ", ".join(sorted({short_commit(run["code"]) for run in runs}))
-    machine = hardware.get("gpu", hardware["cpu"])
-    return (
-        f"{data['num_train']} training and {data['num_val']} validation images, {length}; commit {commits}, "
-        f"{machine}, torch {runs[0]['packages']['torch']}."
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

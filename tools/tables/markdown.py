@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from pwlu_ext.benchmarks.page import table as markdown_table
 from tools.paper.grid import SCALES, PaperTable, load_table
 from tools.paper.numbers import SHARED, Place, read_paper
 from tools.tables.measurements import SHOWN, Measurement, csv_path, origins, read_measurements
@@ -78,7 +79,7 @@ def table_lines(numbers: TableNumbers) -> list[str]:
     for column, metric in columns:
         what = f"{column}, {SHOWN[metric]}" if len(metrics) > 1 else column
         titles += [f"{what}: paper", "ours"]
-    lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
+    rows = []
     diverged = Counter(one.place for one in numbers.measurements if one.value is None)
     for row in dict.fromkeys(cell.row for cell in grid.cells):
         cells = [row]
@@ -86,8 +87,8 @@ def table_lines(numbers: TableNumbers) -> list[str]:
             place = Place(row, column, metric)
             place = place if place in numbers.paper else Place(row, SHARED, metric)
             cells += [f"{numbers.paper[place].mean:.2f}", _ours(numbers.ours.get(place), diverged[place])]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *_origin(numbers)]
+        rows.append(cells)
+    return [*markdown_table(titles, rows), "", *_origin(numbers)]
 
 
 def _ours(number: Number | None, diverged: int) -> str:

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 from pwlu_ext.benchmarks.page import operator_page
-from tools.latency.figure import read_latency
-from tools.latency.table import latency_table, table_4
+from tools.latency.table import latency_table, read_latency, table_4
 from tools.paper.grid import SCALES, SMOKE, load_table
 from tools.paper.numbers import PAPER
 from tools.tables.markdown import read_table, table_lines

@@ -1,14 +1,15 @@
 """Short tables in Markdown for README.md and docs/, each of one record in results/."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pwlu_ext.benchmarks.page import table
-from tools.latency.figure import read_latency
-from tools.latency.table import paper_time, table_4
+from engine.runs.manifest import short_commit
+from pwlu_ext.benchmarks.page import table as markdown_table
+from tools.latency.table import paper_time, read_latency, table_4
 from tools.paper.numbers import PAPER
-from tools.tables.compare import comparison_table
+from tools.tables.measurements import SHOWN, mean_and_spread
 
 
 def demo_table(results: Path) -> list[str]:
@@ -21,14 +22,35 @@ def demo_coco_table(results: Path) -> list[str]:
     return comparison_table(_read(results / "demo" / "digits_mask_rcnn_pwlu.json", "make demo-coco")["runs"])
 
 
+def comparison_table(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a Markdown table of the runs' metrics by activation, and a line on where they come from."""
+    by_activation: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        by_activation.setdefault(run["settings"]["activation.name"], []).append(run)
+    shown = [name for name in SHOWN if name in runs[0]]
+    rows = [
+        [name, str(len(group)), *(mean_and_spread([run[metric] for run in group]) for metric in shown)]
+        for name, group in sorted(by_activation.items())
+    ]
+    return [*markdown_table(["activation", "n", *map(SHOWN.__getitem__, shown)], rows), "", _origin(runs)]
+
+
+def _origin(runs: Sequence[dict[str, Any]]) -> str:
+    settings, data, hardware = runs[0]["settings"], runs[0]["data"], runs[0]["hardware"]
+    length = f"{settings['epochs']} epochs" if "epochs" in settings else f"{settings['steps']} steps"
+    commits = ", ".join(sorted({short_commit(run["code"]) for run in runs}))
+    machine = hardware.get("gpu", hardware["cpu"])
+    return (
+        f"{data['num_train']} training and {data['num_val']} validation images, {length}; commit {commits}, "
+        f"{machine}, torch {runs[0]['packages']['torch']}."
+    )
+
+
 def operator_cpu_table(results: Path) -> list[str]:
     """Return the operator's times on a CPU, float32 and channel-wise, over those of a copy and of SiLU."""
     path = results / "benchmarks" / "operator_cpu.json"
     record = _read(path, "python -m pwlu_ext.benchmarks.operator_cpu")
-    lines = [
-        "| tensor | forward / copy | forward / SiLU | backward / SiLU's backward |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    rows = []
     for case in record["sections"]["cases"]:
         if case["dtype"] == "float32" and case["functions"] == "channel-wise":
             shape, times = " x ".join(map(str, case["shape"])), case["milliseconds"]
@@ -37,19 +59,23 @@ def operator_cpu_table(results: Path) -> list[str]:
                 times["pwlu"] / times["silu"],
                 times["pwlu backward"] / times["silu backward"],
             ]
-            lines.append(f"| {shape}, {case['memory_format']} | {' | '.join(f'{x:.2f}' for x in ratios)} |")
-    return [*lines, "", _origin(record["environment"])]
+            rows.append([f"{shape}, {case['memory_format']}", *(f"{ratio:.2f}" for ratio in ratios)])
+    heads = ["tensor", "forward / copy", "forward / SiLU", "backward / SiLU's backward"]
+    return [*markdown_table(heads, rows), "", _machine(record["environment"])]
 
 
 def training_step_table(results: Path) -> list[str]:
     """Return the times of a training step of ResNet-18 on a CPU, also over that with ReLU."""
     path = results / "benchmarks" / "training_step.json"
     record = _read(path, "python -m tools.latency --training-step only --models resnet18")
-    steps = [
-        [row["activation"], f"{row['milliseconds']:.0f}", f"{row['over_relu']:.2f}"]
-        for row in record["sections"]["steps"]
+    rows = [
+        [step["activation"], f"{step['milliseconds']:.0f}", f"{step['over_relu']:.2f}"]
+        for step in record["sections"]["steps"]
     ]
-    return [*table(["activation", "step (ms)", "/ ReLU's"], steps), "", _origin(record["environment"])]
+    arguments = record["arguments"]
+    network = f"ResNet-18, {arguments['batch']} images of {arguments['image_size']} px, float32"
+    origin = f"{network}; {_machine(record['environment'])}"
+    return [*markdown_table(["activation", "training step (ms)", "/ ReLU's"], rows), "", origin]
 
 
 def latency_cpu_table(results: Path) -> list[str]:
@@ -60,22 +86,19 @@ def latency_cpu_table(results: Path) -> list[str]:
 def latency_ratios(path: Path) -> list[str]:
     """Return the times of inference in a record of tools.latency over those with ReLU, beside the paper's."""
     record, paper = read_latency(path), table_4(PAPER)
-    rows = record["inference"]
-    modes = list(dict.fromkeys(row["mode"] for row in rows))
-    ratios = {(row["model"], row["activation"], row["mode"]): row["ratio_to_relu"] for row in rows}
-    lines = [
-        f"| time / ReLU's | activation | {' | '.join(modes)} | paper, V100 |",
-        f"| --- | --- |{' ---: |' * (len(modes) + 1)}",
-    ]
-    for model, activation in dict.fromkeys((row["model"], row["activation"]) for row in rows):
+    found = record["inference"]
+    modes = list(dict.fromkeys(row["mode"] for row in found))
+    ratios = {(row["model"], row["activation"], row["mode"]): row["ratio_to_relu"] for row in found}
+    rows = []
+    for model, activation in dict.fromkeys((row["model"], row["activation"]) for row in found):
         ours = [f"{ratios[model, activation, mode]:.2f}" for mode in modes]
         time, relu = paper_time(paper, model, activation), paper_time(paper, model, "relu")
         published = f"{time / relu:.2f}" if time and relu else ""
-        lines.append(f"| {model} | {activation} | {' | '.join([*ours, published])} |")
-    return lines
+        rows.append([f"{model}, {activation}", *ours, published])
+    return markdown_table(["time / time with ReLU", *modes, "paper, V100"], rows)
 
 
-def _origin(environment: dict[str, Any]) -> str:
+def _machine(environment: dict[str, Any]) -> str:
     return (
         f"{environment['threads']} threads of {environment['processor']}, torch {environment['torch']}, "
         f"commit {environment['commit'][:10]}."

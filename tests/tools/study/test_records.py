@@ -36,7 +36,7 @@ def test_every_record_becomes_a_section_with_its_numbers(results: Path) -> None:
     assert f"| tiny | {summary['functions']} | {summary['quartile2']:.3f} | " in text
     for name, layer in record(results, "shapes")["checkpoints"][0]["layers"].items():
         one = layer["summary"]
-        assert f"| tiny | {name} | {one['functions']} | {one['v_shaped']} | " in text
+        assert f"| tiny, {name} | {one['functions']} | {one['v_shaped']} | " in text
     assert "\n".join(signal_table(record(results, "signal"))) in text
     assert text.count("\n## ") == 2 and text.startswith("## ") and "Nothing to see yet." in text
     assert "](figures/small_study_iou.png)" in text and "](figures/small_study_shapes.png)" in text

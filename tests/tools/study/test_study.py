@@ -123,7 +123,7 @@ def test_the_table_has_n_mean_and_the_paired_difference(results: Path) -> None:
     numbers = read_study("intervals", results)
     assert numbers.values["r18_N16"] == SEEDS and numbers.diverged["r18_N12"] == [1]
     assert numbers_table(numbers) == [
-        "| | n | top-1 (%) | − N = 16 | 95% interval |",
+        "|  | n | top-1 (%) | − N = 16 | 95% interval |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| N = 4 | 0 | 3 diverged | — | — |",
         "| N = 8 | 3 | 58.16 ± 1.25 | -3.01 | -3.03 to -2.99 |",

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from tools.tables import compare
+from tools.tables.measurements import read_run
+from tools.tables.short import comparison_table
 
 
 def finished_run(folder: Path, activation: str, seed: int, top1: float, **settings: object) -> Path:
@@ -52,7 +54,7 @@ def test_detectors() -> None:
         "hardware": {"cpu": "a processor", "gpu": "a GPU"},
         "packages": {"torch": "2.14.1"},
     }
-    table = compare.comparison_table([run | {"bbox_AP": 60.0, "bbox_AP50": 92.5, "segm_AP": 50.0}])
+    table = comparison_table([run | {"bbox_AP": 60.0, "bbox_AP50": 92.5, "segm_AP": 50.0}])
     assert table[0] == "| activation | n | box AP | box AP50 | mask AP |"
     assert table[2] == "| pwlu | 1 | 60.00 | 92.50 | 50.00 |"
     assert "500 steps" in table[-1] and "a GPU" in table[-1]
@@ -75,4 +77,4 @@ def test_unfinished_run_is_refused(tmp_path: Path) -> None:
     for mark, words in (("REQUEUE", "give its command again"), ("DIVERGED", "it diverged")):
         (run / mark).write_text("{}")
         with pytest.raises(ValueError, match=f"no finished run, as it has no file FINISHED: {words}"):
-            compare.read_run(run)
+            read_run(run)
