@@ -9,11 +9,8 @@ from torch import Tensor, nn
 class APL(nn.Module):
     """y = max(0, x) + sum over s of a_s * max(0, -x + b_s), with a_s and b_s learnt for every channel.
 
-    The PWLU paper writes it in section 4.6 and finds S = 3 the most that trains (section 4.1). Choices that
-    no paper fixes: one function per channel, where the original has one per neuron of a map of fixed size;
-    every a_s starts at 0, so that training starts from ReLU; the b_s start evenly spread in (-1, 1), at -1/2,
-    0 and 1/2 for S = 3, well inside a batch-normalised input. That start is not stuck: every a_s has a
-    gradient of its own from the first step, since the b_s differ, and b_s has one as soon as a_s is not 0.
+    The PWLU paper writes it in section 4.6 and finds S = 3 the most that trains (section 4.1). One function
+    per channel, where the original has one per neuron of a map of fixed size.
 
     Args:
         num_channels: size of dimension `channel_dim` of the input.
@@ -34,12 +31,14 @@ class APL(nn.Module):
                 f"APL: `num_channels` and `num_hinges` must be >= 1, but are {num_channels} and {num_hinges}"
             )
         self.channel_dim = channel_dim
+        # Starts as ReLU. No a_s is stuck, as the b_s differ; b_s has a gradient as soon as a_s is not 0.
         self.slopes = nn.Parameter(torch.zeros(num_hinges, num_channels))
+        # Evenly spread in (-1, 1), well inside a batch-normalised input.
         spread = torch.arange(1, num_hinges + 1) * 2 / (num_hinges + 1) - 1  # -0.5, 0, 0.5 for S = 3
         self.hinges = nn.Parameter(spread[:, None].repeat(1, num_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function to `x`; a ValueError if its channels are not as many as the module's."""
+        """Apply the function to `x`. Raises ValueError if it has another number of channels."""
         num_hinges, num_channels = self.slopes.shape
         if x.shape[self.channel_dim] != num_channels:
             raise ValueError(
@@ -53,7 +52,6 @@ class APL(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """The constructor's arguments."""
         num_hinges, num_channels = self.slopes.shape
         return f"{num_channels}, num_hinges={num_hinges}, channel_dim={self.channel_dim}"
 

@@ -14,18 +14,14 @@ def build_classifier(
 ) -> tuple[nn.Module, ReplacementReport]:
     """Build timm's network `name` from scratch and put `make(num_channels)` at its activation sites.
 
-    The sites are the same whatever `make` is, also where the network has that activation anyway (ReLU in a
-    ResNet), so that the rows of Table 2 differ in nothing else. SE blocks and 1x1 maps keep what they have.
+    The sites are the same whatever `make` is, so that the rows of Table 2 differ in nothing else. SE blocks
+    and 1x1 maps keep what they have.
 
     Args:
-        name: a timm model name; Table 2's are resnet18, resnet50, mobilenetv2_100, mobilenetv3_small_100
-            and efficientnet_b0.
+        name: Table 2's are resnet18, resnet50, mobilenetv2_100, mobilenetv3_small_100 and efficientnet_b0.
         make: what `activation_factory` returns, or any callable that `pwlu.replace_activations` takes.
         num_classes: width of the classification layer.
         input_size: (channels, height, width) of the images; sites are chosen for this size.
-
-    Returns:
-        The model in training mode on the default device, and the report of the replacement.
 
     Raises:
         ValueError: an unknown name, a wrong `num_classes` or `input_size`, or nothing to replace.

@@ -10,19 +10,12 @@ from torch import nn
 
 @register_model
 def resnet18_025(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18 with a quarter of the channels, 16 to 128: 0.7 million parameters.
+    """Return ResNet-18 with a quarter of the channels, 16 to 128; `kwargs` are those of timm's ResNet.
 
-    timm's ResNet has its one-convolution stem at 64 channels alone, so the stem is that of three convolutions
-    ("deep", ResNet-C), of 8, 8 and 16 channels; all else is ResNet-18's.
-
-    Args:
-        pretrained: there are no trained weights; only False works.
-        kwargs: those of timm's ResNet.
-
-    Raises:
-        ValueError: `pretrained` is true.
+    Raises ValueError if `pretrained` is true: there are no trained weights.
     """
     _refuse_trained(pretrained, "resnet18_025")
+    # timm's ResNet has a stem of one convolution at 64 channels alone, so this is ResNet-C's, of three.
     narrow: dict[str, Any] = {"channels": (16, 32, 64, 128), "stem_type": "deep", "stem_width": 8}
     network: nn.Module = timm.create_model("resnet18", **(narrow | kwargs))
     return network
@@ -30,10 +23,7 @@ def resnet18_025(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 @register_model
 def efficientnet_b0_025(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """EfficientNet-B0 with a quarter of the channels, in multiples of 8 as there.
-
-    Arguments and errors as of `resnet18_025`, for timm's EfficientNet.
-    """
+    """Return EfficientNet-B0 with a quarter of the channels, in multiples of 8; see `resnet18_025`."""
     _refuse_trained(pretrained, "efficientnet_b0_025")
     network: nn.Module = _gen_efficientnet("efficientnet_b0", channel_multiplier=0.25, **kwargs)
     return network

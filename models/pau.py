@@ -18,9 +18,8 @@ NEGATIVE_SLOPE = 0.01
 class PAU(nn.Module):
     """y = (a_0 + a_1 x + ... + a_5 x^5) / (1 + |b_1 x + ... + b_4 x^4|), learnt for a whole layer.
 
-    The "safe" form of the original, whose denominator has no zeros, with its setting m = 5, n = 4 (the PWLU
-    paper's section 4.1) and one function per layer. As in the original it starts from LeakyReLU(0.01); the
-    coefficients are this module's own least-squares fit on [-3, 3] (largest error 0.04, at 0).
+    The "safe" form of the original, whose denominator has no zeros, with m = 5, n = 4 (the PWLU paper's
+    section 4.1) and one function per layer. It starts from LeakyReLU(0.01), by a fit of its own on [-3, 3].
 
     Shape:
         input any, output the same; the output has the input's dtype, the arithmetic the parameters'.
@@ -37,18 +36,15 @@ class PAU(nn.Module):
         self.denominator = nn.Parameter(torch.tensor(denominator, dtype=torch.get_default_dtype()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function to every element of `x`."""
         return _PAUFunction.apply(x, self.numerator, self.denominator)
 
 
 @lru_cache
 def fit_leaky_relu() -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return a_0 ... a_5 and b_1 ... b_4 that bring the quotient P / Q to LeakyReLU(0.01) on [-3, 3].
-
-    P - f * Q is linear in the coefficients, so each round is a linear least-squares problem; dividing its
-    rows by the last round's Q turns it into that of P / Q - f (Sanathanan and Koerner, 1963). The absolute
-    value is left out: the fitted b_1 x + ... + b_4 x^4 is nowhere negative.
-    """
+    """Return a_0 ... a_5 and b_1 ... b_4 that bring the quotient P / Q to LeakyReLU(0.01) on [-3, 3]."""
+    # P - f * Q is linear in the coefficients, so each round is a linear least-squares problem; dividing its
+    # rows by the last round's Q turns it into that of P / Q - f (Sanathanan and Koerner, 1963). The absolute
+    # value is left out: the fitted b_1 x + ... + b_4 x^4 is nowhere negative.
     m, n = NUMERATOR_DEGREE, DENOMINATOR_DEGREE
     x = torch.linspace(-FIT_BOUND, FIT_BOUND, FIT_POINTS, dtype=torch.float64, device="cpu")
     target = F.leaky_relu(x, NEGATIVE_SLOPE)
@@ -89,7 +85,7 @@ class _PAUFunction(torch.autograd.Function):
 
 
 def _polynomial(x: Tensor, coefficients: Tensor) -> Tensor:
-    """c_0 + c_1 x + c_2 x^2 + ... by Horner's rule."""
+    """Return c_0 + c_1 x + c_2 x^2 + ... by Horner's rule."""
     value = coefficients[-1].expand_as(x)
     for coefficient in coefficients[:-1].flip(0):
         value = torch.addcmul(coefficient, value, x)
@@ -97,13 +93,13 @@ def _polynomial(x: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def _derivative(coefficients: Tensor, first_power: int) -> Tensor:
-    """Coefficients of the derivative of sum c_i x^(i + first_power), from x^0 on."""
+    """Return the coefficients of the derivative of sum c_i x^(i + first_power), from x^0 on."""
     powers = torch.arange(len(coefficients), device=coefficients.device) + first_power
     return (coefficients * powers)[1 - first_power :]
 
 
 def _moments(weight: Tensor, x: Tensor, count: int) -> Tensor:
-    """The sums of weight * x^0, weight * x^1, ... `count` of them."""
+    """Return the sums of weight * x^0, weight * x^1, ... `count` of them."""
     sums = [weight.sum()]
     for _ in range(count - 1):
         weight = weight * x

@@ -54,7 +54,7 @@ def head_of(file: str) -> list[str]:
 
 
 def test_the_names_of_activations_are_those_of_the_models() -> None:
-    assert ACTIVATION_NAMES == ACTIVATIONS
+    assert ACTIVATION_NAMES == tuple(ACTIVATIONS)
 
 
 def test_every_file_belongs_to_one_of_the_trainers() -> None:

@@ -62,8 +62,8 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Return the losses; see `forward`."""
+        """Return the losses of a batch, as `forward` does."""
 
     @abstractmethod
     def detections(self, images: list[Tensor], original_sizes: list[tuple[int, int]]) -> list[Target]:
-        """Return the detections; see `forward`."""
+        """Return the detections of each image, as `forward` does."""

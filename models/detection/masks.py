@@ -12,16 +12,9 @@ MAX_PASTED_ELEMENTS = 2**24  # of probabilities at a time, 64 MiB
 
 
 def cut_masks(masks: Tensor, index: Tensor, boxes: Tensor, cells: int) -> Tensor:
-    """Resample masks inside boxes.
+    """Return masks inside boxes, float32 (n, cells, cells): 1 where at least half of a cell is the object's.
 
-    Args:
-        masks: uint8 (m, H, W), 0 or 1.
-        index: int64 (n,), the mask that each box is for.
-        boxes: float (n, 4), x1 y1 x2 y2 in pixels.
-        cells: side of the result.
-
-    Returns:
-        float32 (n, cells, cells) of 0 and 1: 1 where at least half of the cell is the object's.
+    `masks` are uint8 (m, H, W), `index` int64 (n,) the mask that each of the `boxes` (n, 4) is for.
     """
     regions = torch.cat([index[:, None].float(), boxes.float()], dim=1)
     share = roi_align(masks[:, None].float(), regions, cells, aligned=True)
@@ -29,16 +22,9 @@ def cut_masks(masks: Tensor, index: Tensor, boxes: Tensor, cells: int) -> Tensor
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """Put the masks of boxes into images of their own.
+    """Put the masks (n, cells, cells) of boxes (n, 4) into images of their own, bool (n, height, width).
 
-    Args:
-        probabilities: float (n, cells, cells).
-        boxes: float (n, 4), x1 y1 x2 y2 in pixels of the image.
-        size: (height, width) of the image.
-        threshold: a pixel belongs to the mask from this probability on, interpolated at its centre.
-
-    Returns:
-        bool (n, height, width).
+    A pixel belongs to the mask where the probability, interpolated at its centre, is `threshold` or more.
     """
     height, width = size
     pasted = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)

@@ -33,11 +33,8 @@ class ProposalNetwork(RegionProposalNetwork):
     ) -> tuple[Tensor, Tensor]:
         """Return the losses of objectness and of the boxes.
 
-        Args:
-            objectness: (N * anchors, 1) logits.
-            deltas: (N * anchors, 4).
-            labels: per image (anchors,): 1 an object, 0 background, -1 neither.
-            targets: per image (anchors, 4), the deltas to predict where there is an object.
+        `objectness` (N * anchors, 1) are logits, `deltas` (N * anchors, 4); per image `labels` (anchors,) are
+        1 for an object, 0 for background, -1 for neither, `targets` (anchors, 4) the deltas to predict.
         """
         positive, negative = (torch.cat(chosen).bool() for chosen in self.fg_bg_sampler(labels))
         sampled = positive | negative
@@ -52,13 +49,11 @@ class ProposalNetwork(RegionProposalNetwork):
 class PyramidPool(nn.Module):
     """RoIAlign on the level of a pyramid that suits the size of each region (arXiv 1612.03144, Eq. 1).
 
-    torchvision's MultiScaleRoIAlign cannot be told to align, i.e. it reads half a cell beside the region.
-
-    Args:
-        cells: side of the pooled map.
-        strides_px: of the levels that regions are pooled from, finest first; further levels are not used.
-        canonical_px: a region of this side is pooled from the level of stride 16.
+    `cells` is the side of the pooled map, `strides_px` are those of the levels that regions are pooled from;
+    a region of side `canonical_px` is pooled from the level of stride 16.
     """
+
+    # torchvision's MultiScaleRoIAlign cannot be told to align: it reads half a cell beside the region.
 
     def __init__(self, cells: int, strides_px: Sequence[int], canonical_px: float) -> None:
         super().__init__()
@@ -145,13 +140,10 @@ class RegionHeads(RoIHeads):
 
 
 def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Cross entropy of the classes, L1 of the boxes of objects, both per sampled region.
+    """Return cross entropy of the classes and L1 of the boxes of objects, both per sampled region.
 
-    Args:
-        logits: (n, 1 + classes).
-        deltas: (n, 4 * (1 + classes)), a box for every class.
-        labels: (n,), 0 is background.
-        targets: (n, 4), to be predicted where there is an object.
+    `logits` (n, 1 + classes), `deltas` (n, 4 * (1 + classes)), a box for every class; `labels` (n,), 0 is
+    background; `targets` (n, 4), to be predicted where there is an object.
     """
     objects = torch.where(labels > 0)[0]
     of_class = deltas.unflatten(1, (-1, 4))[objects, labels[objects]]
@@ -163,12 +155,9 @@ def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) 
 
 
 def mask_loss(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross entropy of the masks of the right classes; 0 if there is no object.
+    """Return the mean binary cross entropy of the masks of the right classes; 0 if there is no object.
 
-    Args:
-        logits: (n, 1 + classes, cells, cells).
-        targets: (n, cells, cells) of 0 and 1.
-        labels: (n,).
+    `logits` (n, 1 + classes, cells, cells), `targets` (n, cells, cells) of 0 and 1, `labels` (n,).
     """
     of_class = logits[torch.arange(len(labels), device=labels.device), labels]
     return F.binary_cross_entropy_with_logits(of_class, targets, reduction="sum") / max(1, targets.numel())

@@ -107,13 +107,10 @@ class RetinaNetHead(nn.Module):
         anchors: list[Tensor],
         matches: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Focal loss of the classes, L1 of the boxes, summed and divided by the running number of objects.
+        """Return focal loss of the classes and L1 of the boxes, over the running number of object anchors.
 
-        Args:
-            targets: per image "boxes" (n, 4) and "labels" (n,) from 0.
-            outputs: of `forward`.
-            anchors: per image (anchors, 4).
-            matches: per image (anchors,), the target of each, -1 for background, -2 for neither.
+        `anchors` (anchors, 4) and `matches` (anchors,) are per image; a match is the target of an anchor, -1
+        for background, -2 for neither.
         """
         total = self._moved_normalizer((torch.stack(matches) >= 0).sum())
         logits, deltas = outputs["cls_logits"], outputs["bbox_regression"]

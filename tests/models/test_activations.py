@@ -222,7 +222,7 @@ def test_factory_makes_the_named_activation():
         "frelu": FReLU,
         "pwlu": PWLU,
     }
-    assert tuple(kinds) == ACTIVATIONS
+    assert list(kinds) == list(ACTIVATIONS)
     for name, kind in kinds.items():
         module = activation_factory(name)(6)
         assert type(module) is kind
