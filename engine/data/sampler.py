@@ -62,17 +62,10 @@ def train_batches(
     """Return one rank's micro-batches, as sample numbers, from `start_step` to the end of the epoch.
 
     Step s consumes order[s * global_batch_size : (s + 1) * global_batch_size], whatever the number of ranks;
-    the rest of `order` that fills no step is left out. Raises ValueError for sizes that do not divide.
+    the rest of `order` that fills no step is left out. `global_batch_size` is a multiple of `world_size`
+    times `micro_batch_size`.
     """
-    _check_place(rank, world_size)
     steps = len(order) // global_batch_size
-    if not 0 <= start_step <= steps:
-        raise ValueError(f"start_step: expected 0 .. {steps} (steps of this epoch), got {start_step}")
-    if micro_batch_size < 1 or global_batch_size % (world_size * micro_batch_size):
-        raise ValueError(
-            f"global_batch_size={global_batch_size} is not a multiple of world_size={world_size} times "
-            f"micro_batch_size={micro_batch_size}; see engine.tasks.image_task.derive_accumulation"
-        )
     cut = order[: steps * global_batch_size].view(steps, world_size, -1, micro_batch_size)
     batches: list[list[int]] = cut[start_step:, rank].flatten(0, 1).tolist()
     return batches
@@ -83,15 +76,7 @@ def val_batches(length: int, *, batch_size: int, rank: int, world_size: int) -> 
 
     Shares are contiguous and differ by at most one sample; the last batch may be short, a share may be empty.
     """
-    _check_place(rank, world_size)
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected 1 or greater, got {batch_size}")
     first, last = length * rank // world_size, length * (rank + 1) // world_size
     count = math.ceil((last - first) / batch_size)
     starts = [first + number * batch_size for number in range(count)]
     return [list(range(start, min(start + batch_size, last))) for start in starts]
-
-
-def _check_place(rank: int, world_size: int) -> None:
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank: expected 0 .. {world_size - 1} (world_size - 1), got {rank}")

@@ -130,22 +130,6 @@ def test_pau_starts_close_to_leaky_relu():
     assert inner.min() > -1e-12  # the fit leaves the absolute value out
 
 
-def test_pau_s_start_is_the_best_in_its_neighbourhood():
-    pau = PAU().double().requires_grad_(False)
-    x = torch.linspace(-3, 3, 2001, dtype=torch.float64)
-
-    def error():
-        return (pau(x) - F.leaky_relu(x, 0.01)).square().mean().item()
-
-    best = error()
-    for parameter in pau.parameters():
-        for i, value in enumerate(parameter.tolist()):
-            for step in (-0.01, 0.01):
-                parameter[i] = value + step
-                assert error() > best
-            parameter[i] = value
-
-
 @mark.parametrize("name", ACTIVATIONS)
 @mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(name, dtype):
@@ -229,14 +213,6 @@ def test_factory_makes_the_named_activation():
         assert is_activation(module) == any(True for _ in module.parameters())
         assert activation_factory(name)(6) is not module
     assert not is_activation(nn.BatchNorm2d(6)) and not is_activation(nn.Conv2d(6, 6, 1))
-
-
-@mark.parametrize(
-    "name, count",
-    [("relu", 0), ("swish", 0), ("prelu", 6), ("apl", 36), ("pau", 10), ("frelu", 66), ("pwlu", 126)],
-)
-def test_parameter_counts(name, count):
-    assert sum(p.numel() for p in activation_factory(name)(6).parameters()) == count
 
 
 def test_pwlu_s_options():

@@ -128,19 +128,6 @@ def test_both_scorers_agree() -> None:
 
 
 @each_scorer
-def test_the_order_of_the_images_changes_nothing(scorer: str) -> None:
-    ground_truth, results = random_case(1)
-    expected = score(ground_truth, results, ("bbox", "segm"), scorer)
-    order = list(range(1, 13))
-    for seed in range(3):
-        random.Random(seed).shuffle(order)
-        shuffled = [entry for image in order for entry in results if entry["image_id"] == image]
-        images = sorted(ground_truth["images"], key=lambda image: order.index(image["id"]))
-        assert shuffled != results
-        assert score(ground_truth | {"images": images}, shuffled, ("bbox", "segm"), scorer) == expected
-
-
-@each_scorer
 def test_masks_are_small_or_large_by_their_own_area(scorer: str) -> None:
     """COCO's own reader takes the box's area where an entry has both, and would pass over the wrong one."""
     ground_truth = truth([(1, 7, (0, 0, 20, 20))])

@@ -178,22 +178,6 @@ def test_retinanets_normalizer_is_the_recipes_running_mean() -> None:
     assert counts[0] > 1
 
 
-@both_architectures
-def test_steps_on_one_image_lower_the_loss(architecture: str) -> None:
-    model = detector(architecture)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    history = []
-    for step in range(12):
-        torch.manual_seed(step)
-        loss = tiny.total(model(images()[:1], targets()[:1]))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        # of RetinaNet the sum: what it is divided by falls from step to step
-        history.append(loss.item() * float(getattr(model.network, "loss_normalizer", 1)))
-    assert history[-1] < 0.8 * history[0]
-
-
 @mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_diverged_mask_rcnn_has_losses_that_are_not_finite(value: float) -> None:
     """detectron2 raises; our loop must get the usual losses, or it could not tell the other processes.

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
 
@@ -154,10 +153,3 @@ def test_mask_loss_counts_the_mask_of_the_right_class() -> None:
     assert mask_loss(logits, ones, torch.tensor([2])) < 1e-6
     assert mask_loss(logits, ones, torch.tensor([1])) > 10
     assert mask_loss(logits[:0], ones[:0], torch.zeros(0).long()) == 0
-
-
-def test_the_site_between_p6_and_p7_takes_another_activation() -> None:
-    levels = P6P7(4, 6, has_site=True)
-    levels.act = nn.Tanh()
-    p6, p7 = levels(torch.randn(1, 4, 8, 6))
-    assert torch.equal(p7, levels.p7(p6.tanh()))

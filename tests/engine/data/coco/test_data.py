@@ -93,11 +93,6 @@ def test_batches_do_not_depend_on_workers_nor_on_the_process(root: Path) -> None
     assert flat(train_batches(pickle.loads(pickle.dumps(data)))) == flat(train_batches(data))
 
 
-def test_a_resume_in_mid_epoch_gives_the_same_batches(root: Path) -> None:
-    whole = train_batches(open_data(root), epoch=2)
-    assert flat(train_batches(open_data(root), epoch=2, start_step=1)) == flat(whole[2:])
-
-
 def test_a_step_consumes_the_same_samples_on_any_number_of_ranks(root: Path) -> None:
     data = open_data(root)
     alone = train_batches(data)
@@ -283,15 +278,6 @@ def test_pixels_are_used_as_stored(tmp_path: Path) -> None:
     assert Image.open(path).getexif()[0x0112] == 6
     assert np.array_equal(np.asarray(data.val.picture(0)), np.asarray(picture))
     assert val_batches(data)[0].original_sizes[0] == (30, 40)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "1"])
-def test_pictures_of_any_mode_become_rgb(tmp_path: Path, mode: str) -> None:
-    data = open_data(write_coco(tmp_path))
-    path = tmp_path / "val2017" / f"{300:012d}.png"
-    Image.open(path).convert(mode).save(path, format="TIFF" if mode == "CMYK" else "PNG")
-    assert data.val.picture(0).mode == "RGB"
-    assert val_batches(data)[0].images[0].shape == (3, 23, 30)
 
 
 def test_digits_are_written_where_asked_and_never_mirrored(

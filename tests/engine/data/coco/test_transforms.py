@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.data.coco.annotations import Objects
-from engine.data.coco.transforms import RandomMirror, ResizeRule, mirror_boxes, to_input, to_target
-from tests.engine.image_files import picture
+from engine.data.coco.transforms import RandomMirror, ResizeRule, to_input, to_target
 
 RULE = ResizeRule(shorter_side_px=800, longer_side_px=1333)
 sides = st.integers(1, 3000)
@@ -55,14 +54,6 @@ def test_sides_that_no_picture_can_have_are_named() -> None:
 coordinates = st.integers(0, 32000).map(lambda number: number / 64)  # free of rounding
 
 
-@given(st.lists(st.tuples(coordinates, coordinates, coordinates, coordinates), max_size=5))
-def test_mirroring_twice_changes_nothing(rows: list[tuple[float, ...]]) -> None:
-    boxes = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
-    once = mirror_boxes(boxes, 500)
-    assert torch.equal(once[:, 2] - once[:, 0], (boxes[:, 2] - boxes[:, 0]))
-    assert torch.equal(mirror_boxes(once, 500), boxes)
-
-
 @given(
     st.lists(st.tuples(st.floats(0, 30), st.floats(0, 20), st.floats(4, 10), st.floats(4, 10)), min_size=1),
     st.booleans(),
@@ -93,15 +84,6 @@ def test_picture_box_and_mask_are_mirrored_together() -> None:
         assert torch.equal(target["masks"][0], expected)
         # bilinear enlargement shades the outermost pixels
         assert torch.equal(image.mean(0) > 0.5, expected.bool())
-
-
-def test_the_input_is_pillows_bilinear_picture_between_0_and_1() -> None:
-    original = picture(3, (40, 30))
-    image = to_input(original, (45, 60), mirrored=False)
-    expected = np.asarray(original.resize((60, 45), Image.Resampling.BILINEAR))
-    assert image.dtype == torch.float32 and image.shape == (3, 45, 60)
-    assert np.array_equal((image * 255).round().byte().permute(1, 2, 0).numpy(), expected)
-    assert 0 <= image.min() < 0.4 and 0.6 < image.max() <= 1
 
 
 def test_boxes_are_clipped_and_those_of_nothing_left_out() -> None:
