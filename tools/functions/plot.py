@@ -94,8 +94,8 @@ def logged_functions(trained: Trained) -> list[LoggedFunctions]:
     if not path.exists():
         pwlu_layers_of(trained)  # to say so if there is none
         raise ValueError(
-            f"--evolution: {path} is missing, the log of the run's functions: an older program trained "
-            "it, or the checkpoint has left its folder; an older run's TensorBoard has pictures of its curves"
+            f"--evolution: {path} is missing, the log of the run's functions; expected a checkpoint in the "
+            "folder of its run"
         )
     logged = read_functions(path)
     if len(logged) < 2:

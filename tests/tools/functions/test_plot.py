@@ -42,10 +42,6 @@ def test_functions_are_chosen() -> None:
     assert chosen["layer0"] == [0] and chosen["layer9"] == [0, 2, 4, 5, 7]
     assert list(choose_functions(layers, ["all"], 5)) == list(layers)
     assert choose_functions(layers, ["layer3"], None) == {"layer3": list(range(8))}
-    with pytest.raises(
-        ValueError, match="no PWLU is called 'layer33'; there are layer0.*; did you mean 'layer3'"
-    ):
-        choose_functions(layers, ["layer33"], 5)
 
 
 def test_page_shows_functions_boundaries_and_inputs() -> None:
@@ -103,7 +99,7 @@ def test_of_what_was_logged_some_functions_are_chosen() -> None:
     for at_most, asked in [(6, 6), (100, 64), (None, 64)]:
         with pytest.raises(ValueError, match=f"{asked} {sentence}"):
             choose_functions(layers, ["act", "wide"], at_most)
-    with pytest.raises(ValueError, match="no PWLU is called 'wdie'.*did you mean 'wide'"):
+    with pytest.raises(ValueError, match="no PWLU is called 'wdie'; there are wide, .*did you mean 'wide'"):
         choose_functions(layers, ["wdie"], 5)
 
 
@@ -194,23 +190,17 @@ def test_evolution_marks_the_realignment_and_says_what_was_left_out(trained: Pat
 
 
 def test_runs_without_a_log_are_explained(trained: Path, tmp_path: Path) -> None:
-    older = tmp_path / "older"
-    shutil.copytree(trained, older)
-    log = RunFolder(older).functions
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    log = RunFolder(run).functions
     with pytest.raises(ValueError, match="holds functions of each step's own weights; leave --averaged out"):
-        plot_pwlu.evolution(open_trained(older, averaged=True))
+        plot_pwlu.evolution(open_trained(run, averaged=True))
     log.write_text(log.read_text().splitlines()[0])
     with pytest.raises(ValueError, match=r"functions after 1 step\(s\), expected 2 or more"):
-        plot_pwlu.evolution(open_trained(older))
+        plot_pwlu.evolution(open_trained(run))
     log.unlink()
-    with pytest.raises(ValueError, match=r"is missing, the log of .* an older program trained it"):
-        plot_pwlu.evolution(open_trained(older))
-    last = older / "checkpoints" / "last.pt"
-    content = torch.load(last)
-    content["model"] = {name: value for name, value in content["model"].items() if "points" not in name}
-    torch.save(content | {"experiment": content["experiment"] | {"activation.name": "relu"}}, last)
-    with pytest.raises(ValueError, match="no PWLU in this network, its activation is 'relu'"):
-        plot_pwlu.evolution(open_trained(older))
+    with pytest.raises(ValueError, match="is missing, the log of the run's functions"):
+        plot_pwlu.evolution(open_trained(run))
 
 
 def test_what_cannot_be_done_is_explained(
@@ -219,10 +209,7 @@ def test_what_cannot_be_done_is_explained(
     lone = tmp_path / "lone" / "checkpoints" / "last.pt"
     lone.parent.mkdir(parents=True)
     shutil.copy(trained / "checkpoints" / "last.pt", lone)
-    (tmp_path / "garbage.pt").write_bytes(b"no checkpoint")
     for arguments, sentence in [
-        ([tmp_path / "nothing"], "nothing: there is no such run folder or checkpoint"),
-        ([tmp_path / "garbage.pt"], "not a checkpoint of this project"),
         ([trained, "--layers", "layr1"], "--layers: no PWLU is called 'layr1'"),
         ([trained, "--functions", "0"], "--functions is 0, expected 1 or more"),
         ([trained, "--evolution", "--functions", "6"], "but the run logged 5 of its"),
