@@ -62,7 +62,7 @@ def heading(record: Row) -> str:
     return (
         f"{where}, torch {environment['torch']}, commit {code}, {environment['date']}; {how}. 16 intervals "
         "unless stated; `backward` gives all six gradients. A copy moves two tensors, as a forward pass "
-        "does; a backward pass moves three. [What limits it](../../pwlu_ext/benchmarks/README.md)."
+        "does; a backward pass moves three. What limits it: `pwlu_ext/benchmarks/README.md`."
     )
 
 

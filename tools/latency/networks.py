@@ -42,10 +42,7 @@ def inference_networks(
 
 
 def training_form(name: str, activation: str, image_size_px: int) -> nn.Module:
-    """Return timm's network `name` in eval mode, on the CPU, as after some training.
-
-    Its PWLUs are no ReLUs, and its BatchNorms have the statistics of random images.
-    """
+    """Return timm's network `name` in eval mode, on the CPU, with PWLUs that are no ReLUs, as if trained."""
     torch.manual_seed(SEED)
     size = (3, image_size_px, image_size_px)
     make = activation_factory(activation)
