@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -18,11 +19,12 @@ from engine.records.curves import (
     prepare_panel,
 )
 from engine.records.learned_functions import LayerFunctions
-from tools.functions.statistics import BINS, InputHistogram
+from tools.functions.statistics import Histogram
 
 PANEL_INCHES = (3.3, 2.5)
 HISTOGRAM_INCHES = 0.8
 NARROWEST_INCHES = 5.2  # a page that the title fits on
+BINS = 60  # of a histogram of inputs
 FEW = len(LINE_COLORS)  # functions that get a colour of their own
 LIGHTEST = 0.85  # of the colour map; its last part is too faint on white
 _draw_thin = functools.partial(draw_function, width=0.5, circle=2, alpha=0.6, dots=False)  # one of many
@@ -35,10 +37,16 @@ def panel_range(layer: LayerFunctions, functions: Sequence[int]) -> tuple[float,
     return (low, high) if low < high else (low - 1, high + 1)
 
 
+def panel_histogram(layer: LayerFunctions, functions: Sequence[int]) -> Histogram:
+    """Return an empty histogram of these functions' inputs, over the range of their panel."""
+    low, high = (torch.full((len(functions),), end) for end in panel_range(layer, functions))
+    return Histogram(low, high, BINS)
+
+
 def draw_page(
     layers: Mapping[str, LayerFunctions],
     functions: Mapping[str, Sequence[int]],
-    histograms: Mapping[str, InputHistogram],
+    histograms: Mapping[str, Histogram],
     title: str,
 ) -> Figure:
     """Return a panel per layer with the chosen functions, and under it the histogram of their inputs, if any.
@@ -171,12 +179,12 @@ def _add_legend(figure: Figure, panel: Axes) -> None:
     )
 
 
-def _draw_inputs(panel: Axes, histogram: InputHistogram, colors: Sequence[str]) -> None:
+def _draw_inputs(panel: Axes, histogram: Histogram, colors: Sequence[str]) -> None:
     if not histogram.counts.any():
         panel.text(0.5, 0.5, "no input", transform=panel.transAxes, ha="center", va="center", fontsize=8)
         panel.set_yticks([])
         return
-    edges = np.linspace(histogram.low, histogram.high, BINS + 1)
+    edges = np.linspace(histogram.low[0], histogram.high[0], BINS + 1)
     shares = 100 * histogram.shares().numpy()
     if len(shares) <= FEW:
         for share, color in zip(shares, colors, strict=True):

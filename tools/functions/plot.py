@@ -26,8 +26,8 @@ from engine.records.functions_log import LoggedFunctions, read_functions
 from engine.records.learned_functions import LayerFunctions
 from pwlu.suggestion import did_you_mean
 from tools.functions.inputs import open_network
-from tools.functions.page import draw_evolution, draw_page, panel_range
-from tools.functions.statistics import InputHistogram
+from tools.functions.page import draw_evolution, draw_page, panel_histogram
+from tools.functions.statistics import Histogram
 from tools.functions.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
 from tools.records import tool_parser, write_figure
 
@@ -125,15 +125,16 @@ def page(
         for name, layer in pwlu_layers_of(trained).items()
     }
     functions = choose_functions(layers, names, at_most)
-    histograms: dict[str, InputHistogram] = {}
+    histograms: dict[str, Histogram] = {}
     inputs = None
     if with_inputs:
         network = open_network(trained, split=split, images=images, overrides=overrides)
-        histograms = {
-            name: InputHistogram.over(chosen, panel_range(layers[name], chosen))
-            for name, chosen in functions.items()
-        }
-        network.watch(lambda name, rows: histograms[name].add(rows), list(histograms), "input histograms")
+        histograms = {name: panel_histogram(layers[name], chosen) for name, chosen in functions.items()}
+        network.watch(
+            lambda name, rows: histograms[name].add(rows[functions[name]]),
+            list(histograms),
+            "input histograms",
+        )
         inputs = network.describe()
     figure = draw_page(layers, functions, histograms, f"{trained.label}, step {trained.step}")
     drawn = {
@@ -141,7 +142,8 @@ def page(
         for name, chosen in functions.items()
     }
     for name, histogram in histograms.items():
-        drawn[name]["inputs"] = histogram.describe()
+        low, high = histogram.low[0].item(), histogram.high[0].item()
+        drawn[name]["inputs"] = {"low": low, "high": high, "counts": histogram.counts.tolist()}
     return figure, {**trained.describe(), "inputs": inputs, "layers": drawn}
 
 

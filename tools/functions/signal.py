@@ -11,7 +11,6 @@ with a picture beside it.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from pwlu import PWLU
 from tools.drawing import color, finish, marker, name_layers, new_layer_figure
 from tools.functions.inputs import Network, open_network
 from tools.functions.signal_table import signal_table
-from tools.functions.statistics import Moments, require_finite
+from tools.functions.statistics import Histogram, Moments, require_finite
 from tools.functions.trained import Trained, add_image_options, open_all
 from tools.records import add_record_option, tool_parser, write_figure
 
@@ -43,42 +42,16 @@ MEANING = (
 )
 
 
-@dataclass
-class Inputs:
-    """Counts of a layer's inputs by interval, and their moments.
-
-    `counts` is float64 (functions, N + 2): below the boundaries, the intervals, above them.
-    """
-
-    counts: Tensor
-    moments: Moments = field(default_factory=Moments)
-
-    @classmethod
-    def of(cls, layer: PWLU) -> "Inputs":
-        """Start with nothing counted."""
-        return cls(torch.zeros(layer.num_parameters, layer.num_intervals + 2, dtype=torch.float64))
-
-    def add(self, rows: Tensor, layer: PWLU) -> None:
-        """Count inputs, (functions, elements). Raises ValueError for NaN or infinite ones."""
-        x = rows.double().cpu()
-        require_finite(x)
-        left, right = (end.detach().double().cpu()[:, None] for end in (layer.left, layer.right))
-        width = (right - left).clamp(min=torch.finfo(torch.float64).tiny)
-        place = ((x - left) / width * layer.num_intervals).floor().clamp(-1, layer.num_intervals).long() + 1
-        self.counts.scatter_add_(1, place, torch.ones_like(x))
-        self.moments.add(x, x)
-
-    def describe(self, layer: PWLU) -> dict[str, float | None]:
-        """Return width, dead_intervals and outside as MEANING says."""
-        variance, _, _ = self.moments.covariances()
-        distance, varies = (layer.right - layer.left).detach().double().cpu(), variance > 0
-        widths = distance[varies] / (6 * variance[varies].sqrt())
-        inside = self.counts[:, 1:-1]
-        return {
-            "width": widths.median().item() if len(widths) else None,
-            "dead_intervals": (inside == 0).double().mean().item(),
-            "outside": 1 - (inside.sum() / self.counts.sum()).item(),
-        }
+def input_statistics(layer: PWLU, intervals: Histogram, moments: Moments) -> dict[str, float | None]:
+    """Return width, dead_intervals and outside as MEANING says."""
+    variance, _, _ = moments.covariances()
+    distance, varies = (layer.right - layer.left).detach().double().cpu(), variance > 0
+    widths = distance[varies] / (6 * variance[varies].sqrt())
+    return {
+        "width": widths.median().item() if len(widths) else None,
+        "dead_intervals": (intervals.counts[:, 1:-1] == 0).double().mean().item(),
+        "outside": intervals.outside(),
+    }
 
 
 def gradient_statistics(samples: Sequence[Tensor]) -> dict[str, float]:
@@ -116,7 +89,7 @@ def examine(
     layers = {
         name: {
             "functions": network.layers[name].num_parameters,
-            **found.describe(network.layers[name]),
+            **found,
             **{part: gradient_statistics(gradients[name, part]) for part in PARTS},
         }
         for name, found in inputs.items()
@@ -136,12 +109,21 @@ def _check(network: Network, steps: int) -> None:
         raise ValueError("runtime.amp is fp16, in which small gradients vanish; add --set runtime.amp=off")
 
 
-def _inputs(network: Network) -> dict[str, Inputs]:
-    found = {name: Inputs.of(layer) for name, layer in network.layers.items()}
-    reached = network.watch(
-        lambda name, rows: found[name].add(rows, network.layers[name]), list(found), "inputs by interval"
-    )
-    return {name: found[name] for name in reached}
+def _inputs(network: Network) -> dict[str, dict[str, float | None]]:
+    """Return the statistics of the inputs of the layers that have any."""
+    intervals = {
+        name: Histogram(layer.left, layer.right, layer.num_intervals)
+        for name, layer in network.layers.items()
+    }
+    moments = {name: Moments() for name in network.layers}
+
+    def observe(name: str, rows: Tensor) -> None:
+        require_finite(rows)
+        intervals[name].add(rows)
+        moments[name].add(rows, rows)
+
+    reached = network.watch(observe, list(network.layers), "inputs by interval")
+    return {name: input_statistics(network.layers[name], intervals[name], moments[name]) for name in reached}
 
 
 def _gradients(network: Network, steps: int, epoch: int) -> dict[tuple[str, str], list[Tensor]]:

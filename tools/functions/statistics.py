@@ -1,13 +1,10 @@
 """Statistics of streams of numbers in bounded memory: quantiles, histograms, covariances."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-BINS = 60  # of a histogram under a panel
 # A float32's highest 16 bits are its sign, its exponent and 7 bits of its mantissa.
 _SHIFT = 16
 _SMALLEST, _LARGEST = 2.0**-16, 2.0**16
@@ -109,42 +106,32 @@ class Moments:
         return torch.where(product > 0, both * both / product, 1.0).clamp(max=1)
 
 
-@dataclass
-class InputHistogram:
-    """Counts of the inputs of some of a layer's functions in equal bins over [low, high).
+class Histogram:
+    """Counts per row in equal bins from `low` to `high`, float (rows,).
 
-    `counts` is int64 (functions, BINS + 2): below `low`, the bins, and from `high` on.
+    `counts` is int64 (rows, bins + 2): below `low`, the bins, and from `high` on.
     """
 
-    functions: Sequence[int]
-    low: float
-    high: float
-    counts: Tensor
+    def __init__(self, low: Tensor, high: Tensor, bins: int) -> None:
+        self.low, self.high = low.detach().double().cpu(), high.detach().double().cpu()
+        self.counts = torch.zeros(len(low), bins + 2, dtype=torch.int64)
 
-    @classmethod
-    def over(cls, functions: Sequence[int], ends: tuple[float, float]) -> "InputHistogram":
-        """Return a histogram without counts."""
-        return cls(functions, *ends, torch.zeros(len(functions), BINS + 2, dtype=torch.int64))
-
-    def add(self, rows: Tensor) -> None:
-        """Count inputs, (all functions of the layer, elements). Raises ValueError for a NaN."""
-        chosen = rows[list(self.functions)]
-        if torch.isnan(chosen).any():
-            raise ValueError(f"{int(torch.isnan(chosen).sum())} of {chosen.numel()} inputs are NaN")
-        place = (chosen.double() - self.low) / (self.high - self.low) * BINS
-        bins = (place.floor().clamp(-1, BINS) + 1).long()
-        first = torch.arange(len(chosen), device=rows.device)[:, None] * (BINS + 2)
-        found = torch.bincount((bins + first).flatten(), minlength=self.counts.numel())
-        self.counts += found.view_as(self.counts).cpu()
+    def add(self, values: Tensor) -> None:
+        """Count values, (rows, n). Raises ValueError for a NaN, which belongs to no bin."""
+        if values.isnan().any():
+            raise ValueError(f"{int(values.isnan().sum())} of {values.numel()} inputs are NaN")
+        rows, places = self.counts.shape
+        low, high = self.low[:, None].to(values.device), self.high[:, None].to(values.device)
+        width = (high - low).clamp(min=torch.finfo(torch.float64).tiny)  # crossed boundaries have no bins
+        place = ((values.double() - low) / width * (places - 2)).floor().clamp(-1, places - 2).long() + 1
+        first = torch.arange(rows, device=values.device)[:, None] * places
+        found = torch.bincount((first + place).flatten(), minlength=rows * places)
+        self.counts += found.view(rows, places).cpu()
 
     def shares(self) -> Tensor:
-        """Return each function's share of inputs per bin, float64 (functions, BINS), 0 without any input."""
+        """Return each row's share of values per bin, float64 (rows, bins), 0 without any value."""
         return self.counts[:, 1:-1].double() / self.counts.sum(1, keepdim=True).clamp(min=1)
 
     def outside(self) -> float:
-        """Return the share of all the functions' inputs below `low` or from `high` on."""
+        """Return the share of all values that are in no bin."""
         return (self.counts[:, [0, -1]].sum().double() / self.counts.sum().clamp(min=1)).item()
-
-    def describe(self) -> dict[str, Any]:
-        """Return the range and the counts as plain values."""
-        return {"low": self.low, "high": self.high, "counts": self.counts.tolist()}

@@ -12,9 +12,8 @@ from engine.records.learned_functions import LayerFunctions
 from engine.runs.folder import RunFolder
 from pwlu import PWLU
 from tools.functions import plot as plot_pwlu
-from tools.functions.page import draw_evolution, draw_page, panel_range
+from tools.functions.page import draw_evolution, draw_page, panel_histogram
 from tools.functions.plot import choose_functions, choose_steps
-from tools.functions.statistics import InputHistogram
 from tools.functions.trained import open_trained, pwlu_layers_of
 
 
@@ -48,12 +47,9 @@ def test_page_shows_functions_boundaries_and_inputs() -> None:
     networks = {"few": learned(8), "one": learned(1), "many": learned(30)}
     layers = {name: functions_of(layer) for name, layer in networks.items()}
     functions = {"few": [0, 3, 7], "one": [0], "many": list(range(30))}
-    counted = {
-        name: InputHistogram.over(chosen, panel_range(layers[name], chosen))
-        for name, chosen in functions.items()
-    }
-    for name, layer in layers.items():
-        counted[name].add(torch.randn(layer.total, 100))
+    counted = {name: panel_histogram(layers[name], chosen) for name, chosen in functions.items()}
+    for name in layers:
+        counted[name].add(torch.randn(len(functions[name]), 100))
     axes = draw_page(layers, functions, counted, "a title").get_axes()
     panels = [panel for panel in axes if panel.get_title()]
     assert [panel.get_title() for panel in panels] == ["few  (3 of 8)", "one  (layer-wise)", "many  (all 30)"]

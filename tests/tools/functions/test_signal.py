@@ -8,8 +8,9 @@ import torch
 
 from pwlu import PWLU
 from tools.functions import signal as learning_signal
-from tools.functions.signal import PARTS, Inputs, gradient_statistics
+from tools.functions.signal import PARTS, gradient_statistics, input_statistics
 from tools.functions.signal_table import signal_table
+from tools.functions.statistics import Histogram, Moments
 
 
 def test_signal_and_noise_of_gradients_made_of_both() -> None:
@@ -28,16 +29,21 @@ def test_noise_alone_leaves_no_signal() -> None:
     assert gradient_statistics([torch.ones(3)] * 4) == {"signal": 1.0, "noise": 0.0}
 
 
+def statistics_of(layer: PWLU, *batches: torch.Tensor) -> tuple[list[list[int]], dict[str, float | None]]:
+    """Counts by interval, and what is said of them."""
+    intervals, moments = Histogram(layer.left, layer.right, layer.num_intervals), Moments()
+    for batch in batches:
+        intervals.add(batch)
+        moments.add(batch, batch)
+    return intervals.counts.tolist(), input_statistics(layer, intervals, moments)
+
+
 def test_inputs_by_interval_by_hand() -> None:
-    layer = PWLU(2, num_intervals=4, bound=2.0)
-    inputs = Inputs.of(layer)
-    inputs.add(torch.tensor([[-3.0, -2.0, -0.5, 2.0], [0.5, 0.6, 1.5, 1.6]]), layer)
-    inputs.add(torch.tensor([[9.0], [1.9]]), layer)
-    assert inputs.counts.tolist() == [[1, 1, 1, 0, 0, 2], [0, 0, 0, 2, 3, 0]]
-    found = inputs.describe(layer)
+    x = torch.tensor([[-3.0, -2.0, -0.5, 2.0, 9.0], [0.5, 0.6, 1.5, 1.6, 1.9]])
+    counts, found = statistics_of(PWLU(2, num_intervals=4, bound=2.0), x[:, :4], x[:, 4:])
+    assert counts == [[1, 1, 1, 0, 0, 2], [0, 0, 0, 2, 3, 0]]
     assert found["dead_intervals"] == 4 / 8 and found["outside"] == pytest.approx(3 / 10)
-    x = torch.tensor([[-3.0, -2.0, -0.5, 2.0, 9.0], [0.5, 0.6, 1.5, 1.6, 1.9]]).double()
-    widths = 4 / (6 * x.std(1, correction=0))
+    widths = 4 / (6 * x.double().std(1, correction=0))
     assert found["width"] == pytest.approx(widths.min().item())  # torch's median of two is the lower
 
 
@@ -46,9 +52,8 @@ def test_boundaries_that_have_crossed_have_no_intervals() -> None:
     with torch.no_grad():
         layer.left.fill_(1.0)
         layer.right.fill_(-1.0)
-    inputs = Inputs.of(layer)
-    inputs.add(torch.tensor([[-2.0, 0.0, 2.0]]), layer)
-    assert inputs.counts.tolist() == [[2, 0, 0, 0, 0, 1]] and inputs.describe(layer)["dead_intervals"] == 1
+    counts, found = statistics_of(layer, torch.tensor([[-2.0, 0.0, 2.0]]))
+    assert counts == [[2, 0, 0, 0, 0, 1]] and found["dead_intervals"] == 1
 
 
 def test_record_and_table_of_a_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,14 +89,9 @@ def test_too_few_or_too_many_steps_are_explained(
     assert sentence in capsys.readouterr().err and not (tmp_path / "a.json").exists()
 
 
-def test_inputs_that_do_not_vary_have_no_width_and_broken_ones_are_refused() -> None:
-    layer = PWLU(1, num_intervals=4)
-    inputs = Inputs.of(layer)
-    inputs.add(torch.full((1, 9), 0.1), layer)
-    assert inputs.describe(layer)["width"] is None
-    row = {"functions": 1, **inputs.describe(layer)} | {part: {"signal": 0.0, "noise": 1.0} for part in PARTS}
-    assert signal_table({"layers": {"act": row}})[-1].startswith(
-        "| act | 1 | — | 75.0 | 0.0 | 0.0e+00 / 1.0e+00 |"
-    )
-    with pytest.raises(ValueError, match="1 of 2 inputs are NaN or infinite"):
-        inputs.add(torch.tensor([[0.0, float("nan")]]), layer)
+def test_inputs_that_do_not_vary_have_no_width() -> None:
+    _, found = statistics_of(PWLU(1, num_intervals=4), torch.full((1, 9), 0.1))
+    assert found["width"] is None
+    row = {"functions": 1, **found} | {part: {"signal": 0.0, "noise": 1.0} for part in PARTS}
+    line = signal_table({"layers": {"act": row}})[-1]
+    assert line.startswith("| act | 1 | — | 75.0 | 0.0 | 0.0e+00 / 1.0e+00 |")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.functions.statistics import InputHistogram, Moments, Quantiles
+from tools.functions.statistics import Histogram, Moments, Quantiles
 
 NORMAL = torch.randn(3, 5003, generator=torch.Generator().manual_seed(0))
 DISTRIBUTIONS = {
@@ -98,15 +98,13 @@ def test_relu_of_normal_inputs() -> None:
     assert fit.explained().item() == pytest.approx(0.25 / (0.5 - 1 / (2 * torch.pi)), abs=2e-3)
 
 
-def test_inputs_fall_into_bins() -> None:
-    counted = InputHistogram.over([0, 2], (0.0, 60.0))  # bins of 1
-    counted.add(
-        torch.tensor([[0.0, 0.5, 1.0, 59.9], [7.0, 7.0, 7.0, 7.0], [-0.1, -9e30, 60.0, float("inf")]])
-    )
-    counted.add(torch.tensor([[1.5], [7.0], [3.0]]))
+def test_values_fall_into_bins() -> None:
+    counted = Histogram(torch.zeros(2), torch.tensor([60.0, 30.0]), 60)  # bins of 1 and of 1/2
+    counted.add(torch.tensor([[0.0, 0.5, 1.0, 59.9], [-0.1, -9e30, 60.0, float("inf")]]))
+    counted.add(torch.tensor([[1.5], [1.5]]))
     assert counted.counts[0, [0, 1, 2, 60, 61]].tolist() == [0, 2, 2, 1, 0]
     assert counted.counts[1, [0, 4, 61]].tolist() == [2, 1, 2]
     assert counted.counts.sum(1).tolist() == [5, 5]
     assert counted.shares()[0, :2].tolist() == [0.4, 0.4] and counted.outside() == 0.4
     with pytest.raises(ValueError, match="1 of 2 inputs are NaN"):
-        counted.add(torch.tensor([[float("nan")], [0.0], [0.0]]))
+        counted.add(torch.tensor([[float("nan")], [0.0]]))
