@@ -14,8 +14,5 @@ def unpack(name: str, folder: Path) -> Path:
     """Unpack an archive of photographs into a folder, and return that."""
     assert FOLDER
     with tarfile.open(Path(FOLDER) / name) as archive:
-        # Python's early releases of 3.10 and 3.11 know no filters; those that do warn if none is named.
-        if hasattr(tarfile, "data_filter"):
-            archive.extraction_filter = tarfile.data_filter
-        archive.extractall(folder)
+        archive.extractall(folder, filter="data")
     return folder

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.data.loader import BatchLoader, ImageBatch, TrainSamples, ValSamples, collate_images
+from engine.data.loader import BatchLoader, ImageBatch, TrainSamples, ValSamples, image_batch
 from engine.data.source import DataError, ImageSource
 from engine.data.transforms import Transform
 
@@ -67,5 +67,5 @@ class ImageData:
         self, samples: TrainSamples | ValSamples, batches: Sequence[list[int]]
     ) -> BatchLoader[ImageBatch]:
         return BatchLoader(
-            samples, batches, collate=collate_images, workers=self.workers, skip_broken=self.skip_broken
+            samples, batches, collate=image_batch, workers=self.workers, skip_broken=self.skip_broken
         )

@@ -1,7 +1,8 @@
 """Batches from a source: reading, augmentation and broken images, in this process or in loading processes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -11,29 +12,28 @@ from engine.data.source import BrokenImageError, DataError, ImageSource
 from engine.data.transforms import Transform
 from engine.processes.preemption import obey_parent_only, stop_signals_blocked
 
+T = TypeVar("T")
 Batch = TypeVar("Batch")
+ImageSample = tuple[torch.Tensor, int]  # image (3, size, size), label
 ImageBatch = tuple[torch.Tensor, torch.Tensor]
 
 
-class Sample(NamedTuple):
-    """One image ready for the network, or None for one left out, and what could not be decoded on the way.
+class Read(NamedTuple, Generic[T]):
+    """A sample, None for one left out, and a sentence for each image that could not be decoded on the way."""
 
-    A broken image travels as text, so that BatchLoader, in the training process, can count it or raise an
-    error without the traceback of a loading process.
-    """
-
-    image: torch.Tensor | None
-    label: int
+    # Sentences, not exceptions: BatchLoader, in the training process, counts them or raises an error without
+    # the traceback of a loading process.
+    sample: T | None
     broken: list[str]
 
 
-class TrainSamples(Dataset[Sample]):
+class TrainSamples(Dataset[Read[ImageSample]]):
     """Augmented samples of one epoch; a sample depends on (seed, epoch, index) and on nothing else."""
 
     def __init__(self, source: ImageSource, transform: Transform, seed: int, epoch: int) -> None:
         self._source, self._transform, self._seed, self._epoch = source, transform, seed, epoch
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Read[ImageSample]:
         """Return sample `index`, or if it is broken the next readable one; DataError if there is none."""
         broken: list[str] = []
         for offset in range(len(self._source)):
@@ -44,39 +44,32 @@ class TrainSamples(Dataset[Sample]):
                 broken.append(str(error))
                 continue
             with isolated_rng(mix_seed(self._seed, self._epoch, index)):
-                return Sample(self._transform(image), int(self._source.labels[number]), broken)
+                return Read((self._transform(image), int(self._source.labels[number])), broken)
         raise DataError(f"none of the {len(self._source)} training images can be decoded; {broken[0]}")
 
 
-class ValSamples(Dataset[Sample]):
+class ValSamples(Dataset[Read[ImageSample]]):
     """Samples for evaluation; a broken one is left out of its batch and of the accuracy."""
 
     def __init__(self, source: ImageSource, transform: Transform) -> None:
         self._source, self._transform = source, transform
 
-    def __getitem__(self, index: int) -> Sample:
-        label = int(self._source.labels[index])
+    def __getitem__(self, index: int) -> Read[ImageSample]:
         try:
-            return Sample(self._transform(self._source.image(index)), label, [])
+            image = self._transform(self._source.image(index))
         except BrokenImageError as error:
-            return Sample(None, label, [str(error)])
+            return Read(None, [str(error)])
+        return Read((image, int(self._source.labels[index])), [])
 
 
-def collate_images(samples: list[Sample]) -> tuple[ImageBatch | None, list[str]]:
-    """Return (images, labels) of the readable samples, None if there are none, and what could not be decoded.
-
-    Images are float32 (batch, 3, size, size), labels int64 (batch,), both on the CPU.
-    """
-    broken = [sentence for sample in samples for sentence in sample.broken]
-    readable = [(sample.image, sample.label) for sample in samples if sample.image is not None]
-    if not readable:
-        return None, broken
-    images = torch.stack([image for image, _ in readable])
-    return (images, torch.tensor([label for _, label in readable], dtype=torch.int64)), broken
+def image_batch(samples: list[ImageSample]) -> ImageBatch:
+    """Return images float32 (batch, 3, size, size) and labels int64 (batch,), both on the CPU."""
+    images, labels = zip(*samples, strict=True)
+    return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
 
 
 class BatchLoader(Generic[Batch]):
-    """Iterates over the batches that `collate` makes of samples.
+    """Iterates over the batches that `collate` makes of the readable samples of a data set.
 
     Attributes:
         skipped: a sentence for each broken image left out of the batches so far, whichever process read it.
@@ -84,25 +77,21 @@ class BatchLoader(Generic[Batch]):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Dataset[Read[T]],
         batches: Sequence[list[int]],
         *,
-        collate: Callable[[list[Any]], tuple[Batch | None, list[str]]],
+        collate: Callable[[list[T]], Batch],
         workers: int,
         skip_broken: bool,
     ) -> None:
-        """Read the samples that each of `batches` numbers, with `workers` processes (0: in this one).
-
-        `collate` returns the batch of some samples, or None if none could be decoded, and a sentence for each
-        broken image.
-        """
+        """Read the samples that each of `batches` numbers, with `workers` processes (0: in this one)."""
         self.skipped: list[str] = []
         self._skip_broken = skip_broken
         self._batches = len(batches)
         self._loader = DataLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=partial(_collate, collate),
             num_workers=workers,
             worker_init_fn=obey_parent_only,
             pin_memory=torch.cuda.is_available(),
@@ -127,3 +116,9 @@ class BatchLoader(Generic[Batch]):
             self.skipped += broken
             if batch is not None:
                 yield batch
+
+
+def _collate(collate: Callable[[list[T]], Batch], samples: list[Read[T]]) -> tuple[Batch | None, list[str]]:
+    broken = [sentence for read in samples for sentence in read.broken]
+    readable = [read.sample for read in samples if read.sample is not None]
+    return collate(readable) if readable else None, broken

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from engine.data.coco.annotations import CocoAnnotations, Integers, read_annotation_file
-from engine.data.coco.dataset import CocoImages, DetectionBatch, DetectionSamples, collate_detection
+from engine.data.coco.dataset import CocoImages, DetectionBatch, DetectionSamples, detection_batch
 from engine.data.coco.transforms import RandomMirror, ResizeRule
 from engine.data.loader import BatchLoader
 from engine.data.options import CocoOptions
@@ -117,9 +117,7 @@ class CocoData:
         return self._loader(DetectionSamples(self.val, self.resize), batches)
 
     def _loader(self, samples: DetectionSamples, batches: Sequence[list[int]]) -> BatchLoader[DetectionBatch]:
-        return BatchLoader(
-            samples, batches, collate=collate_detection, workers=self.workers, skip_broken=False
-        )
+        return BatchLoader(samples, batches, collate=detection_batch, workers=self.workers, skip_broken=False)
 
 
 def build_coco_data(options: CocoOptions, *, with_masks: bool, seed: int) -> CocoData:

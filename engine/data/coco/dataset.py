@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from engine.data.coco.annotations import CocoAnnotations
 from engine.data.coco.transforms import ResizeRule, Target, to_input, to_target
+from engine.data.loader import Read
 from engine.data.source import BrokenImageError, DataError, decode_rgb
 
 _REMEDY = "copy or download it again"
@@ -69,19 +70,15 @@ class CocoImages:
 
 
 class DetectionSample(NamedTuple):
-    """One image ready for the network, or None with a sentence about what is wrong with it.
+    """One image ready for the network; `original_size` is (height, width) before resizing."""
 
-    `original_size` is (height, width) before resizing.
-    """
-
-    image: torch.Tensor | None
+    image: torch.Tensor
     target: Target
     image_id: int
     original_size: tuple[int, int]
-    broken: list[str]
 
 
-class DetectionSamples(Dataset[DetectionSample]):
+class DetectionSamples(Dataset[Read[DetectionSample]]):
     """The samples of a split, resized; `mirrored` says which of them are mirrored (none unless given)."""
 
     def __init__(
@@ -95,18 +92,18 @@ class DetectionSamples(Dataset[DetectionSample]):
         self._images, self._resize = images, resize
         self._with_masks, self._mirrored = with_masks, mirrored
 
-    def __getitem__(self, index: int) -> DetectionSample:
-        original_size = self._images.size(index)
-        image_id = int(self._images.annotations.image_ids[index])
+    def __getitem__(self, index: int) -> Read[DetectionSample]:
         try:
             picture = self._images.picture(index)
-        except BrokenImageError as error:  # travels as text, as in engine.data.loader.Sample
-            return DetectionSample(None, {}, image_id, original_size, [str(error)])
+        except BrokenImageError as error:
+            return Read(None, [str(error)])
+        original_size = self._images.size(index)
         size = self._resize.size(*original_size)
         mirrored = self._mirrored is not None and self._mirrored(index)
         objects = self._images.annotations.objects(index)
         target = to_target(objects, original_size, size, mirrored=mirrored, with_masks=self._with_masks)
-        return DetectionSample(to_input(picture, size, mirrored), target, image_id, original_size, [])
+        image_id = int(self._images.annotations.image_ids[index])
+        return Read(DetectionSample(to_input(picture, size, mirrored), target, image_id, original_size), [])
 
 
 class DetectionBatch(NamedTuple):
@@ -122,16 +119,6 @@ class DetectionBatch(NamedTuple):
     original_sizes: list[tuple[int, int]]
 
 
-def collate_detection(samples: list[DetectionSample]) -> tuple[DetectionBatch | None, list[str]]:
-    """Return the batch of the readable samples, None if there are none, and what is wrong with the others."""
-    broken = [sentence for sample in samples for sentence in sample.broken]
-    readable = [(sample.image, sample) for sample in samples if sample.image is not None]
-    if not readable:
-        return None, broken
-    batch = DetectionBatch(
-        images=[image for image, _ in readable],
-        targets=[sample.target for _, sample in readable],
-        image_ids=[sample.image_id for _, sample in readable],
-        original_sizes=[sample.original_size for _, sample in readable],
-    )
-    return batch, broken
+def detection_batch(samples: list[DetectionSample]) -> DetectionBatch:
+    """Return the samples as a batch."""
+    return DetectionBatch(*map(list, zip(*samples, strict=True)))
