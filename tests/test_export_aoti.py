@@ -6,14 +6,14 @@ import torch
 from torch._inductor import aoti_compile_and_package, aoti_load_package
 
 import pwlu
-from tests.bent_classifiers import bent_classifier, photographs
+from tests.perturbed_classifiers import perturbed_classifier, photographs
 
 # Only the code around the kernels, which would take a third of the test's time, is compiled for no speed.
 OPTIONS = {"aot_inductor.compile_wrapper_opt_level": "O0"}
 
 
 def test_folded_resnet18_compiled_ahead_of_time(tmp_path: Path) -> None:
-    model, images = bent_classifier("resnet18"), photographs("val", 7)
+    model, images = perturbed_classifier("resnet18"), photographs("val", 7)
     with torch.no_grad():
         expected = model(images)
         program = torch.export.export(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import pwlu
-from tests.bent_classifiers import CLASSIFIERS, bent_classifier, photographs
+from tests.perturbed_classifiers import CLASSIFIERS, perturbed_classifier, photographs
 
 
 def exported(model: nn.Module, example: Tensor, path: Path) -> onnxruntime.InferenceSession:
@@ -36,7 +36,7 @@ def run(session: onnxruntime.InferenceSession, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_onnxruntime_computes_what_was_trained(name: str, tmp_path: Path) -> None:
-    model, images = bent_classifier(name), photographs("val", 12)
+    model, images = perturbed_classifier(name), photographs("val", 12)
     folded = pwlu.fold(model, absorb_batch_norm=True, input_size=images.shape[1:])
     session = exported(folded, images[:2], tmp_path / "model.onnx")
     with torch.no_grad():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pwlu
-from tests.bent_classifiers import CLASSIFIERS, bent_classifier, photographs
+from tests.perturbed_classifiers import CLASSIFIERS, perturbed_classifier, photographs
 
 # Sites, and how many of them have a BatchNorm of their own before them: in a ResNet's block the last
 # BatchNorm's output is added to the shortcut first.
@@ -20,7 +20,7 @@ ABSORBED = {
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_folded_equals_trained(name: str) -> None:
     """In float64, where nothing hides in rounding, and in float32."""
-    model, images = bent_classifier(name), photographs("val", 8)
+    model, images = perturbed_classifier(name), photographs("val", 8)
     with torch.no_grad():
         rounded = model(images)
         exact = model.double()(images.double())

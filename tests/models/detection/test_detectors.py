@@ -124,7 +124,7 @@ def assert_found(found: dict[str, Tensor], target: dict[str, Tensor]) -> None:
         assert (share > 0.93).all(), share
 
 
-class AllKnowingHead(nn.Module):
+class OracleHead(nn.Module):
     """Predicts what `model` wants to hear about images with these targets."""
 
     def __init__(self, model: Any, targets: list[dict[str, Tensor]]) -> None:
@@ -152,7 +152,7 @@ def test_retinanet_finds_what_it_is_trained_to_find() -> None:
     """Predictions without a loss are, as detections, the targets: boxes and labels in both directions."""
     model: Any = tiny.detector("retinanet")
     images, targets = tiny.batch(3, 2, **SIZE)
-    model.model.head = AllKnowingHead(model.model, targets)
+    model.model.head = OracleHead(model.model, targets)
     losses = model(images, targets)
     assert losses["classification"] < 1e-3 and losses["bbox_regression"] < 1e-6
     wrong = [{**target, "labels": (target["labels"] + 1) % tiny.NUM_CLASSES} for target in targets]
@@ -161,7 +161,7 @@ def test_retinanet_finds_what_it_is_trained_to_find() -> None:
         assert_found(found, target)
 
 
-class AllKnowingRegions(nn.Module):
+class OracleRegions(nn.Module):
     """Stands for the proposals and for the heads' predictions: each object's box, class and mask."""
 
     def __init__(self, model: Any, targets: list[dict[str, Tensor]]) -> None:
@@ -191,7 +191,7 @@ def test_mask_rcnn_finds_what_it_is_trained_to_find() -> None:
     model: Any = tiny.detector("mask_rcnn", nms_iou=0.99)
     images, targets = tiny.batch(3, 2, **SIZE)
     heads = model.model.roi_heads
-    AllKnowingRegions(model.model, targets)
+    OracleRegions(model.model, targets)
     heads.add_gt_proposals = lambda proposals, boxes: proposals
     losses = model(images, targets)
     assert all(loss < 1e-3 for loss in losses.values()), losses
@@ -238,18 +238,17 @@ def test_retinanet_s_losses_are_divided_by_a_running_number_of_object_anchors() 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("images", "options", "words"),
     [
-        (([],), "images: expected at least one, got none"),
-        (([tiny.image(0)],), "targets: expected 1, as many as images, in training, got none"),
-        (([tiny.image(0)], tiny.batch(1, 1)[1]), "targets: expected 1, .* got 2"),
+        (0, {}, "images: expected at least one, got none"),
+        (1, {}, "targets: expected 1, as many as images, in training, got none"),
+        (1, {"targets": tiny.batch(1, 1)[1]}, "targets: expected 1, .* got 2"),
+        (1, {"original_sizes": [ORIGINAL] * 2}, "original_sizes: expected 1, as many as images, got 2"),
     ],
 )
-def test_errors_in_training(arguments: Any, words: str) -> None:
+def test_numbers_of_images_targets_and_sizes_that_differ_are_named(
+    images: int, options: dict[str, Any], words: str
+) -> None:
+    model = tiny.detector("retinanet", "relu").train("original_sizes" not in options)
     with pytest.raises(ValueError, match=words):
-        tiny.detector("retinanet", "relu")(*arguments)
-
-
-def test_error_in_evaluation() -> None:
-    with pytest.raises(ValueError, match="original_sizes: expected 1, as many as images, got 2"):
-        detect(tiny.detector("retinanet", "relu").eval(), [tiny.image(0)], [ORIGINAL] * 2)
+        model([tiny.image(0)] * images, **options)

@@ -41,7 +41,7 @@ def _from_archive(path: Path, split: str, count: int) -> list[Image.Image]:
         return [Image.open(io.BytesIO(tar.extractfile(name).read())) for name in chosen]
 
 
-def bent_classifier(name: str) -> nn.Module:
+def perturbed_classifier(name: str) -> nn.Module:
     """Return the network `name` for 10 classes, in eval mode, moved away from its start.
 
     Its PWLUs are no ReLUs and its BatchNorms have scales of either sign and the statistics of photographs;
@@ -55,7 +55,7 @@ def bent_classifier(name: str) -> nn.Module:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, PWLU):
-                _bend(module)
+                _perturb(module)
         for norm in norms:
             _move(norm)
         model.train()(images)
@@ -65,7 +65,7 @@ def bent_classifier(name: str) -> nn.Module:
     return model
 
 
-def _bend(module: PWLU) -> None:
+def _perturb(module: PWLU) -> None:
     module.left.uniform_(-3.5, -2.5)
     module.right.uniform_(2.5, 3.5)
     module.points.add_(0.03 * torch.randn_like(module.points))
