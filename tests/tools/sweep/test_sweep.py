@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from engine.processes.program import EXIT_FAILED
-from tests.tools.sweep_records import write_run
 from tools import collect
 from tools.paper.grid import load_table
 from tools.sweep import __main__ as sweep
@@ -107,7 +106,6 @@ def test_some_cells(tmp_path: Path, calls: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--table", 4], "(Table 4 is measured: python -m tools.latency)"),
         (["--table", 5, "--cells", "r18*"], "--cells 'r18*' fits none of table 5's: baseline, layer-wise_"),
         (["--table", 5, "epoch=3"], "unknown key 'epoch'"),
         (["--table", 5, "optimizer.momentum=0.5"], "makes baseline_seed0 another experiment"),
@@ -122,16 +120,6 @@ def test_a_wrong_command_is_explained(
     with pytest.raises(SystemExit):
         main(tmp_path, *words)
     assert sentence in capsys.readouterr().err
-    assert not calls.exists()
-
-
-def test_a_folder_of_another_experiment_stops_the_sweep(
-    tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_run(load_table(6).runs("smoke", tmp_path / "sweeps")[3], {"top1": 1.0}, epochs=7)
-    with pytest.raises(SystemExit):
-        main(tmp_path, "--table", 6)
-    assert "belongs to another experiment: epochs was 7, is now 1" in capsys.readouterr().err
     assert not calls.exists()
 
 

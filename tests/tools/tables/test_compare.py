@@ -5,7 +5,6 @@ import pytest
 
 from tools.tables import compare
 from tools.tables.measurements import read_run
-from tools.tables.short import comparison_table
 
 
 def finished_run(folder: Path, activation: str, seed: int, top1: float, **settings: object) -> Path:
@@ -44,20 +43,6 @@ def test_mean_spread_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[st
         in text
     )
     assert [run["top1"] for run in json.loads(output.read_text())["runs"]] == [60.0, 62.0, 64.0, 61.5]
-
-
-def test_detectors() -> None:
-    run = {
-        "settings": {"activation.name": "pwlu", "seed": 0, "steps": 500},
-        "data": {"num_train": 20, "num_val": 10},
-        "code": {"commit": None, "uncommitted_changes": None},
-        "hardware": {"cpu": "a processor", "gpu": "a GPU"},
-        "packages": {"torch": "2.14.1"},
-    }
-    table = comparison_table([run | {"bbox_AP": 60.0, "bbox_AP50": 92.5, "segm_AP": 50.0}])
-    assert table[0] == "| activation | n | box AP | box AP50 | mask AP |"
-    assert table[2] == "| pwlu | 1 | 60.00 | 92.50 | 50.00 |"
-    assert "500 steps" in table[-1] and "a GPU" in table[-1]
 
 
 def test_runs_that_differ_otherwise_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
