@@ -36,18 +36,19 @@ NO_TRAINING_GRAPH = "The training step has no mode cuda-graph: the trainer reads
 
 def main() -> None:
     """Measure what the command line names; write and print the page."""
-    arguments = parser().parse_args(namespace=Arguments())
+    parser = command_line()
+    arguments = parser.parse_args(namespace=Arguments())
     try:
         record = measure(arguments)
         page = latency_table(record, table_4(PAPER))
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+        parser.error(str(error))
     write_text_atomically(arguments.output, json.dumps(record, indent=1) + "\n")
     write_text_atomically(arguments.output.with_suffix(".md"), page)
     print(page)
 
 
-def parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     result = tool_parser("latency", __doc__)
     add = result.add_argument

@@ -165,53 +165,40 @@ def test_modes_that_a_gpu_can_do() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("--models resnet81", "--models: model name is 'resnet81'.* did you mean"),
-        ("--activations relu swich", "--activations: activation name is 'swich'.* did you mean 'swish'"),
+        ("--models resnet81", "--models: model name is 'resnet81'"),
+        ("--activations relu swich", "--activations: activation name is 'swich'"),
         ("--activations pwlu swish", "--activations is pwlu swish, without relu"),
         ("--modes eager cuda-graph", "--modes has cuda-graph, but the device is a CPU"),
-    ],
-)
-def test_wrong_arguments(
-    arguments: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(SystemExit, match=f"error: {sentence}"):
-        run_main(monkeypatch, tmp_path / "x.json", arguments)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
+        ("--device cuda", "--device is cuda, but torch finds no usable GPU"),
         ("--iterations 0", "argument --iterations: expected an integer >= 1, got '0'"),
         ("--output x.md", "argument --output: expected a name that ends in .json, got x.md"),
     ],
 )
-def test_wrong_words(
+def test_wrong_arguments(
     arguments: str,
     sentence: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
         run_main(monkeypatch, tmp_path / "x.json", arguments)
     assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match="--device is cuda, but torch finds no usable GPU"):
-        run_main(monkeypatch, tmp_path / "x.json", "--device cuda")
-
-
-def test_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setitem(latency_families.MODES, "eager", full)
-    sentence = "test_resnet, inference: the memory of the cpu does not suffice; take a smaller --batch-size"
-    with pytest.raises(SystemExit, match=sentence):
+    with pytest.raises(SystemExit):
         run_main(monkeypatch, tmp_path / "x.json", "--modes eager --activations relu")
+    sentence = "test_resnet, inference: the memory of the cpu does not suffice; take a smaller --batch-size"
+    assert sentence in capsys.readouterr().err
     assert latency_families.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
 
 
