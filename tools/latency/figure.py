@@ -114,7 +114,7 @@ def _caption(record: Row) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw the record that the command line names."""
-    parser = tool_parser("latency_figure", __doc__)
+    parser = tool_parser("latency.figure", __doc__)
     parser.add_argument("record", type=Path, help="what tools.latency wrote, .json")
     arguments = parser.parse_args(argv)
     try:
