@@ -12,7 +12,6 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from pwlu import PWLU, FoldedPWLU, TwoPhaseLearning, fold, pwlu_reference
-from pwlu.inference.folded import folded_reference
 from pwlu_ext.tests.helpers import (
     DTYPES,
     NAMES,
@@ -195,35 +194,6 @@ def test_exports_as_plain_operators_for_any_batch(tmp_path: Any) -> None:
     torch.export.save(program, tmp_path / "folded.pt2")
     x = torch.randn(7, 3, 6, 2)
     torch.testing.assert_close(torch.export.load(tmp_path / "folded.pt2").module()(x), folded(x))
-
-
-GOOD = {
-    "x": torch.zeros(2, 3, 5),
-    "left": torch.zeros(3),
-    "interval": torch.ones(3),
-    "slopes": torch.zeros(3, 6),
-    "offsets": torch.zeros(3, 6),
-}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"x": torch.zeros(2, 3, dtype=torch.int64)}, "`x` must be float64, .* but is torch.int64"),
-        ({"x": torch.zeros(2, 4, 5)}, r"x of shape \(2, 4, 5\) has 4 channels in dimension 1"),
-        ({"x": torch.zeros(3)}, r"`channel_dim` is 1, but x has shape \(3,\)"),
-        ({"left": torch.zeros(3).double()}, "`left` must be torch.float32 .* but is torch.float64"),
-        ({"interval": torch.ones(1)}, r"`interval` must have shape \(3,\), but has \(1,\)"),
-        ({"slopes": torch.zeros(3, 2)}, r"`slopes` must have shape \(G, num_intervals \+ 2\) .* \(3, 2\)"),
-        ({"slopes": torch.zeros(6)}, r"`slopes` must have shape .* has shape \(6,\)"),
-        ({"offsets": torch.zeros(3, 5)}, r"`offsets` must have shape \(3, 6\), but has \(3, 5\)"),
-        ({"offsets": torch.zeros(3, 6, device="meta")}, "`offsets` is on meta, but x is on cpu"),
-    ],
-)
-def test_a_wrong_argument_is_named(wrong: dict[str, Tensor], words: str) -> None:
-    folded_reference(**GOOD)
-    with pytest.raises(ValueError, match=f"pwlu: {words}"):
-        folded_reference(**(GOOD | wrong))
 
 
 # The copy of a model

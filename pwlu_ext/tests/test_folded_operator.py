@@ -1,6 +1,8 @@
 """The compiled operator of the inference form computes what its plain form does."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -89,21 +91,26 @@ def test_opcheck() -> None:
         torch.library.opcheck(OPERATOR, (x, *tables(groups, 4, torch.float32), 1))
 
 
+def plain_form(*arguments: Any) -> Tensor:
+    return folded_reference(*arguments[:-1], channel_dim=arguments[-1])
+
+
+@pytest.mark.parametrize("operator", [OPERATOR, plain_form])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({0: torch.zeros(2, 3, 5, dtype=torch.int32)}, "`x` must be float64"),
-        ({1: torch.zeros(4)}, r"`left` must have shape \(3,\).*`slopes`"),
-        ({2: torch.zeros(3, dtype=torch.float64)}, "`interval` must be float32"),
+        ({1: torch.zeros(4)}, r"`left` must have shape \(3,\)"),
+        ({2: torch.zeros(3, dtype=torch.float64)}, r"`interval` must be (torch\.)?float32"),
         ({3: torch.zeros(3, 2)}, r"`slopes` must have shape \(G, num_intervals \+ 2\)"),
-        ({4: torch.zeros(3, 7)}, r"`offsets` must have the shape \(3, 6\) of `slopes`"),
+        ({4: torch.zeros(3, 7)}, r"`offsets` must have (the )?shape \(3, 6\)"),
         ({5: 2}, "has 5 channels in dimension 2, but the parameters are for 3"),
-        ({5: 3}, "`channel_dim` is 3, but x has 3 dimensions"),
+        ({5: 3}, "`channel_dim` is 3, but x has"),
     ],
 )
-def test_wrong_arguments(change: dict[int, object], message: str) -> None:
+def test_wrong_arguments(operator: Callable[..., Tensor], change: dict[int, object], message: str) -> None:
     arguments = [torch.zeros(2, 3, 5), *tables(3, 4, torch.float32), 1]
     for position, value in change.items():
         arguments[position] = value
     with pytest.raises(ValueError, match=message):
-        OPERATOR(*arguments)
+        operator(*arguments)
