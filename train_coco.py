@@ -37,17 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(arguments.config, arguments.overrides, COCO)
     with joined_processes(config.runtime.device) as (world, stop):
         run = Run(RunFolder(config.output), experiment_of(config), world, stop)
-        if arguments.checkpoint:
-            task, model, _ = build(config, world)
-            done = run.evaluate(arguments.checkpoint, task, model)
+        if arguments.checkpoint is None and run.is_finished():
+            return EXIT_DONE
+        task, model, report = build(config, world)
+        if arguments.checkpoint is None:
+            done = train(config, run, task, model, report)
         else:
-            done = run.is_finished() or train(config, run)
+            done = run.evaluate(arguments.checkpoint, task, model)
     return EXIT_DONE if done else EXIT_STOPPED
 
 
-def train(config: CocoConfig, run: Run) -> bool:
+def train(config: CocoConfig, run: Run, task: Detection, model: nn.Module, report: ReplacementReport) -> bool:
     """Train from the run's last checkpoint, if it has one; return False if a signal stopped it."""
-    task, model, report = build(config, run.world)
     phase1_steps = whole_steps(config.phase1_epochs, task.data.num_train / config.global_batch_size)
     if phase1_steps > config.steps:
         raise ConfigError(

@@ -34,17 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(arguments.config, arguments.overrides, IMAGENET)
     with joined_processes(config.runtime.device) as (world, stop):
         run = Run(RunFolder(config.output), experiment_of(config), world, stop)
-        if arguments.checkpoint:
-            task, model, _ = build(config, world)
-            done = run.evaluate(arguments.checkpoint, task, model)
+        if arguments.checkpoint is None and run.is_finished():
+            return EXIT_DONE
+        task, model, report = build(config, world)
+        if arguments.checkpoint is None:
+            done = train(config, run, task, model, report)
         else:
-            done = run.is_finished() or train(config, run)
+            done = run.evaluate(arguments.checkpoint, task, model)
     return EXIT_DONE if done else EXIT_STOPPED
 
 
-def train(config: ImageNetConfig, run: Run) -> bool:
+def train(
+    config: ImageNetConfig, run: Run, task: Classification, model: nn.Module, report: ReplacementReport
+) -> bool:
     """Train from the run's last checkpoint, if it has one; return False if a signal stopped it."""
-    task, model, report = build(config, run.world)
     steps_per_epoch = task.data.steps_per_epoch(config.global_batch_size)
     plan = Plan(
         total_steps=config.epochs * steps_per_epoch,

@@ -28,18 +28,6 @@ def _pau(num_channels: int, channel_dim: int = 1) -> nn.Module:
     return PAU()
 
 
-def _pwlu(
-    num_channels: int,
-    channel_dim: int = 1,
-    *,
-    num_intervals: int = 16,
-    mode: str = "channel",
-    bound: float = 3.0,
-) -> nn.Module:
-    num_parameters = num_channels if mode == "channel" else 1
-    return PWLU(num_parameters, num_intervals=num_intervals, bound=bound, channel_dim=channel_dim)
-
-
 # What makes the module of a site from its number of channels; it gets `channel_dim`, the dimension that holds
 # them, if it takes that.
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
@@ -49,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "apl": APL,
     "pau": _pau,
     "frelu": FReLU,
-    "pwlu": _pwlu,
+    "pwlu": PWLU,
 }
 LEARNED = (nn.PReLU, APL, PAU, FReLU, PWLU)  # those with parameters
 
@@ -71,9 +59,12 @@ def activation_factory(
         raise ValueError(expected_one_of("activation name", name, ACTIVATIONS))
     if mode not in MODES:
         raise ValueError(expected_one_of("activation mode", mode, MODES))
-    if name == "pwlu":
-        return partial(_pwlu, num_intervals=num_intervals, mode=mode, bound=bound)
-    return ACTIVATIONS[name]
+    if name != "pwlu":
+        return ACTIVATIONS[name]
+    pwlu = partial(PWLU, num_intervals=num_intervals, bound=bound)
+    if mode == "channel":
+        return pwlu
+    return lambda num_channels, channel_dim=1: pwlu(1, channel_dim=channel_dim)
 
 
 def is_activation(module: nn.Module) -> bool:

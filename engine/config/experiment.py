@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.config.files import leaves
 from engine.config.schema import RunConfig
 
 # Keys that say where and how a run is executed, not what is computed: they may change when a run is resumed.
@@ -54,3 +53,11 @@ def experiment_of(config: RunConfig) -> Experiment:
     }
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     return Experiment(settings, values, digest[:16])
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {dotted key: value} of nested dicts."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

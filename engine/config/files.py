@@ -1,13 +1,12 @@
 """Read configuration sources: YAML files with `base:` inheritance, and `key=value` words.
 
-Every value is kept as the text the user wrote. The schema's type decides later what the text means, so `1e-4`
-is a number (plain YAML reads a string) and `amp: off` is a word (plain YAML reads False).
+Every value is kept as the text the user wrote. The type of its key decides later what the text means, so
+`1e-4` is a number (plain YAML reads a string) and `amp: off` is a word (plain YAML reads False).
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -29,22 +28,6 @@ class Entry:
     source: str
 
 
-class _TextLoader(yaml.BaseLoader):
-    """YAML whose scalars stay text and whose mappings may not name a key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        mapping: dict[Hashable, object] = {}
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            place = f"line {key_node.start_mark.line + 1}: the key {key!r}"
-            if not isinstance(key, str) or "." in key:
-                raise yaml.YAMLError(f"{place} is not one plain word; write sections as nested lines")
-            if key in mapping:
-                raise yaml.YAMLError(f"{place} appears twice")
-            mapping[key] = self.construct_object(value_node, deep=True)
-        return mapping
-
-
 def read_file(path: Path, inherited_by: tuple[Path, ...] = ()) -> dict[str, Entry]:
     """Return the entries of a YAML file by dotted key, laid over those of its `base:` files.
 
@@ -54,28 +37,8 @@ def read_file(path: Path, inherited_by: tuple[Path, ...] = ()) -> dict[str, Entr
     if path.resolve() in [parent.resolve() for parent in inherited_by]:
         chain = " -> ".join(str(step) for step in (*inherited_by, path))
         raise ConfigError(f"{path}: the files inherit from each other in a circle: {chain}")
-    document = _parse(path, inherited_by)
-    bases = document.pop("base", [])
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(name, str) and name for name in bases):
-        raise ConfigError(f"{path}: base: expected a file name or a list of file names, got {bases!r}")
-    entries: dict[str, Entry] = {}
-    for name in bases:  # the last one wins
-        entries |= read_file(path.parent / name, (*inherited_by, path))
-    for key, value in leaves(document).items():
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            value = f"[{', '.join(value)}]"
-        if not isinstance(value, str):
-            raise ConfigError(f"{path}: {key}: expected a value or a list of values, got {value!r}")
-        entries[key] = Entry(value, str(path))
-    return entries
-
-
-def _parse(path: Path, inherited_by: tuple[Path, ...]) -> dict[str, Any]:
-    """Return a YAML file as nested dicts and lists of strings."""
     try:
-        # _TextLoader is a BaseLoader: it makes nothing but strings, lists and dicts
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_TextLoader)
+        document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         wanted_by = f" (base of {inherited_by[-1]})" if inherited_by else ""
         near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.yaml")))
@@ -84,11 +47,43 @@ def _parse(path: Path, inherited_by: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a text file in UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    if not document:
+    if document is None:  # an empty file
         return {}
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, got a {type(document).__name__}")
-    return document
+    own = _entries(document, path)
+    entries: dict[str, Entry] = {}
+    if "base" in own:
+        for name in own.pop("base").text.strip("[]").split(", "):  # the last one wins
+            entries |= read_file(path.parent / name, (*inherited_by, path))
+    return entries | own
+
+
+def _entries(node: yaml.Node, path: Path, prefix: str = "") -> dict[str, Entry]:
+    """Return the entries of a mapping and of the mappings inside it by dotted key."""
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(
+            f"{path}: expected `key: value` lines, got a {type(node).__name__.removesuffix('Node').lower()}"
+        )
+    entries: dict[str, Entry] = {}
+    names: set[str] = set()
+    for key_node, value in node.value:
+        name, key = key_node.value, f"{prefix}{key_node.value}"
+        place = f"{path}: line {key_node.start_mark.line + 1}: the key {name!r}"
+        if not isinstance(name, str) or "." in name:
+            raise ConfigError(f"{place} is not one plain word; write sections as nested lines")
+        if name in names:
+            raise ConfigError(f"{place} appears twice")
+        names.add(name)
+        if isinstance(value, yaml.ScalarNode):
+            entries[key] = Entry(value.value, str(path))
+        elif isinstance(value, yaml.MappingNode) and key != "base":
+            entries |= _entries(value, path, f"{key}.")
+        elif isinstance(value, yaml.SequenceNode) and all(
+            isinstance(item, yaml.ScalarNode) for item in value.value
+        ):
+            entries[key] = Entry(f"[{', '.join(item.value for item in value.value)}]", str(path))
+        else:
+            raise ConfigError(f"{place}: expected a value or a list of values")
+    return entries
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Entry]:
@@ -105,11 +100,3 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Entry]:
             raise ConfigError(f"{COMMAND_LINE}: {word}: only a file has a base; pass --config {text} instead")
         entries[key] = Entry(text, COMMAND_LINE)
     return entries
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {dotted key: value} of nested dicts."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

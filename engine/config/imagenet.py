@@ -2,27 +2,16 @@
 
 from dataclasses import dataclass
 
-from engine.config.schema import (
-    BELOW_ONE,
-    FROM_ZERO_TO_ONE,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARED_BOUNDS,
-    SHARED_CHOICES,
-    UP_TO_ONE,
-    Conflict,
-    RunConfig,
-    RuntimeConfig,
-    Schema,
-    optimizer_conflicts,
-)
+from engine.bounds import BelowOne, PositiveInt
+from engine.config.schema import Conflict, RunConfig, RuntimeConfig, Schema, optimizer_conflicts
 from engine.data import KINDS, ImageOptions
 from engine.training.optimizer import OptimizerOptions
 from engine.training.schedule import OneCycleOptions
+from pwlu.suggestion import expected_one_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ClassifierConfig:
     """Which network."""
 
     name: str  # timm's name: resnet18, mobilenetv2_100 ...
@@ -32,28 +21,28 @@ class ModelConfig:
 class ClassifierOptimizerConfig(OptimizerOptions):
     """The optimizer's options, and the loss's label smoothing."""
 
-    label_smoothing: float = 0.0
+    label_smoothing: BelowOne = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRuntimeConfig(RuntimeConfig):
-    """How the run is executed and how often it reports; none of it is part of the experiment but `amp`."""
+    """How the run is executed and how often it reports."""
 
     channels_last: bool = False
     compile: bool = False
-    device_batch_size: int = 64
-    checkpoint_every_steps: int = 500
-    eval_every_epochs: int = 1
-    plot_every_epochs: int = 5
+    device_batch_size: PositiveInt = 64
+    checkpoint_every_steps: PositiveInt = 500
+    eval_every_epochs: PositiveInt = 1
+    plot_every_epochs: PositiveInt = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetConfig(RunConfig):
     """One training run of a classifier."""
 
-    epochs: int
-    global_batch_size: int = 1024
-    model: ModelConfig
+    epochs: PositiveInt
+    global_batch_size: PositiveInt = 1024
+    model: ClassifierConfig
     data: ImageOptions
     optimizer: ClassifierOptimizerConfig
     schedule: OneCycleOptions
@@ -61,41 +50,17 @@ class ImageNetConfig(RunConfig):
 
 
 def _conflicts(config: ImageNetConfig) -> list[Conflict]:
-    warmup_epochs = config.schedule.warmup_epochs
-    conflicts: list[Conflict] = []
+    warmup_epochs, conflicts = config.schedule.warmup_epochs, optimizer_conflicts(config.optimizer)
     if config.phase1_epochs > config.epochs:
         sentence = f"phase1_epochs={config.phase1_epochs:g} exceeds epochs={config.epochs}"
         conflicts.append((("phase1_epochs", "epochs"), sentence + "; give a smaller phase1_epochs as well"))
     if warmup_epochs >= config.epochs:
         sentence = f"schedule.warmup_epochs={warmup_epochs:g} leaves nothing of epochs={config.epochs}"
-        conflicts.append(
-            (("schedule.warmup_epochs", "epochs"), sentence + "; give a shorter warm-up as well")
-        )
-    return conflicts + optimizer_conflicts(config.optimizer)
+        keys = ("schedule.warmup_epochs", "epochs")
+        conflicts.append((keys, sentence + "; give a shorter warm-up as well"))
+    if config.data.kind not in KINDS:
+        conflicts.append((("data.kind", "data.kind"), expected_one_of("data.kind", config.data.kind, KINDS)))
+    return conflicts
 
 
-IMAGENET = Schema(
-    kind=ImageNetConfig,
-    choices={
-        **SHARED_CHOICES,
-        "data.kind": tuple(KINDS),
-        "data.augmentation": ("standard", "autoaugment", "none"),
-        "data.broken_images": ("error", "skip"),
-    },
-    bounds={
-        **SHARED_BOUNDS,
-        "epochs": POSITIVE,
-        "data.image_size_px": POSITIVE,
-        "data.max_train_images": NOT_NEGATIVE,
-        "data.max_val_images": NOT_NEGATIVE,
-        "data.shrink_px": NOT_NEGATIVE,
-        "data.eval_crop_ratio": UP_TO_ONE,
-        "optimizer.label_smoothing": BELOW_ONE,
-        "schedule.warmup_epochs": NOT_NEGATIVE,
-        "schedule.start_lr_ratio": UP_TO_ONE,
-        "schedule.final_lr_ratio": FROM_ZERO_TO_ONE,
-        "runtime.eval_every_epochs": POSITIVE,
-        "runtime.plot_every_epochs": POSITIVE,
-    },
-    conflicts=_conflicts,
-)
+IMAGENET = Schema(ImageNetConfig, _conflicts)

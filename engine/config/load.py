@@ -5,17 +5,14 @@ that it owns (`OptimizerOptions`, for example).
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_origin
-
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from engine.config.coco import COCO, CocoConfig
 from engine.config.experiment import Experiment, experiment_of
-from engine.config.files import COMMAND_LINE, ConfigError, Entry, leaves, parse_overrides, read_file
+from engine.config.files import COMMAND_LINE, ConfigError, Entry, parse_overrides, read_file
 from engine.config.imagenet import IMAGENET, ImageNetConfig
 from engine.config.schema import C, Schema
 from pwlu.suggestion import did_you_mean, expected_one_of
@@ -31,14 +28,6 @@ __all__ = [
     "load_config",
 ]
 
-_TYPE_NAMES: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a word",
-    list[int]: "whole numbers, such as [210000, 250000]",
-}
-
 
 def load_config(path: str | Path, overrides: Sequence[str], schema: Schema[C]) -> C:
     """Read a YAML file with all it inherits, lay the `key=value` overrides over it, and check the result.
@@ -48,34 +37,35 @@ def load_config(path: str | Path, overrides: Sequence[str], schema: Schema[C]) -
     """
     path = Path(path)
     entries = {"output": Entry(f"runs/{path.stem}", str(path))} | read_file(path) | parse_overrides(overrides)
-    tree, types = _empty_tree(schema.kind), _types(schema.kind)
+    fields = _fields(schema.kind)
     for key, entry in entries.items():
-        if key not in types:
-            raise ConfigError(f"{entry.source}: {_unknown(key, types, schema.renamed)}")
-        _assign(tree, key, entry, types[key])
-    config = _to_object(tree, path, schema.kind)
-    _check(config, schema, {key: entry.source for key, entry in entries.items()}, str(path))
+        if key not in fields:
+            raise ConfigError(f"{entry.source}: {_unknown(key, fields, schema.renamed)}")
+    missing = sorted(key for key, field in fields.items() if not _has_default(field) and key not in entries)
+    if missing:
+        raise ConfigError(
+            f"{path}: no value for {', '.join(missing)}; add it to the file or as {missing[0]}=..."
+        )
+    texts = {key: str(field.default) for key, field in fields.items() if _has_default(field)}
+    texts |= {key: entry.text for key, entry in entries.items()}
+    config: C = _section(schema.kind, entries, texts)
+    for keys, sentence in schema.conflicts(config):
+        on_command_line = any(key in entries and entries[key].source == COMMAND_LINE for key in keys)
+        raise ConfigError(f"{COMMAND_LINE if on_command_line else path}: {sentence}")
     return config
 
 
-def _empty_tree(kind: type) -> DictConfig:
-    """Return a typed tree with the defaults; it can be written to though the dataclasses are frozen."""
-    tree = OmegaConf.structured(kind)
-    OmegaConf.set_readonly(tree, False)
+def _fields(kind: Any, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
+    """Return the field of every value by dotted key."""
+    fields: dict[str, dataclasses.Field[Any]] = {}
     for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(field.type):
-            tree[field.name] = OmegaConf.structured(field.type)
-            OmegaConf.set_readonly(tree[field.name], False)
-    return tree
+        key = prefix + field.name
+        fields |= _fields(field.type, f"{key}.") if dataclasses.is_dataclass(field.type) else {key: field}
+    return fields
 
 
-def _types(kind: Any) -> dict[str, Any]:
-    """Return the type of every value by dotted key."""
-    types: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        inside = _types(field.type) if dataclasses.is_dataclass(field.type) else {}
-        types |= {f"{field.name}.{key}": kind for key, kind in inside.items()} or {field.name: field.type}
-    return types
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING
 
 
 def _unknown(key: str, known: Mapping[str, Any], renamed: Mapping[str, str]) -> str:
@@ -87,47 +77,63 @@ def _unknown(key: str, known: Mapping[str, Any], renamed: Mapping[str, str]) -> 
     return f"unknown key {key!r}{did_you_mean(key, known)}"
 
 
-def _assign(tree: DictConfig, key: str, entry: Entry, kind: Any) -> None:
-    """Put one value, given as text, into the typed tree."""
+def _section(kind: Any, entries: Mapping[str, Entry], texts: Mapping[str, str], prefix: str = "") -> Any:
+    """Return a dataclass with the entries of its keys, and the sections inside it."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        key = prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            values[field.name] = _section(field.type, entries, texts, f"{key}.")
+        elif key in entries:
+            values[field.name] = _value(key, field.type, entries[key].source, texts)
+    return kind(**values)
+
+
+def _value(key: str, kind: Any, source: str, texts: Mapping[str, str]) -> Any:
+    """Return what the text of a key means for its type. Raises ConfigError."""
+    text = _resolved(key, source, texts) if "${" in texts[key] else texts[key]
+    plain, *all_bounds = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    if get_origin(plain) is Literal:
+        if text not in get_args(plain):
+            raise ConfigError(f"{source}: {expected_one_of(key, text, get_args(plain))}")
+        return text
+    words, parse = _TYPES[plain]
     try:
-        value = entry.text
-        if get_origin(kind) is list:  # OmegaConf checks the types of the items
-            value = yaml.safe_load(entry.text)
-            if not isinstance(value, list):
-                raise yaml.YAMLError("not a list")
-        OmegaConf.update(tree, key, value)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{entry.source}: {key}: expected {_TYPE_NAMES[kind]}, got {entry.text!r}"
-        ) from error
+        value = parse(text)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{source}: {key}: expected {words}, got {text!r}") from error
+    for bounds in all_bounds:
+        if not bounds.hold(value):
+            raise ConfigError(f"{source}: {key}: expected {bounds.words}, got {value!r}")
+    return value
 
 
-def _to_object(tree: DictConfig, path: Path, kind: type[C]) -> C:
-    """Return the tree as dataclasses, with references such as ${epochs} resolved and every key present."""
-    try:
-        missing = sorted(OmegaConf.missing_keys(tree))
-        if missing:
-            raise ConfigError(
-                f"{path}: no value for {', '.join(missing)}; add it to the file or as {missing[0]}=..."
-            )
-        config = OmegaConf.to_object(tree)
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: {error.full_key}: cannot use this reference: {reason}") from error
-    assert isinstance(config, kind)
-    return config
+def _resolved(key: str, source: str, texts: Mapping[str, str], chain: tuple[str, ...] = ()) -> str:
+    """Return the text of a key, with the texts of others in the place of references such as ${epochs}."""
+    if key not in texts or key in chain:
+        problem = "in a circle" if key in chain else f"{key!r} has no value{did_you_mean(key, texts)}"
+        raise ConfigError(f"{source}: {chain[0]}: cannot use the reference ${{{key}}}: {problem}")
+    return re.sub(
+        r"\$\{([\w.]+)\}", lambda found: _resolved(found[1], source, texts, (*chain, key)), texts[key]
+    )
 
 
-def _check(config: C, schema: Schema[C], sources: Mapping[str, str], path: str) -> None:
-    """Raise ConfigError for the first value out of its range and for combinations that cannot work."""
-    for key, value in leaves(dataclasses.asdict(config)).items():
-        source = sources.get(key, path)
-        if key in schema.choices and value not in schema.choices[key]:
-            raise ConfigError(f"{source}: {expected_one_of(key, value, schema.choices[key])}")
-        if key in schema.bounds and not schema.bounds[key][1](value):
-            raise ConfigError(f"{source}: {key}: expected {schema.bounds[key][0]}, got {value!r}")
-        if value == "":
-            raise ConfigError(f"{source}: {key}: expected a word, got nothing")
-    for keys, sentence in schema.conflicts(config):
-        on_command_line = COMMAND_LINE in [sources.get(key) for key in keys]
-        raise ConfigError(f"{COMMAND_LINE if on_command_line else path}: {sentence}")
+def _word(text: str) -> str:
+    if not text:
+        raise ValueError("empty")
+    return text
+
+
+def _whole_numbers(text: str) -> list[int]:
+    if not (text.startswith("[") and text.endswith("]")):
+        raise ValueError("not a list")
+    return [int(item) for item in text[1:-1].split(",") if item.strip()]
+
+
+_TYPES: dict[Any, tuple[str, Any]] = {
+    int: ("a whole number", int),
+    float: ("a number", float),
+    bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    str: ("a word", _word),
+    list[int]: ("whole numbers, such as [210000, 250000]", _whole_numbers),
+}

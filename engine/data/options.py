@@ -1,34 +1,39 @@
 """The options of both kinds of data, which are also the section `data` of the two configurations."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+from engine.bounds import NonNegativeInt, PositiveInt, UpToOne
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
     """Which images a classifier sees, and how they are cut and changed."""
 
-    kind: str = "imagefolder"  # imagefolder | webdataset | digits
+    kind: str = "imagefolder"  # imagefolder | webdataset | digits: the names in engine.data.KINDS
     root: str = "data/imagenet"  # holds train/ and val/, or train-*.tar and val-*.tar; unused by digits
-    workers: int = 8  # loading processes per training process; 0 loads in the training process
-    max_train_images: int = 0  # of more, so many are taken, evenly spread over the split; 0 takes all
-    max_val_images: int = 0  # the same of the images to evaluate on
-    shrink_px: int = 0  # larger images are first brought to this shorter side, and kept in memory; 0: neither
-    image_size_px: int = 224  # side of the square the network sees
-    augmentation: str = "standard"  # standard (random resized crop + flip) | autoaugment | none
-    eval_crop_ratio: float = 0.875  # evaluation resizes the shorter side to image_size_px / ratio, then crops
-    broken_images: str = "error"  # error: stop and name the file; skip: leave it out and count it
+    workers: NonNegativeInt = 8  # loading processes per training process; 0 loads in the training process
+    max_train_images: NonNegativeInt = 0  # so many of more, evenly spread over the split; 0 takes all
+    max_val_images: NonNegativeInt = 0  # the same of the images to evaluate on
+    shrink_px: NonNegativeInt = 0  # bring larger images to this shorter side once, in memory; 0: do not
+    image_size_px: PositiveInt = 224  # side of the square the network sees
+    # standard: random resized crop + flip; none: as in evaluation
+    augmentation: Literal["standard", "autoaugment", "none"] = "standard"
+    # evaluation resizes the shorter side to image_size_px / ratio, then crops
+    eval_crop_ratio: UpToOne = 0.875
+    broken_images: Literal["error", "skip"] = "error"  # stop and name the file, or leave it out and count it
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocoOptions:
     """Which images a detector sees, and at what size."""
 
-    kind: str = "coco"  # coco | digits
+    kind: Literal["coco", "digits"] = "coco"
     # Holds annotations/instances_<split>.json and <split>/; digits are written there.
     root: str = "data/coco"
     train_split: str = "train2017"
     val_split: str = "val2017"
-    workers: int = 4  # loading processes per training process; 0 loads in the training process
-    shorter_side_px: int = 800  # the image's shorter side is scaled to this ...
-    longer_side_px: int = 1333  # ... unless that makes the longer side exceed this
-    empty_images: str = "drop"  # training images without an object: drop | keep
+    workers: NonNegativeInt = 4  # loading processes per training process; 0 loads in the training process
+    shorter_side_px: PositiveInt = 800  # the image's shorter side is scaled to this ...
+    longer_side_px: PositiveInt = 1333  # ... unless that makes the longer side exceed this
+    empty_images: Literal["drop", "keep"] = "drop"  # training images without an object

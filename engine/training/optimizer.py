@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.bounds import BelowOne, NonNegativeFloat, PositiveFloat
+
 _NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -14,15 +16,15 @@ _NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, n
 class OptimizerOptions:
     """Stochastic gradient descent with momentum: a configuration's section `optimizer`."""
 
-    peak_lr: float  # highest learning rate of the schedule, for the global batch
-    weight_decay: float  # of convolution and linear weights
-    momentum: float = 0.9
+    peak_lr: PositiveFloat  # highest learning rate of the schedule, for the global batch
+    weight_decay: NonNegativeFloat  # of convolution and linear weights
+    momentum: BelowOne = 0.9
     nesterov: bool = False
-    activation_weight_decay: float = 0.0  # of the activations' own parameters
-    norm_and_bias_weight_decay: float = 0.0  # of normalisation parameters and biases
-    activation_lr_multiplier: float = 1.0  # learning rate of the activations' parameters over the others'
-    clip_grad_norm: float = 0.0  # greatest gradient norm; 0 switches clipping off
-    ema_decay: float = 0.0  # of the averaged weights; 0 switches averaging off
+    activation_weight_decay: NonNegativeFloat = 0.0  # of the activations' own parameters
+    norm_and_bias_weight_decay: NonNegativeFloat = 0.0  # of normalisation parameters and biases
+    activation_lr_multiplier: NonNegativeFloat = 1.0  # learning rate of the activations over the others'
+    clip_grad_norm: NonNegativeFloat = 0.0  # greatest gradient norm; 0 switches clipping off
+    ema_decay: BelowOne = 0.0  # of the averaged weights; 0 switches averaging off
 
 
 def build_sgd(

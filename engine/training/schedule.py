@@ -3,14 +3,16 @@
 import math
 from dataclasses import dataclass
 
+from engine.bounds import NonNegativeFloat, NonNegativeInt, UpToOne, ZeroToOne
+
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycleOptions:
     """The one-cycle cosine (section 4.1): a configuration's section `schedule` for ImageNet."""
 
-    warmup_epochs: float  # half a cosine up to peak_lr; half a cosine down for the rest
-    start_lr_ratio: float = 0.04  # first learning rate / peak_lr
-    final_lr_ratio: float = 4e-6  # last learning rate / peak_lr
+    warmup_epochs: NonNegativeFloat  # half a cosine up to peak_lr; half a cosine down for the rest
+    start_lr_ratio: UpToOne = 0.04  # first learning rate / peak_lr
+    final_lr_ratio: ZeroToOne = 4e-6  # last learning rate / peak_lr
 
 
 def one_cycle_cosine(
@@ -38,9 +40,9 @@ class StepDecayOptions:
     """A rate that falls at milestones (section 4.2): a configuration's section `schedule` for COCO."""
 
     milestones_steps: list[int]  # from each one on, `decay_factor` times what it was
-    decay_factor: float = 0.1
-    warmup_steps: int = 1000  # a straight line up to peak_lr
-    start_lr_ratio: float = 1e-3  # first learning rate / peak_lr
+    decay_factor: UpToOne = 0.1
+    warmup_steps: NonNegativeInt = 1000  # a straight line up to peak_lr
+    start_lr_ratio: UpToOne = 1e-3  # first learning rate / peak_lr
 
 
 def step_decay(step: int, options: StepDecayOptions, *, peak_lr: float, total_steps: int) -> float:

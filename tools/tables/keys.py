@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from engine.config.schema import Schema
 
@@ -15,25 +15,25 @@ def keys_table(schema: Schema[Any]) -> list[str]:
     """Return every key of a kind of configuration with its default, its allowed values and its meaning."""
     lines = ["| key | default | may be | what |", "| --- | --- | --- | --- |"]
     for key, field, meaning in _keys(schema.kind):
-        words = schema.choices.get(key, ())
         default = "" if field.default is dataclasses.MISSING else f"`{_as_written(field.default)}`"
-        if words:
-            allowed = ", ".join(f"`{word}`" for word in words)
-            meaning = meaning.removeprefix(" | ".join(words)).removeprefix(": ")
-        else:
-            allowed = schema.bounds[key][0] if key in schema.bounds else _TYPES[field.type]
+        allowed = _allowed(field.type)
         meaning = meaning.replace("|", "or").replace("<", "&lt;")
         lines.append(f"| `{key}` | {default} | {allowed} | {meaning} |")
     return lines
 
 
-def _keys(kind: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], str]]:
-    types = get_type_hints(kind)
+def _allowed(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(kind))
+    if get_origin(kind) is Annotated:
+        return ", ".join(bounds.words for bounds in kind.__metadata__)
+    return _TYPES[kind]
+
+
+def _keys(kind: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], str]]:
     for field in dataclasses.fields(kind):
-        section = types[field.name]
-        if dataclasses.is_dataclass(section):
-            assert isinstance(section, type)
-            yield from _keys(section, f"{prefix}{field.name}.")
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            yield from _keys(field.type, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, field, _comment(kind, field.name)
 

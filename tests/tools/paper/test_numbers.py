@@ -2,28 +2,30 @@ from pathlib import Path
 
 import pytest
 
-from engine.config.schema import ACTIVATION_NAMES
-from tests.test_coco_configs import TABLE_3
-from tests.test_configs import NAMES, TOP1
 from tools.paper.numbers import PAPER, Place, Quantity, read_paper
 
+CONFIGS = Path(__file__).parents[3] / "configs"
+NAMES = {"relu": "ReLU", "swish": "Swish", "prelu": "PReLU", "apl": "APL", "pau": "PAU", "frelu": "F-ReLU"}
+NAMES |= {"pwlu": "PWLU"}
 NETWORKS = {"r18": "ResNet-18", "r50": "ResNet-50", "mbv2": "MobileNet-V2", "mbv3": "MobileNet-V3"}
 NETWORKS |= {"effb0": "EfficientNet-B0"}
+DETECTORS = {"mask_rcnn": "Mask R-CNN", "retinanet": "RetinaNet"}
 
 
-def test_the_papers_numbers_are_those_of_the_configurations_heads() -> None:
+def test_the_heads_of_configurations_have_the_papers_numbers() -> None:
     paper = read_paper()
     assert sum(map(len, paper.values())) == 102
-    for network, values in TOP1.items():
-        for activation, value in zip(ACTIVATION_NAMES, values, strict=True):
-            place = Place(NAMES[activation], NETWORKS[network], "top1")
-            assert paper[2][place] == Quantity(value, "%")
-    for (architecture, activation), head in TABLE_3.items():
-        column = {"mask_rcnn": "Mask R-CNN", "retinanet": "RetinaNet"}[architecture]
-        for words in head.split(", "):
-            value, kind, _ = words.split()
-            metric = {"box": "bbox_AP", "mask": "segm_AP"}[kind]
-            assert paper[3][Place(NAMES[activation], column, metric)].value == float(value)
+    for activation, name in NAMES.items():
+        for file, network in NETWORKS.items():
+            top1 = paper[2][Place(name, network, "top1")].value
+            head = (CONFIGS / f"{file}_{activation}.yaml").read_text().splitlines()[0]
+            assert head == f"# Table 2, {network} with {name}: {top1:.2f} % top-1 in the paper."
+        for file, network in DETECTORS.items() if activation in ("relu", "swish", "frelu", "pwlu") else ():
+            box = f"{paper[3][Place(name, network, 'bbox_AP')].value:.2f} box AP"
+            mask = paper[3].get(Place(name, network, "segm_AP"))
+            numbers = f"{box}, {mask.value:.2f} mask AP" if mask else box
+            head = (CONFIGS / f"{file}_r50_{activation}.yaml").read_text().splitlines()[0]
+            assert head == f"# Table 3, {network} with {name}: {numbers} in the paper."
 
 
 def test_what_stands_twice_in_the_paper_is_the_same() -> None:
