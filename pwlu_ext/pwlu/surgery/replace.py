@@ -30,22 +30,19 @@ def replace_activations(
     eval mode; training flags and buffers are restored. Call it before the optimizer, DistributedDataParallel
     or torch.compile see the model. If an error is raised, the model is as it was.
 
-    Left as they are, and reported with the reason: sites with fewer than `min_positions` spatial positions,
-    sites that never ran, a module called with several widths, activations called as functions (`F.relu`) or
-    written out (`x * sigmoid(x)`), also inside of scripted or traced modules. A module called several times
-    with one width gets one new module for all the calls. One parameter-free module registered in several
-    places gets a new module in each place.
-
-    A new module goes to its site's device and takes over the training flag and, if it has one, the `inplace`
-    flag. It keeps the dtype that `make` gave it, but is float64 if the site's input is.
+    Kept, and reported with the reason: sites with tiny maps, sites that never ran, a module called with
+    several widths, activations called as functions (`F.relu`) or written out (`x * sigmoid(x)`), also inside
+    of scripted or traced modules. A module called several times with one width gets one new module for all
+    the calls; one parameter-free module registered in several places gets a new module in each.
 
     Args:
         model: any module whose forward takes one batched tensor.
         input_size: shape of one input without the batch dimension, e.g. (3, 224, 224).
         make: called as `make(num_channels)`; where the channels are not in dimension 1, as
-            `make(num_channels, channel_dim=-1)`.
-        min_positions: fewest spatial positions (product of all sizes but batch and channels) that a site
-            must have. The default leaves 1x1 maps (SE blocks) and (batch, channels) inputs alone.
+            `make(num_channels, channel_dim=-1)`. The new module goes to its site's device and takes over its
+            training and `inplace` flags; it is float64 if the site's input is.
+        min_positions: fewest spatial positions (product of all sizes but batch and channels) of a site. The
+            default leaves 1x1 maps (SE blocks) and (batch, channels) inputs alone.
         channel_dim: channel dimension of all sites. None infers it for each, 1 or -1, from the linear,
             convolution or normalisation layer that made its input, or else the last one that ran.
         is_activation: names further modules that are sites, e.g. activations of another package.
@@ -54,19 +51,13 @@ def replace_activations(
         The report; its printed table ends with e.g. `replaced 17 of 17 sites, +0.7 % parameters`.
 
     Raises:
-        ValueError: nothing could be replaced, the model does not run at `input_size`, `make` is unfit, or an
-            argument has a wrong value.
+        ValueError: nothing could be replaced, the model does not run, or an argument has a wrong value.
     """
 
     def is_site(module: nn.Module) -> bool:
         return is_site_module(module) or (is_activation is not None and is_activation(module))
 
-    size = _checked_arguments(model, input_size, make, min_positions)
-    if is_site(model):
-        raise ValueError(
-            f"model is itself an activation ({type(model).__name__}), so nothing holds it that could hold a "
-            f"new one; call make(num_channels) yourself, or wrap the model in nn.Sequential"
-        )
+    size = _checked_arguments(model, is_site(model), input_size, make, min_positions)
     before = _count_parameters(model)
     slots = find_slots(model, is_site)
     functional = _measure(model, slots, size, channel_dim)
@@ -82,12 +73,21 @@ def replace_activations(
 
 
 def _checked_arguments(
-    model: nn.Module, input_size: Sequence[int], make: Callable[..., nn.Module], min_positions: int
+    model: nn.Module,
+    is_activation: bool,
+    input_size: Sequence[int],
+    make: Callable[..., nn.Module],
+    min_positions: int,
 ) -> tuple[int, ...]:
     """Check the arguments that need no measuring; return `input_size` as a tuple."""
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise ValueError(
             "model is wrapped in DistributedDataParallel: replace its activations before wrapping"
+        )
+    if is_activation:
+        raise ValueError(
+            f"model is itself an activation ({type(model).__name__}), so nothing holds it that could hold a "
+            f"new one; call make(num_channels) yourself, or wrap the model in nn.Sequential"
         )
     if not callable(make):
         raise ValueError(
