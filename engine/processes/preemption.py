@@ -62,7 +62,6 @@ def obey_parent_only(worker_id: int = 0) -> None:
 
 
 def _leave_with(parent: multiprocessing.process.BaseProcess, starter: int) -> None:
-    """Leave when the process that uses this one has ended or says so, or the one that forked it has ended."""
     while parent.is_alive() and os.getppid() == starter:
         received = signal.sigtimedwait(STOP_SIGNALS, _PARENT_CHECK_SECONDS)
         if received is not None and received.si_pid == parent.pid:

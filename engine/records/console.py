@@ -53,7 +53,6 @@ class Console:
         self._began = clock()
 
     def __call__(self, record: Record) -> None:
-        """Print one record."""
         if record.kind == "train":
             say(self._train_line(record))
         elif record.kind == "eval":

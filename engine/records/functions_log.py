@@ -37,7 +37,6 @@ class FunctionsLog:
         self._lines.append({"kind": "functions", "step": step, "epoch": epoch, "layers": chosen})
 
     def close(self) -> None:
-        """Close the file."""
         self._lines.close()
 
 
@@ -51,12 +50,7 @@ class LoggedFunctions:
 
 
 def read_functions(path: Path) -> list[LoggedFunctions]:
-    """Return what `FunctionsLog` wrote, in the order of the steps.
-
-    Raises:
-        ValueError: the file has other lines.
-        OSError: the file cannot be read.
-    """
+    """Return what `FunctionsLog` wrote. Raises ValueError for other lines, OSError for no such file."""
     try:
         return [
             LoggedFunctions(

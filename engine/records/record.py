@@ -43,7 +43,6 @@ class JsonLines:
         self._file = open(path, "a", encoding="utf-8")
 
     def __call__(self, record: Record) -> None:
-        """Append one record."""
         values = {
             name: value if math.isfinite(value) else None  # JSON has no NaN
             for name, value in record.values.items()
@@ -56,7 +55,6 @@ class JsonLines:
         self._file.flush()  # a process that dies later loses no line
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
@@ -67,7 +65,6 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
 
     def __call__(self, record: Record) -> None:
-        """Write one record."""
         for name, value in record.values.items():
             self.writer.add_scalar(f"{record.kind}/{name}", value, record.step)
         if record.evaluation:
@@ -76,12 +73,10 @@ class TensorBoard:
             self.writer.flush()
 
     def add_picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """Write a picture, uint8 (height, width, 3)."""
         self.writer.add_image(name, picture, step, dataformats="HWC")
         self.writer.flush()
 
     def close(self) -> None:
-        """Write what is still in memory."""
         self.writer.close()
 
 
@@ -92,12 +87,10 @@ class EvaluationFiles:
         self._folder = folder
 
     def __call__(self, record: Record) -> None:
-        """Write the files of one record, if it has an evaluation."""
         if record.evaluation:
             self.write(record.evaluation)
 
     def write(self, evaluation: Evaluation) -> None:
-        """Write the files of one evaluation."""
         if evaluation.pictures or evaluation.results:
             self._folder.mkdir(parents=True, exist_ok=True)
         for name, picture in evaluation.pictures.items():

@@ -148,7 +148,6 @@ class CheckpointFolder:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise for a file that is not, or not any more, what torch.save writes: a zip archive."""
     with open(path, "rb") as file:
         head = file.read(4)
     if head in (b"", b"\0\0\0\0"):

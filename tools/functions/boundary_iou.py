@@ -122,7 +122,6 @@ def draw_ious(entries: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _draw(panel: Axes, entry: dict[str, Any], color: str) -> None:
-    """Draw one checkpoint's histogram; a dashed line stands at its median."""
     ious = [value for layer in entry["layers"].values() for value in layer["iou"]]
     shares = np.full(len(ious), 100 / len(ious))
     median = entry["summary"]["quartile2"]

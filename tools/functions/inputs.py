@@ -67,7 +67,6 @@ class Network:
 
     @property
     def precision(self) -> Precision:
-        """The arithmetic of the run."""
         return self.task.precision
 
     def describe(self) -> dict[str, Any]:
@@ -172,7 +171,6 @@ def _require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) 
 
 
 def _classifier_images(task: Classification, split: str, at_most: int | None) -> Images:
-    """Return up to `at_most` images, evenly spread, in batches of the device's size."""
     data = task.data
     if split == "train":
         data = dataclasses.replace(data, val=data.train)

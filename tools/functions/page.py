@@ -149,7 +149,6 @@ def _shades(count: int) -> list[str]:
 
 
 def _draw_history(panel: Axes, steps: Mapping[str, LayerFunctions], index: int) -> None:
-    """Draw one of a layer's functions after each of some steps, and ReLU."""
     # Earlier ones are lighter and broader, so that they are seen under later ones.
     prepare_panel(panel)
     shades, ages = reversed(_shades(len(steps))), np.linspace(1, 0, len(steps))
@@ -163,7 +162,6 @@ def _draw_history(panel: Axes, steps: Mapping[str, LayerFunctions], index: int) 
 
 
 def _add_legend(figure: Figure, panel: Axes) -> None:
-    """Write under the figure what the lines of a panel are, in few rows."""
     handles, labels = panel.get_legend_handles_labels()
     inches = [0.5 + 0.07 * len(label) for label in labels]  # of an entry in this size
     width = figure.get_figwidth()

@@ -227,18 +227,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _picture(folder: Path, trained: Trained, ending: str = "") -> Path:
-    """Return where a page goes; a checkpoint's label has a slash."""
     return folder / f"{trained.label.replace('/', '_')}{ending}.png"
 
 
 def _step_label(step: LoggedFunctions, realigned: int) -> str:
-    """Return the legend's words for a step; the one that ends phase I is marked."""
     ending = ", realigned" if 0 < realigned == step.step else ""
     return f"{step.step} ({round(step.epoch, 2):g}{ending})"
 
 
 def _drawn(corners: Mapping[int, Corners]) -> dict[str, Any]:
-    """Return what a figure shows of a layer, by channel, as plain values: a list per function."""
     return {
         "channels": list(corners),
         "x": [x.tolist() for x, _ in corners.values()],

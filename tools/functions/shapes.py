@@ -37,14 +37,11 @@ MEANING = (
 
 
 def rises(layer: PWLU, low: Tensor, high: Tensor) -> dict[str, Tensor]:
-    """Return how far each function rises and falls towards both ends of [low, high], over its range there.
+    """Return how far each of C functions rises and falls towards both ends of [low, high], over its range.
 
-    A piecewise linear function has its extremes at its corners or at the ends. All are 0 for a constant.
-
-    Args:
-        layer: a PWLU with C functions.
-        low, high: (C,), low <= high.
+    `low` and `high` are (C,). All are 0 for a constant.
     """
+    # A piecewise linear function has its extremes at its corners or at the ends.
     steps = torch.linspace(0, 1, layer.num_intervals + 1, dtype=torch.float64)[:, None]
     left, right = layer.left.detach().double().cpu(), layer.right.detach().double().cpu()
     corners = left + steps * (right - left)
@@ -109,10 +106,10 @@ def _apply(layer: PWLU, places: Tensor) -> Tensor:
 
 
 def draw_shapes(entries: Sequence[dict[str, Any]]) -> Figure:
-    """Return two panels over the layers of each network, in their order, with a line per entry of the record.
+    """Return two panels over the layers of each network, with a line per entry of the record.
 
     The upper has the share of functions that are Vs, inverted Vs or wavy, the lower the median of what a
-    straight line explains; dashed, of ReLU on the same inputs. Entries with the same layers share panels.
+    straight line explains; dashed, of ReLU on the same inputs.
     """
     networks: dict[tuple[str, ...], list[int]] = {}
     for number, entry in enumerate(entries):
@@ -128,7 +125,6 @@ def draw_shapes(entries: Sequence[dict[str, Any]]) -> Figure:
 def _draw_network(
     upper: Axes, lower: Axes, names: Sequence[str], entries: Mapping[int, dict[str, Any]]
 ) -> None:
-    """Draw the entries of one network, by their number, which gives colour and shape."""
     for number, entry in entries.items():
         found = [entry["layers"][name]["summary"] for name in names]
         _line(upper, [_bent(one) for one in found], number, entry["label"])

@@ -72,13 +72,11 @@ def examine(
 ) -> dict[str, Any]:
     """Return the entry of the record for one checkpoint: by layer what MEANING says.
 
-    Args:
-        steps: the gradients of how many batches are compared, at most an epoch's.
-        split, images, overrides: as in `open_network`.
+    `steps` batches' gradients are compared; the other arguments are those of `open_network`.
 
     Raises:
-        ValueError: fewer than two steps, more than an epoch has, a checkpoint of phase I, in which no PWLU
-            learns, float16 without the scaling of losses that training has; or as `open_network`.
+        ValueError: fewer than two steps, more than an epoch has, a checkpoint of phase I, float16; or as
+            `open_network`.
     """
     if trained.describe()["phase"] == 1:
         raise ValueError(f"{trained.label} has not left phase I, in which no PWLU learns; take a later one")
@@ -110,7 +108,6 @@ def _check(network: Network, steps: int) -> None:
 
 
 def _inputs(network: Network) -> dict[str, dict[str, float | None]]:
-    """Return the statistics of the inputs of the layers that have any."""
     intervals = {
         name: Histogram(layer.left, layer.right, layer.num_intervals)
         for name, layer in network.layers.items()
@@ -143,7 +140,6 @@ def _gradients(network: Network, steps: int, epoch: int) -> dict[tuple[str, str]
 
 
 def _flat_gradient(layer: nn.Module, names: Sequence[str]) -> Tensor:
-    """Return gradients of parameters in one row; 0 where none flowed."""
     parameters = [layer.get_parameter(name) for name in names]
     flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     return torch.cat([gradient.detach().flatten().cpu() for gradient in flat])

@@ -162,7 +162,6 @@ def examine_all(
 
 
 def _last_start(manifest: Path) -> dict[str, Any] | None:
-    """Return code, hardware and packages of a run's last start, None without its folder."""
     if not manifest.exists():
         return None
     start = json.loads(manifest.read_text())["starts"][-1]
