@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.data.shard_index import write_index
 from engine.data.source import DataError
+from engine.records.console import say
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     root = parser.parse_args().root
     try:
         for split in ("train", "val"):
-            print(write_index(root, split))
+            say(str(write_index(root, split)))
     except DataError as error:
         parser.error(str(error))
 

@@ -4,7 +4,6 @@ detectron2 is not on PyPI, so nothing imports this file unless `library` asks fo
 model zoo or trainer of detectron2 is used.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,7 +37,7 @@ from .detectron2_parts import (
     with_float32_outputs,
 )
 from .recipe import NUM_LEVELS, RETINANET_STRIDES_PX, RPN_STRIDES_PX, DetectorRecipe
-from .sites import Probe, zero_region
+from .sites import Probe, mask_rcnn_probe, retinanet_probe
 
 ROI_LEVELS = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}  # strides in pixels; P6 is for proposals alone
 PLAIN_DELTAS = (1.0, 1.0, 1.0, 1.0)
@@ -83,27 +82,18 @@ class MaskRCNNDetector(Detectron2Detector):
             "box_predictor": heads.box_predictor,
             "mask_head": heads.mask_head,  # with its predictor
         }
-        cells = heads.box_pooler.output_size[0], heads.mask_pooler.output_size[0]
-
-        def run(parts: Mapping[str, Any], images: Tensor) -> None:
-            levels = list(parts["backbone"](images).values())
-            parts["rpn"](levels)
-            box_region, mask_region = (zero_region(levels[0].shape[1], side, like=images) for side in cells)
-            parts["box_predictor"](parts["box_head"](box_region))
-            parts["mask_head"].layers(mask_region)
-
-        return Probe(parts, run)
+        return mask_rcnn_probe(
+            parts,
+            (heads.box_pooler.output_size[0], heads.mask_pooler.output_size[0]),
+            lambda parts, region: parts["mask_head"].layers(region),
+        )
 
 
 class RetinaNetDetector(Detectron2Detector):
     """detectron2's RetinaNet."""
 
     def probe(self) -> Probe:
-
-        def run(parts: Mapping[str, Any], images: Tensor) -> None:
-            parts["head"](list(parts["backbone"](images).values()))
-
-        return Probe({"backbone": self.network.backbone, "head": self.network.head}, run)
+        return retinanet_probe(self.network.backbone, self.network.head)
 
 
 def build_mask_rcnn(*, num_classes: int, trunk: Trunk, recipe: DetectorRecipe) -> MaskRCNNDetector:

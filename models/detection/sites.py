@@ -1,8 +1,8 @@
 """Replacing a detector's activations: which places are sites, and the report of it."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pwlu import ReplacementReport, replace_activations
@@ -36,6 +36,35 @@ class Probe(nn.Module):
         self._run(dict(self.named_children()), images)
 
 
+def mask_rcnn_probe(
+    parts: Mapping[str, nn.Module],
+    cells: tuple[int, int],
+    run_masks: Callable[[Mapping[str, Any], Tensor], object],
+) -> Probe:
+    """Return the probe of a Mask R-CNN of parts backbone, rpn, box_head, box_predictor and those for masks.
+
+    `cells` are the sides of the pooled maps of the box and the mask head; `run_masks` runs the mask parts.
+    """
+
+    def run(parts: Mapping[str, nn.Module], images: Tensor) -> None:
+        levels = list(parts["backbone"](images).values())
+        parts["rpn"](levels)
+        box_region, mask_region = (levels[0].new_zeros(1, levels[0].shape[1], side, side) for side in cells)
+        parts["box_predictor"](parts["box_head"](box_region))
+        run_masks(parts, mask_region)
+
+    return Probe(parts, run)
+
+
+def retinanet_probe(backbone: nn.Module, head: nn.Module) -> Probe:
+    """Return the probe of a RetinaNet."""
+
+    def run(parts: Mapping[str, nn.Module], images: Tensor) -> None:
+        parts["head"](list(parts["backbone"](images).values()))
+
+    return Probe({"backbone": backbone, "head": head}, run)
+
+
 def replace_sites(
     probe: Probe, make: Callable[..., nn.Module], *, replace_all: bool = False
 ) -> ReplacementReport:
@@ -61,8 +90,3 @@ def replace_sites(
                 f"{site.name}; use another activation or replace_all=False"
             )
     return report
-
-
-def zero_region(channels: int, cells: int, like: Tensor) -> Tensor:
-    """Return the pooled map of one region, zeros of shape (1, channels, cells, cells)."""
-    return torch.zeros(1, channels, cells, cells, device=like.device, dtype=like.dtype)

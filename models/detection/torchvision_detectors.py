@@ -3,7 +3,6 @@
 Where the two libraries still differ: docs/detectors.md.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from .masks import paste_masks
 from .recipe import RETINANET_STRIDES_PX, RPN_STRIDES_PX, DetectorRecipe
 from .regions import ProposalHead, ProposalNetwork, PyramidPool, RegionHeads
 from .retinanet_head import RetinaNetHead
-from .sites import Probe, zero_region
+from .sites import Probe, mask_rcnn_probe, retinanet_probe
 
 
 class TorchvisionDetector(Detector):
@@ -79,16 +78,11 @@ class MaskRCNNDetector(TorchvisionDetector):
             "mask_head": heads.mask_head,
             "mask_predictor": heads.mask_predictor,
         }
-        cells = heads.box_roi_pool.cells, heads.mask_roi_pool.cells
-
-        def run(parts: Mapping[str, nn.Module], images: Tensor) -> None:
-            levels = list(parts["backbone"](images).values())
-            parts["rpn"](levels)
-            box_region, mask_region = (zero_region(levels[0].shape[1], side, like=images) for side in cells)
-            parts["box_predictor"](parts["box_head"](box_region))
-            parts["mask_predictor"](parts["mask_head"](mask_region))
-
-        return Probe(parts, run)
+        return mask_rcnn_probe(
+            parts,
+            (heads.box_roi_pool.cells, heads.mask_roi_pool.cells),
+            lambda parts, region: parts["mask_predictor"](parts["mask_head"](region)),
+        )
 
 
 class RetinaNetDetector(TorchvisionDetector):
@@ -97,11 +91,7 @@ class RetinaNetDetector(TorchvisionDetector):
     first_label = 0
 
     def probe(self) -> Probe:
-
-        def run(parts: Mapping[str, nn.Module], images: Tensor) -> None:
-            parts["head"](list(parts["backbone"](images).values()))
-
-        return Probe({"backbone": self.model.backbone, "head": self.model.head}, run)
+        return retinanet_probe(self.model.backbone, self.model.head)
 
 
 class Pyramid(nn.Module):

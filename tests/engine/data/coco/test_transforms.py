@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.data.coco.annotations import Objects
-from engine.data.coco.transforms import RandomMirror, ResizeRule, to_input, to_target
+from engine.data.coco.transforms import ResizeRule, to_input, to_target
 
 RULE = ResizeRule(shorter_side_px=800, longer_side_px=1333)
 sides = st.integers(1, 3000)
@@ -121,10 +121,3 @@ def test_nothing_at_all_is_a_target_too() -> None:
     assert "masks" not in to_target(boxed(), (30, 40), (60, 80), mirrored=True, with_masks=False)
 
 
-def test_half_of_the_samples_are_mirrored_others_in_every_epoch() -> None:
-    first, again, second = (
-        [RandomMirror(0.5, seed=3, epoch=epoch)(index) for index in range(400)] for epoch in (0, 0, 1)
-    )
-    assert first == again and first != second
-    assert 160 < sum(first) < 240
-    assert not any(RandomMirror(0.0, seed=3, epoch=0)(index) for index in range(100))
