@@ -19,7 +19,7 @@ class TwoPhaseLearning:
     Phase I (steps 0 to T' - 1): every PWLU is ReLU, its parameters do not move, and the mean and standard
     deviation of its input are collected (Eq. 5) over everything that reached it in a step, on all ranks.
     After step T' - 1 the boundaries are reset to mean +- 3 std and the points to ReLU (Eq. 6). Phase II:
-    everything learns. Construct it on every rank, after the model is on its device::
+    everything learns. Construct it on every rank, after the model is on its device:
 
         phases = TwoPhaseLearning(model, phase1_steps=5 * steps_per_epoch, optimizer=optimizer)
 
@@ -27,7 +27,7 @@ class TwoPhaseLearning:
     not count then (unless the optimizer is fused, which skips inside of `step`). Its inputs join the
     statistics of the next step, as with gradient accumulation: they are of the same weights. Without
     `optimizer` the loop makes the calls, and every pair of them counts, skipped step or not, like the steps
-    of a learning rate schedule::
+    of a learning rate schedule:
 
         loss(model(x), target).backward()
         phases.before_optimizer_step()
