@@ -105,7 +105,7 @@ def collect_grid(grid: Grid, scale: str, output: Path, results: Path | None = No
     if missing:
         print(f"missing: {', '.join(missing)}; `python -m tools.sweep {grid.option} --scale {scale}`")
     if scale == SMOKE:
-        print(f"Scale smoke shows that the cells of {grid.title} train; its numbers mean nothing.")
+        print(f"Scale smoke shows that these cells of {grid.title} train; its numbers mean nothing.")
     return True
 
 
