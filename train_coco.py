@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from engine.amp import Precision
-from engine.config.load import COCO, CocoConfig, ConfigError, experiment_of, load_config
+from engine.config.load import COCO, CocoConfig, ConfigError
 from engine.data.coco import build_coco_data
 from engine.processes.distributed import World
-from engine.processes.program import EXIT_DONE, EXIT_STOPPED, exit_with, joined_processes, parse_arguments
-from engine.runs.folder import RunFolder
+from engine.processes.program import exit_with
+from engine.runs.main import train_or_evaluate
 from engine.runs.manifest import describe_package
 from engine.runs.run import Run
 from engine.tasks.detection import Detection
@@ -33,18 +33,7 @@ from pwlu import ReplacementReport
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, or evaluate a checkpoint; return the exit status."""
-    arguments = parse_arguments(__doc__, argv)
-    config = load_config(arguments.config, arguments.overrides, COCO)
-    with joined_processes(config.runtime.device) as (world, stop):
-        run = Run(RunFolder(config.output), experiment_of(config), world, stop)
-        if arguments.checkpoint is None and run.is_finished():
-            return EXIT_DONE
-        task, model, report = build(config, world)
-        if arguments.checkpoint is None:
-            done = train(config, run, task, model, report)
-        else:
-            done = run.evaluate(arguments.checkpoint, task, model)
-    return EXIT_DONE if done else EXIT_STOPPED
+    return train_or_evaluate(__doc__, argv, COCO, build, train)
 
 
 def train(config: CocoConfig, run: Run, task: Detection, model: nn.Module, report: ReplacementReport) -> bool:

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from engine.amp import Precision
-from engine.config.load import IMAGENET, ImageNetConfig, experiment_of, load_config
+from engine.config.load import IMAGENET, ImageNetConfig
 from engine.data import build_data
 from engine.processes.distributed import World
-from engine.processes.program import EXIT_DONE, EXIT_STOPPED, exit_with, joined_processes, parse_arguments
-from engine.runs.folder import RunFolder
+from engine.processes.program import exit_with
+from engine.runs.main import train_or_evaluate
 from engine.runs.run import Run
 from engine.tasks.classification import Classification
 from engine.training.loop import Plan
@@ -30,18 +30,7 @@ from pwlu import ReplacementReport
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, or evaluate a checkpoint; return the exit status."""
-    arguments = parse_arguments(__doc__, argv)
-    config = load_config(arguments.config, arguments.overrides, IMAGENET)
-    with joined_processes(config.runtime.device) as (world, stop):
-        run = Run(RunFolder(config.output), experiment_of(config), world, stop)
-        if arguments.checkpoint is None and run.is_finished():
-            return EXIT_DONE
-        task, model, report = build(config, world)
-        if arguments.checkpoint is None:
-            done = train(config, run, task, model, report)
-        else:
-            done = run.evaluate(arguments.checkpoint, task, model)
-    return EXIT_DONE if done else EXIT_STOPPED
+    return train_or_evaluate(__doc__, argv, IMAGENET, build, train)
 
 
 def train(

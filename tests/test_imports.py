@@ -81,4 +81,6 @@ def test_no_program_imports_another() -> None:
 def test_only_programs_and_tools_load_a_configuration() -> None:
     readers = {module for module, targets in GRAPH.items() if "engine.config.load" in targets}
     assert readers
-    assert all(name.startswith(("engine.config", "tools.", *PROGRAMS)) for name in readers)
+    assert all(
+        name.startswith(("engine.config", "engine.runs.main", "tools.", *PROGRAMS)) for name in readers
+    )

@@ -1,7 +1,7 @@
 """Turn a YAML file and `key=value` words into the checked, typed configuration of one of the trainers.
 
-The configuration object stops at the training programs; what is below them takes single values, or a section
-that it owns (`OptimizerOptions`, for example).
+The configuration object stops at `build` and `train` of the training programs: what is below takes single
+values, or a section that it owns (`OptimizerOptions`, for example).
 """
 
 import dataclasses

@@ -1,0 +1,48 @@
+"""What both training programs do with their command line."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from torch import nn
+
+from engine.config.experiment import experiment_of
+from engine.config.load import load_config
+from engine.config.schema import C, Schema
+from engine.processes.distributed import World
+from engine.processes.program import EXIT_DONE, EXIT_STOPPED, joined_processes, parse_arguments
+from engine.runs.folder import RunFolder
+from engine.runs.run import Run
+from engine.training.loop import Task
+from pwlu import ReplacementReport
+
+T = TypeVar("T", bound=Task)
+
+
+def train_or_evaluate(
+    description: str | None,
+    argv: Sequence[str] | None,
+    schema: Schema[C],
+    build: Callable[[C, World], tuple[T, nn.Module, ReplacementReport]],
+    train: Callable[[C, Run, T, nn.Module, ReplacementReport], bool],
+) -> int:
+    """Train, or evaluate a checkpoint, as the command line says; return the exit status.
+
+    Args:
+        description: of the program, for its help.
+        argv: the command line's words; None for those of this process.
+        schema: of the program's configuration.
+        build: opens the data and builds the model, the same on every process.
+        train: trains in the run's folder; returns False if a signal stopped it.
+    """
+    arguments = parse_arguments(description, argv)
+    config = load_config(arguments.config, arguments.overrides, schema)
+    with joined_processes(config.runtime.device) as (world, stop):
+        run = Run(RunFolder(config.output), experiment_of(config), world, stop)
+        if arguments.checkpoint is None and run.is_finished():
+            return EXIT_DONE
+        task, model, report = build(config, world)
+        if arguments.checkpoint is None:
+            done = train(config, run, task, model, report)
+        else:
+            done = run.evaluate(arguments.checkpoint, task, model)
+    return EXIT_DONE if done else EXIT_STOPPED
