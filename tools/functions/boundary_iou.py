@@ -27,8 +27,8 @@ from engine.records.curves import LINE_COLORS
 from pwlu import PWLU
 from tools.functions.inputs import open_network
 from tools.functions.statistics import Quantiles
-from tools.functions.trained import Trained, add_image_options, add_run_options, examine_all
-from tools.records import add_record_option, tool_parser, write_figure
+from tools.functions.trained import Trained, examine_all
+from tools.records import tool_parser, write_figure
 
 BINS = [number / 25 for number in range(26)]
 MOST_OVERLAID = 3  # more outlines in one panel cannot be told apart
@@ -135,18 +135,9 @@ def _draw(panel: Axes, entry: dict[str, Any], color: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    parser = tool_parser("functions.boundary_iou", __doc__)
-    add_run_options(parser)
-    add_record_option(parser)
-    add_image_options(parser)
-    arguments = parser.parse_args(argv)
-    try:
-        entries = examine_all(arguments, examine)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    entries, picture = examine_all(tool_parser("functions.boundary_iou", __doc__), argv, examine)
     for entry in entries:
         say(f"{entry['label']}: {_sentence(entry['summary'])}")
-    picture = arguments.output.with_suffix(".png")
     write_figure(picture, draw_ious(entries), {"meaning": MEANING, "checkpoints": entries})
 
 

@@ -21,8 +21,8 @@ from pwlu import PWLU
 from tools.drawing import color, finish, marker, name_layers, new_layer_figure
 from tools.functions.inputs import open_network
 from tools.functions.statistics import Moments, Quantiles
-from tools.functions.trained import Trained, add_image_options, add_run_options, examine_all
-from tools.records import add_record_option, tool_parser, write_figure
+from tools.functions.trained import Trained, examine_all
+from tools.records import tool_parser, write_figure
 
 _NETWORK_IN = 4.8  # height of a network's two panels
 BEND = 0.1  # of a function's range of values: what it must rise on both sides of its minimum to be a V
@@ -157,19 +157,10 @@ def _line(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    parser = tool_parser("functions.shapes", __doc__)
-    add_run_options(parser)
-    add_record_option(parser)
-    add_image_options(parser)
-    arguments = parser.parse_args(argv)
-    try:
-        entries = examine_all(arguments, examine)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    entries, picture = examine_all(tool_parser("functions.shapes", __doc__), argv, examine)
     for entry in entries:
         for name, layer in entry["layers"].items():
             say(f"{entry['label']}: {name}: {_sentence(layer['summary'])}")
-    picture = arguments.output.with_suffix(".png")
     write_figure(picture, draw_shapes(entries), {"meaning": MEANING, "checkpoints": entries})
 
 

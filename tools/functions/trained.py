@@ -13,6 +13,7 @@ from engine.records.learned_functions import PARAMETERS
 from engine.runs.folder import RunFolder
 from engine.training.checkpoint import read_checkpoint
 from pwlu import PWLU
+from tools.records import add_record_option
 
 
 @dataclass(frozen=True)
@@ -151,14 +152,24 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
 
 
 def examine_all(
-    arguments: argparse.Namespace, examine: Callable[..., dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return what `examine` makes of every run of a command line with the run and image options."""
-    opened = open_all(arguments.runs, arguments.labels, arguments.averaged)
-    return [
-        examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
-        for trained in opened
-    ]
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, examine: Callable[..., dict[str, Any]]
+) -> tuple[list[dict[str, Any]], Path]:
+    """Return what `examine` makes of every run of a command line, and where the picture goes.
+
+    Leaves with a message to the user where a run cannot be examined.
+    """
+    add_run_options(parser)
+    add_record_option(parser)
+    add_image_options(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        entries = [
+            examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
+            for trained in open_all(arguments.runs, arguments.labels, arguments.averaged)
+        ]
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return entries, arguments.output.with_suffix(".png")
 
 
 def _last_start(manifest: Path) -> dict[str, Any] | None:

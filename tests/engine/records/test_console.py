@@ -1,5 +1,3 @@
-import multiprocessing
-
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -58,18 +56,9 @@ def test_a_long_run_without_pwlu_has_days_left_and_no_phase(capsys: pytest.Captu
 
 
 def test_metrics_in_words() -> None:
-    assert (
-        metrics_line({"top1": 70.0, "ema_top5": 90.126, "loss": 0.5})
-        == "top1 70.00 %  ema_top5 90.13 %  loss 0.5000"
-    )
-    coco = {
-        "bbox_AP": 40.0,
-        "bbox_AP50": 60.0,
-        "bbox_APs": 1.0,
-        "bbox_AR100": 2.0,
-        "bbox_ARl": 3.0,
-        "images": 5,
-    }
+    words = metrics_line({"top1": 70.0, "ema_top5": 90.126, "loss": 0.5})
+    assert words == "top1 70.00 %  ema_top5 90.13 %  loss 0.5000"
+    coco = {"bbox_AP": 40.0, "bbox_AP50": 60.0, "bbox_APs": 1.0, "bbox_AR100": 2.0, "images": 5}
     assert metrics_line(coco) == "bbox_AP 40.00 %  bbox_AP50 60.00 %  images 5"
 
 
@@ -95,14 +84,6 @@ def test_a_warning_names_the_process_it_comes_from(
     say("hello")
     warn("the disk is nearly full")
     for context in ("fork", "spawn"):
-        list(
-            DataLoader(
-                Doubtful(), num_workers=1, multiprocessing_context=multiprocessing.get_context(context)
-            )
-        )
-    printed, errors = capfd.readouterr()
-    assert (
-        printed.splitlines()
-        == ["hello", f"{start}: the disk is nearly full"] + [f"{start}: an image is broken"] * 2
-    )
-    assert not [line for line in errors.splitlines() if "broken" in line]
+        list(DataLoader(Doubtful(), num_workers=1, multiprocessing_context=context))
+    lines = ["hello", f"{start}: the disk is nearly full", *[f"{start}: an image is broken"] * 2]
+    assert capfd.readouterr().out.splitlines() == lines

@@ -119,5 +119,3 @@ def test_nothing_at_all_is_a_target_too() -> None:
         "masks": (0, 60, 80),
     }
     assert "masks" not in to_target(boxed(), (30, 40), (60, 80), mirrored=True, with_masks=False)
-
-
