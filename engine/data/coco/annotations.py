@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.coco.entries import Entry, box, check_entries, integer, known, number, text
+from engine.data.coco.entries import Entry, box, read_entries, integer, known, number, text
 from engine.data.coco.masks import Segmentation, check_segmentation
 from engine.data.source import DataError
 
@@ -58,22 +58,20 @@ class CocoAnnotations:
     def _read_images(self, images: list[Any]) -> None:
         heights, widths, names = array("q"), array("q"), []
 
-        def check(image: Entry) -> None:
+        def read(image: Entry) -> None:
             for key, lengths in (("height", heights), ("width", widths)):
                 lengths.append(integer(image, key))
                 if lengths[-1] < 1:
                     raise ValueError(f"{key}: expected 1 or more pixels, got {lengths[-1]}")
             names.append(os.fsencode(text(image, "file_name")))
 
-        self.image_ids = np.array(check_entries(self.path, "image", images, check), dtype=np.int64)
+        self.image_ids = np.array(read_entries(self.path, "image", images, read), dtype=np.int64)
         self.heights, self.widths = np.array(heights), np.array(widths)
         self._file_names = np.array(names)
 
     def _read_categories(self, categories: list[Any]) -> None:
         names: list[str] = []
-        ids = check_entries(
-            self.path, "category", categories, lambda entry: names.append(text(entry, "name"))
-        )
+        ids = read_entries(self.path, "category", categories, lambda entry: names.append(text(entry, "name")))
         ordered = sorted(zip(ids, names, strict=True))
         self.category_ids = [identity for identity, _ in ordered]
         self.category_names = [name for _, name in ordered]
@@ -85,21 +83,21 @@ class CocoAnnotations:
         segmentations = bytearray()
         ends = array("q", [0])
 
-        def check(annotation: Entry) -> None:
+        def read(annotation: Entry) -> None:
             owner = known(annotation, "image_id", image_places, "image")
             owners.append(owner)
             labels.append(known(annotation, "category_id", labels_of, "category"))
             boxes.extend(box(annotation))
             if scored:
                 number(annotation, "area")
-            crowd.append(bool(integer({"iscrowd": 0, **annotation}, "iscrowd")))
+            crowd.append("iscrowd" in annotation and integer(annotation, "iscrowd") != 0)
             if with_masks:
                 segmentation = annotation.get("segmentation")
                 check_segmentation(segmentation, int(self.heights[owner]), int(self.widths[owner]))
                 segmentations.extend(json.dumps(segmentation, separators=(",", ":")).encode())
                 ends.append(len(segmentations))
 
-        check_entries(self.path, "annotation", annotations, check)
+        read_entries(self.path, "annotation", annotations, read)
         # The objects of an image are rows [last[i - 1], last[i]) of the order of the images.
         self._order = np.argsort(owners, kind="stable")
         counts = np.bincount(owners, minlength=len(self))

@@ -1,4 +1,4 @@
-"""Checks of the entries of a COCO annotation file, and errors that name the entry at fault."""
+"""Reading the entries of a COCO annotation file, with errors that name the entry at fault."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +9,11 @@ from engine.data.source import DataError
 Entry = dict[str, Any]
 
 
-def check_entries(path: Path, kind: str, entries: list[Any], check: Callable[[Entry], object]) -> list[int]:
-    """Return the ids of a list's entries of a `kind` (image, annotation, category) after `check` of each.
+def read_entries(path: Path, kind: str, entries: list[Any], read: Callable[[Entry], object]) -> list[int]:
+    """Return the ids of a list's entries of a `kind` (image, annotation, category) after `read` of each.
 
     Raises DataError, with the file and the entry's id, for an empty list, for what is no object or has the id
-    of another one, and where `check` raises ValueError.
+    of another one, and where `read` raises ValueError.
     """
     if not entries:
         raise DataError(f"{path}: there is not a single {kind}")
@@ -26,7 +26,7 @@ def check_entries(path: Path, kind: str, entries: list[Any], check: Callable[[En
             if identity in ids:
                 raise ValueError(f"another {kind} has the same id")
             ids[identity] = None
-            check(entry)
+            read(entry)
         except ValueError as error:
             has_id = isinstance(entry, dict) and "id" in entry
             name = f"{kind} {entry['id']}" if has_id else f"{kind} number {place + 1} of the list"
