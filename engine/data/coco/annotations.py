@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.coco.entries import Entry, box, read_entries, integer, known, number, text
+from engine.data.coco.entries import Entry, box, integer, known, number, read_entries, text
 from engine.data.coco.masks import Segmentation, check_segmentation
 from engine.data.source import DataError
 
