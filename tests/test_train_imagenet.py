@@ -146,22 +146,6 @@ def test_torchrun_is_told_to_stop_and_all_is_saved(
     assert records(tmp_path) == records(whole[0])
 
 
-def test_a_truncated_checkpoint_costs_its_steps_only(
-    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(whole[0], folder)
-    (folder / "FINISHED").unlink()
-    last = folder / "checkpoints" / "last.pt"
-    last.write_bytes(last.read_bytes()[:5000])
-    outcome = run(tmp_path / "logs", [*settings, f"output={folder}"], processes=2)
-    assert outcome.statuses == [0, 0], outcome.output
-    assert f"WARNING: {last}: this checkpoint is damaged" in outcome.outputs[0]
-    assert "continuing from previous.pt, step 10" in outcome.outputs[0]
-    assert_same_bits(weights(folder), weights(whole[0]))
-    assert records(folder) == records(whole[0])
-
-
 def test_a_folder_that_cannot_be_continued_is_refused(
     whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,12 +160,9 @@ def test_a_folder_that_cannot_be_continued_is_refused(
     (folder / "FINISHED").unlink()
     with pytest.raises(CheckpointError, match=another):  # begun by another experiment
         train_imagenet.main(arguments)
-    torch.save({"weights": torch.zeros(1)}, folder / "checkpoints" / "last.pt")
+    last = folder / "checkpoints" / "last.pt"
+    torch.save({"weights": torch.zeros(1)}, last)
     with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
-        train_imagenet.main(arguments[:-1])
-    for name in ("last.pt", "previous.pt"):
-        (folder / "checkpoints" / name).write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(CheckpointError, match=r"last\.pt: .*damaged.*previous\.pt: .*damaged"):
         train_imagenet.main(arguments[:-1])
     assert records(folder) == records(whole[0])  # nothing was touched
 

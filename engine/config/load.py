@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from engine.config.coco import COCO, CocoConfig
-from engine.config.experiment import Experiment, experiment_of
+from engine.config.experiment import experiment_of
 from engine.config.files import COMMAND_LINE, ConfigError, Entry, parse_overrides, read_file
 from engine.config.imagenet import IMAGENET, ImageNetConfig
 from engine.config.schema import C, Schema
@@ -22,7 +22,6 @@ __all__ = [
     "IMAGENET",
     "CocoConfig",
     "ConfigError",
-    "Experiment",
     "ImageNetConfig",
     "experiment_of",
     "load_config",
