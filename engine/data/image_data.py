@@ -25,17 +25,14 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, in both splits."""
         return len(self.class_names)
 
     @property
     def num_train(self) -> int:
-        """Number of training images."""
         return len(self.train)
 
     @property
     def num_val(self) -> int:
-        """Number of validation images."""
         return len(self.val)
 
     def steps_per_epoch(self, global_batch_size: int) -> int:

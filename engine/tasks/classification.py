@@ -32,7 +32,6 @@ class Classification(ImageTask):
         return {"num_train": data.num_train, "num_val": data.num_val, "num_classes": data.num_classes}
 
     def describe(self) -> str:
-        """Return, in two lines, the images and how a global batch is cut."""
         data = self.data
         return (
             f"{data.num_train} training and {data.num_val} validation images in {data.num_classes} classes\n"

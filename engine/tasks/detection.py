@@ -39,7 +39,6 @@ class Detection(ImageTask):
         }
 
     def describe(self) -> str:
-        """Return, in two lines, the images and how a global batch is cut."""
         data = self.data
         return (
             f"{data.num_train} training and {data.num_val} validation images with objects of "

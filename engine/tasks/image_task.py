@@ -39,7 +39,6 @@ class ImageTask:
         return derive_accumulation(self.global_batch_size, self.world.size, self.device_batch_size)
 
     def describe_cut(self) -> str:
-        """Return, in a line, how a global batch is cut."""
         world = self.world
         return (
             f"{self.data.steps_per_epoch(self.global_batch_size)} steps per epoch, each of "

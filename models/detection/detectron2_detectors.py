@@ -177,7 +177,6 @@ def _proposal_generator(recipe: DetectorRecipe) -> TolerantProposals:
 
 
 def _box_parts(num_classes: int, recipe: DetectorRecipe) -> dict[str, Any]:
-    """Return StandardROIHeads' arguments about boxes."""
     width, cells = recipe.pyramid_channels, recipe.box_roi_cells
     predictor = FastRCNNOutputLayers(
         ShapeSpec(channels=recipe.box_features),
@@ -201,7 +200,6 @@ def _box_parts(num_classes: int, recipe: DetectorRecipe) -> dict[str, Any]:
 
 
 def _mask_parts(num_classes: int, recipe: DetectorRecipe) -> dict[str, Any]:
-    """Return StandardROIHeads' arguments about masks."""
     width, cells = recipe.pyramid_channels, recipe.mask_roi_cells
     return {
         "mask_in_features": list(ROI_LEVELS),
@@ -240,7 +238,6 @@ def _pooler(cells: int, recipe: DetectorRecipe) -> Float32Pooler:
 
 
 def _instances(image: Tensor, target: Target) -> Instances:
-    """One image's target in detectron2's form."""
     instances = Instances(tuple(image.shape[-2:]))
     instances.gt_boxes = Boxes(target["boxes"])
     instances.gt_classes = target["labels"]

@@ -70,7 +70,6 @@ class DetectorRecipe:
 
     @property
     def box_features(self) -> int:
-        """Width of the box head's hidden fully connected layer."""
         return self.box_features_per_channel * self.pyramid_channels
 
     def rpn_anchor_sides_px(self) -> tuple[tuple[float, ...], ...]:

@@ -62,5 +62,4 @@ class Canvas:
 
 
 def _window(plane: np.ndarray, ink: Pixels, x: int, y: int) -> np.ndarray:
-    """Return the part of a plane under the ink, to read or to write."""
     return plane[y : y + ink.shape[0], x : x + ink.shape[1]]

@@ -59,12 +59,10 @@ class CocoData:
 
     @property
     def num_train(self) -> int:
-        """Number of images to train on."""
         return len(self.trained_on)
 
     @property
     def num_val(self) -> int:
-        """Number of images to evaluate on."""
         return len(self.val)
 
     @property
@@ -74,7 +72,6 @@ class CocoData:
 
     @property
     def category_names(self) -> list[str]:
-        """Name of each class."""
         return self.val.annotations.category_names
 
     @cached_property

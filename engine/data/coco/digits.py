@@ -123,7 +123,6 @@ def _color(random: Random) -> np.ndarray:
 
 
 def _ground(width: int, height: int, random: Random) -> Pixels:
-    """Return soft spots of dim colours."""
     coarse = random.randint(0, _BRIGHTEST_GROUND, (3, 4, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
