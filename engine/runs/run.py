@@ -60,7 +60,6 @@ class Run:
         """Train from the folder's last checkpoint, if it has one, to the end (True) or to a signal (False).
 
         Args:
-            learning_rate: gives the learning rate of a step (from 0).
             announcement: printed when it is known that the folder is fit for the run.
             components: what else the manifest says of this start: versions of what this task alone uses.
 
