@@ -129,10 +129,14 @@ def _whole_numbers(text: str) -> list[int]:
     return [int(item) for item in text[1:-1].split(",") if item.strip()]
 
 
+# YAML's words, and what one types on a command line.
+_BOOLEANS = dict.fromkeys(("true", "yes", "on", "y", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "n", "0"), False
+)
 _TYPES: dict[Any, tuple[str, Any]] = {
     int: ("a whole number", int),
     float: ("a number", float),
-    bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    bool: ("true or false", lambda text: _BOOLEANS[text.lower()]),
     str: ("a word", _word),
     list[int]: ("whole numbers, such as [210000, 250000]", _whole_numbers),
 }

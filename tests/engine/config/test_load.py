@@ -114,7 +114,9 @@ def test_a_wrong_override_is_named_with_what_was_expected(
 
 
 def test_nesterov_needs_momentum(smallest: Path) -> None:
-    assert load_config(smallest, ["optimizer.nesterov=true"]).optimizer.nesterov
+    for word in ("true", "yes", "On", "1"):
+        assert load_config(smallest, [f"optimizer.nesterov={word}"]).optimizer.nesterov
+    assert not load_config(smallest, ["optimizer.nesterov=off"]).optimizer.nesterov
     assert "momentum" in error_of(smallest, "optimizer.nesterov=true", "optimizer.momentum=0")
 
 
