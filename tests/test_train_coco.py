@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -204,16 +203,6 @@ def test_detectron2_trains_resumes_and_evaluates(
     recorded = records(folders[0])[-1]
     scores = {name: value for name, value in recorded.items() if "_A" in name}
     assert scores and {name: found[name] for name in scores} == scores
-
-
-def test_detectron2_missing_is_one_sentence(settings: list[str], monkeypatch: Any) -> None:
-    loaded = ("detectron2.", "models.detection.detectron2")  # by an earlier test
-    for name in [name for name in sys.modules if name.startswith(loaded)]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "detectron2", None)
-    with pytest.raises(ValueError, match="detectron2") as caught:
-        train_coco.main([*settings, "model.library=detectron2"])
-    assert "library=torchvision" in str(caught.value) and "install" in str(caught.value)
 
 
 def test_a_broken_image_is_named_by_file_and_id(settings: list[str], tmp_path: Path) -> None:

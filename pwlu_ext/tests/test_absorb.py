@@ -252,12 +252,3 @@ def test_the_model_stays_as_it_was_and_its_twin_takes_the_state() -> None:
     twin.load_state_dict(folded.state_dict())
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(twin(x), folded(x))
-
-
-def test_the_report_is_a_table() -> None:
-    folded = fold(Blocks(lambda m, x: m.q(m.f(m.p(m.a(x))))), absorb_batch_norm=True, input_size=(4, 3, 3))
-    assert str(folded.fold_report).splitlines() == [
-        "q  nothing absorbed: its input is made by aten.conv2d.default",
-        "p  absorbed a",
-        "1 of 2 PWLUs absorbed the BatchNorm before them",
-    ]

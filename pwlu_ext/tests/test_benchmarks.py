@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,33 +30,6 @@ def test_every_round_runs_every_call_once() -> None:
 def test_percentiles_by_hand() -> None:
     seconds = [0.011, 0.001, 0.006] + [0.001 * i for i in (2, 3, 4, 5, 7, 8, 9, 10)]
     assert measure.percentiles_ms(seconds) == pytest.approx((2.0, 6.0, 10.0))
-
-
-class PlayedEvent:
-    """An event of a GPU that takes 1 ms for everything between two of them that is logged."""
-
-    log: list[str] = []
-
-    def __init__(self, enable_timing: bool) -> None:
-        assert enable_timing
-
-    def record(self) -> None:
-        self.at = len(self.log)
-
-    def synchronize(self) -> None:
-        self.log.append("wait for the event")
-
-    def elapsed_time(self, end: "PlayedEvent") -> float:
-        return float(end.at - self.at)
-
-
-def test_cuda_clock_counts_what_lies_between_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = PlayedEvent.log
-    monkeypatch.setattr(torch.cuda, "Event", PlayedEvent)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: log.append("wait"))
-    seconds = measure.cuda_clock(lambda: log.extend("ab"), before=lambda: log.append("fill"))
-    assert log == ["wait", "fill", "a", "b", "wait for the event"]
-    assert seconds == 0.002
 
 
 def test_memory_of_one_call_is_without_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,15 +119,6 @@ def test_page_of_a_gpu_by_hand() -> None:
     # 2 * 4 bytes * 512 * 64 * 56 * 56 in 0.25 ms are 3288 GB/s
     assert f"| {tensor} channel-wise | 3288 | 1.20 | 1.20 | 2.00 | 1.84 | 1.15 |" in text
     assert f"| pwlu, {tensor} channel-wise | 0.5000 | 8.0000 |" in text
-
-
-def test_environment_names_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    properties = SimpleNamespace(
-        name="NVIDIA Something", multi_processor_count=132, total_memory=2**37, L2_cache_size=60 * 2**20
-    )
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    found = measure.environment(torch.device("cuda"))
-    assert found["gpu"] == "NVIDIA Something" and found["l2_mib"] == 60.0
 
 
 @pytest.mark.parametrize(

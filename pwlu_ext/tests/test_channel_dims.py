@@ -7,26 +7,8 @@ from hypothesis import strategies as st
 from pytest import mark
 from torch import nn
 
-from pwlu import PWLU, replace_activations
+from pwlu import replace_activations
 from pwlu_ext.tests.networks import small
-
-
-def test_vit_has_its_channels_last():
-    with torch.device("meta"):
-        model = timm.create_model("vit_tiny_patch16_224", depth=2)
-    report = replace_activations(model)
-    assert [(site.num_channels, site.spatial_size) for site in report.sites] == [(768, (197,))] * 2
-    assert {m.channel_dim for m in model.modules() if isinstance(m, PWLU)} == {-1}
-
-
-@mark.parametrize("conv_mlp, channel_dim", [(False, -1), (True, 1)])
-def test_convnext_has_them_last_unless_its_mlp_is_convolutional(conv_mlp, channel_dim):
-    torch.manual_seed(0)
-    model = timm.create_model("convnext_atto", depths=(1, 1, 0, 0), conv_mlp=conv_mlp, num_classes=3)
-    report = replace_activations(model, input_size=(3, 32, 32))
-    assert [(site.num_channels, site.spatial_size) for site in report.sites] == [(160, (8, 8)), (320, (4, 4))]
-    assert {m.channel_dim for m in model.modules() if isinstance(m, PWLU)} == {channel_dim}
-    assert model(torch.randn(2, 3, 32, 32)).isfinite().all()
 
 
 def test_a_gate_split_off_a_linear_layer_before_a_convolution_is_still_channels_last():

@@ -4,7 +4,6 @@ import copy
 import io
 import math
 import pickle
-from typing import Any
 
 import pytest
 import torch
@@ -88,11 +87,6 @@ def test_equals_the_reference_for_any_function(parameters: Parameters, x: Tensor
     """Also where the boundaries meet or cross."""
     assert_folds(parameters, x)
     assert_folds(tuple(p.float() for p in parameters), x.float())
-
-
-def test_a_fresh_module_folds_to_relu() -> None:
-    x = torch.linspace(-8, 8, 1601)
-    assert torch.equal(fold(PWLU(1, num_intervals=16, bound=4.0))(x), x.relu())
 
 
 # NaN, infinities, boundaries that meet or cross
@@ -181,19 +175,6 @@ def test_compiles_as_one_graph(dynamic: bool) -> None:
         results = [(y := network(x), *torch.autograd.grad(y.sum(), x)) for network in (compiled, folded)]
         for actual, expected in zip(*results, strict=True):
             assert torch.equal(actual, expected)
-
-
-def test_exports_as_plain_operators_for_any_batch(tmp_path: Any) -> None:
-    folded = fold(bent_module())
-    free = torch.export.Dim.AUTO
-    program = torch.export.export(
-        folded, (torch.randn(2, 3, 4, 5),), dynamic_shapes=({0: free, 2: free, 3: free},)
-    )
-    used = {n.target.namespace for n in program.graph.nodes if isinstance(n.target, torch._ops.OpOverload)}
-    assert used == {"aten"}
-    torch.export.save(program, tmp_path / "folded.pt2")
-    x = torch.randn(7, 3, 6, 2)
-    torch.testing.assert_close(torch.export.load(tmp_path / "folded.pt2").module()(x), folded(x))
 
 
 # The copy of a model

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pwlu import pwlu
-from pwlu_ext.tests.helpers import evaluate, random_parameters
+from pwlu_ext.tests.helpers import evaluate
 
 BOUNDARIES = [
     (-3.0, 3.0),  # d = 0.375 for 16 intervals, which 1 / d does not represent
@@ -58,12 +58,3 @@ def test_interval_at_every_16_bit_number(device: str, dtype: torch.dtype) -> Non
     index = ((x.float() - left) / 0.375).floor().clamp(0, 15)
     expected = torch.where(x < left, 0, torch.where(x >= right, 1, (2 * index + 1) / 0.375))
     assert torch.equal(slope, expected.to(dtype))
-
-
-def test_continuous_at_every_knot(device: str) -> None:
-    parameters = random_parameters(1, 16, device=device)
-    x = knots_and_neighbours(parameters[0], parameters[1], 16)
-    knots, before, after = pwlu(x, *parameters).view(3, 2, 17)
-    for neighbour in (before, after):
-        torch.testing.assert_close(neighbour, knots, rtol=0, atol=1e-5)
-    torch.testing.assert_close(knots, parameters[2].expand(2, 17), rtol=0, atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pwlu import PWLU, TwoPhaseLearning, pwlu
+from pwlu import PWLU, TwoPhaseLearning
 from pwlu_ext.tests.helpers import NAMES, bent_module
 
 INPUTS = torch.linspace(-8, 8, 1601)
@@ -50,14 +50,6 @@ def test_reset_parameters_starts_anew() -> None:
     fresh = PWLU(2, 4)
     for (name, value), expected in zip(module.state_dict().items(), fresh.state_dict().values(), strict=True):
         assert torch.equal(value, expected), name
-
-
-def test_channel_wise_uses_its_own_function_per_channel() -> None:
-    module, x = bent_module(3, 5), torch.linspace(-4, 4, 50)
-    y = module(x.expand(2, 3, 50))
-    for channel in range(3):
-        alone = pwlu(x, *(getattr(module, name)[channel : channel + 1] for name in NAMES))
-        assert torch.equal(y[0, channel], alone) and torch.equal(y[1, channel], alone)
 
 
 @pytest.mark.parametrize(

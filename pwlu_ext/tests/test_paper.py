@@ -105,21 +105,3 @@ def test_table_1_summed_over_channels(operator: Operator) -> None:
         torch.testing.assert_close(result["x"][:, channel].flatten(), expected.pop("x"))
         for name, value in expected.items():
             torch.testing.assert_close(result[name][channel], value, msg=name)
-
-
-@BOTH
-def test_folded_form_of_section_4_3(operator: Operator) -> None:
-    """x * S[idx'] + O[idx'] with idx' = clip(floor((x - B_L) / d), -1, N)."""
-    left, right, points, left_slope, right_slope = random_parameters(1, 8, torch.float64)
-    x = spread_inputs((200,), (left, right, points, left_slope, right_slope), dtype=torch.float64)
-    d = (right - left) / 8
-    knots = left + torch.arange(9) * d
-    inside = (points[0, 1:] - points[0, :-1]) / d
-    slopes = torch.cat([left_slope, inside, right_slope])  # from idx' = -1 on
-    anchors = torch.cat([left, knots[:-1], right])
-    offsets = torch.cat([points[0, :1], points[0, :-1], points[0, -1:]]) - anchors * slopes
-    index = ((x - left) / d).floor().clamp(-1, 8).long() + 1
-    expected = x * slopes[index] + offsets[index]
-    torch.testing.assert_close(
-        operator(x, left, right, points, left_slope, right_slope), expected, rtol=0, atol=1e-13
-    )

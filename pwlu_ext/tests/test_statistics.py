@@ -10,15 +10,6 @@ from pwlu import PWLU, TwoPhaseLearning
 from pwlu_ext.tests.training import assert_statistics, batches, feed, mean_and_std
 
 
-def test_statistics_by_hand() -> None:
-    module = PWLU(2)
-    phases = TwoPhaseLearning(module, 3)
-    feed(
-        module, phases, [torch.tensor([[1.0, -2.0], [3.0, 2.0]])], [torch.tensor([[12.0, 8.0], [12.0, 10.0]])]
-    )
-    assert_statistics(module, torch.tensor([0.9 * 2 + 1.2, 0.9]), torch.tensor([0.9 * 1 + 0, 0.9 * 2 + 0.1]))
-
-
 @pytest.mark.parametrize(
     ("groups", "shape", "channel_dim", "dims"),
     [

@@ -119,15 +119,6 @@ def test_a_training_step_moves_every_parameter_of_the_activation(activation):
     assert model.eval()(torch.randn(2, 1, 64, 64)).shape == (2, 4)
 
 
-def test_relu_takes_the_place_of_hardswish_and_works_in_place():
-    model, report = build_classifier(
-        "mobilenetv3_small_100", activation_factory("relu"), num_classes=2, input_size=(3, 64, 64)
-    )
-    assert {site.kind for site in report.sites if site.replaced} == {"Hardswish", "ReLU"}
-    assert type(model.bn1.act) is nn.ReLU and model.bn1.act.inplace
-    assert type(model.act2) is nn.Hardswish
-
-
 def test_channel_last_networks_take_what_can_be_applied_there():
     with torch.device("meta"):
         for activation in ("relu", "swish", "apl", "pau", "pwlu"):

@@ -47,9 +47,3 @@ def test_the_network_sees_the_scan_normalised() -> None:
     expected = (scan - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     torch.testing.assert_close(images[3], expected)
     assert labels[3] == data.val.labels[3]
-
-
-def test_the_numbers_of_images_and_classes_are_there_to_read() -> None:
-    data = digits()
-    assert (data.num_classes, data.num_train, data.num_val) == (10, 1437, 360)
-    assert data.steps_per_epoch(64) == 22

@@ -10,7 +10,6 @@ from PIL import Image
 from engine.data import BrokenImageError, DataError, ImageData, ImageOptions, build_data
 from tests.engine.data.loading import train_loader, val_loader
 from tests.engine.image_files import CLASSES, encoded, picture, write_folder
-from tests.photographs import needs_photographs, unpack
 
 
 @pytest.fixture
@@ -156,13 +155,3 @@ def test_unknown_words_are_named(folder: Path, name: str, value: str) -> None:
 def test_more_images_per_step_than_there_are_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError, match="global_batch_size=25 exceeds the 24 training images"):
         photos(folder).steps_per_epoch(25)
-
-
-@needs_photographs
-def test_real_photographs(tmp_path: Path) -> None:
-    data = photos(unpack("cls_224_tiny.tar", tmp_path))
-    assert (data.num_classes, data.num_train, data.num_val) == (10, 320, 100)
-    batches = list(val_loader(data, batch_size=32))
-    assert sum(len(labels) for _, labels in batches) == 100
-    means = [images.mean().item() for images, _ in batches]
-    assert max(map(abs, means)) < 0.6  # photographs are near ImageNet's mean, to which 0 belongs

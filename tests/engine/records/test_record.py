@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.records.record import JsonLines, Record, TensorBoard, read_records
@@ -32,19 +31,6 @@ def test_resuming_drops_what_happens_again(tmp_path: Path) -> None:
     assert [(entry["kind"], entry["step"]) for entry in read_records(path)] == kinds[:5] + [("eval", 4)]
     write(path, 0, [])  # a new beginning
     assert path.read_text() == ""
-
-
-def test_tensorboard_has_scalars_and_pictures(tmp_path: Path) -> None:
-    board = TensorBoard(tmp_path, 0)
-    board(Record("train", 1, 0.5, {"loss": 2.0}))
-    board(Record("eval", 2, 1.0, {"top1": 50.0}))
-    board.add_picture("pwlu/curves", np.zeros((4, 6, 3), np.uint8), 2)
-    board.close()
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 2.0)]
-    assert [(event.step, event.value) for event in events.Scalars("eval/top1")] == [(2, 50.0)]
-    (picture,) = events.Images("pwlu/curves")
-    assert (picture.step, picture.height, picture.width) == (2, 4, 6)
 
 
 def test_tensorboard_forgets_steps_after_the_checkpoint(tmp_path: Path) -> None:

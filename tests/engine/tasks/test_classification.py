@@ -48,17 +48,6 @@ def test_label_smoothing_by_hand(images: Path) -> None:
     assert loss.item() == pytest.approx(expected.item())
 
 
-def test_evaluation_sees_every_image(images: Path) -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
-    evaluation = task(images).evaluate(model, lambda: False)
-    assert evaluation is not None and evaluation.metrics["images"] == 15
-    assert task(images).facts() == {"num_train": 24, "num_val": 15, "num_classes": 3}
-    assert task(images).describe() == (
-        "24 training and 15 validation images in 3 classes\n"
-        "3 steps per epoch, each of 8 images: 1 x cpu x 4 micro-batches x 2"
-    )
-
-
 def test_a_skipped_image_is_named_once_and_counted(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,19 +89,6 @@ def test_the_ground_truth_is_seen_on_any_ground_and_on_an_exact_detection(level:
     assert count_near(drawn(grey(100, 100, level), exact, truth), color(0)) > 400
 
 
-def test_images_of_all_sizes_get_equal_cells_and_places() -> None:
-    sizes = [(64, 48), (640, 480), (100, 30), (30, 60), (50, 50)]
-    count = len(sizes)
-    picture = draw_detections([grey(*size) for size in sizes], [NO_BOX] * count, [NOTHING] * count, NAMES)
-    # two rows of four cells of 420 x 420 pixels, gaps of 8, a line of text
-    assert picture.shape == (2 * 420 + 3 * 8 + 24, 4 * 420 + 5 * 8, 3) and picture.dtype == np.uint8
-    shown = [
-        round(420 * width / max(width, height)) * round(420 * height / max(width, height))
-        for width, height in sizes
-    ]
-    assert count_near(picture[24:], 128, 1) == sum(shown)
-
-
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ValueError, match="one of each per image, for one image or more; got 0, 0, 0"):
         draw_detections([], [], [], NAMES)

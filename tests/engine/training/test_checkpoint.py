@@ -88,17 +88,6 @@ def test_missing_file_and_later_version_are_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "x.pt")
 
 
-def test_folder_keeps_the_last_two(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path / "checkpoints")
-    assert folder.load_latest() is None
-    for step in (1, 2, 3):
-        folder.save(content(step))
-    latest = folder.load_latest()
-    assert latest is not None and latest["step"] == 3
-    assert read_checkpoint(folder.previous)["step"] == 2
-    assert sorted(path.name for path in folder.last.parent.iterdir()) == ["last.pt", "previous.pt"]
-
-
 def test_damaged_last_gives_the_previous_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

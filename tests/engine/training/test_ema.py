@@ -44,15 +44,3 @@ def test_model_holds_the_average_inside_the_block_only() -> None:
         raise KeyError  # also after an error
     assert model.weight.item() == 1.0
     assert ema.state_dict()["weights"]["weight"].item() == pytest.approx(0.9)
-
-
-def test_state_goes_on_in_another_object() -> None:
-    models = [model_with(0.0), model_with(0.0)]
-    one, other = (Ema(model, decay=0.9) for model in models)
-    nn.init.constant_(models[0].weight, 1.0)
-    one.update()
-    other.load_state_dict(one.state_dict())
-    for model, ema in zip(models, (one, other), strict=True):
-        nn.init.constant_(model.weight, 3.0)
-        ema.update()
-    assert torch.equal(one.state_dict()["weights"]["weight"], other.state_dict()["weights"]["weight"])

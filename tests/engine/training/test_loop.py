@@ -168,22 +168,6 @@ def test_stopping_costs_no_step(tmp_path: Path) -> None:
     assert '"step": 5' in (tmp_path / "REQUEUE").read_text()
 
 
-def test_divergence_names_step_rate_and_last_good_checkpoint(tmp_path: Path) -> None:
-    task = tiny.Task(World())
-    bad = tiny.global_batch(4)[0][4:]
-    task.losses = lambda model, batch: {
-        "mean": model(batch[0]).mean() * (float("nan") if torch.equal(batch[0], bad) else 1.0)
-    }
-    with pytest.raises(TrainingDiverged) as caught:
-        train(tmp_path, task=task)
-    message = str(caught.value)
-    assert "the loss is nan at step 4 with learning rate 0.0555556" in message
-    assert f"the last good checkpoint is {tmp_path}/checkpoints/last.pt, step 4" in message
-    last = torch.load(tmp_path / "checkpoints" / "last.pt")
-    assert last["step"] == 4
-    assert all(tensor.isfinite().all() for tensor in last["model"].values())
-
-
 def test_divergence_before_any_checkpoint_leaves_a_mark_until_the_next_start(tmp_path: Path) -> None:
     task = tiny.Task(World())
     task.losses = lambda model, batch: {"sum": model(batch[0]).sum() * float("inf")}
@@ -193,20 +177,3 @@ def test_divergence_before_any_checkpoint_leaves_a_mark_until_the_next_start(tmp
     assert not (tmp_path / "FINISHED").exists() and not (tmp_path / "REQUEUE").exists()
     assert train(tmp_path)
     assert RunFolder(tmp_path).divergence() is None and (tmp_path / "FINISHED").exists()
-
-
-def test_best_follows_the_averaged_weights(whole: Path) -> None:
-    evaluations = [entry for entry in records(whole) if entry["kind"] == "eval"]
-    best = torch.load(whole / "checkpoints" / "best.pt")
-    assert best["best"]["ema_top1"] == max(entry["ema_top1"] for entry in evaluations)
-    assert best["best"]["step"] == best["step"]
-
-
-def test_a_damaged_last_checkpoint_costs_only_its_steps(whole: Path, tmp_path: Path, capsys: Any) -> None:
-    assert not train(tmp_path, signal_at(14))
-    last = tmp_path / "checkpoints" / "last.pt"
-    last.write_bytes(last.read_bytes()[:-1000])
-    assert train(tmp_path)
-    printed = capsys.readouterr().out
-    assert "continuing from previous.pt, step 4" in printed and "resuming at step 4" in printed
-    assert_same_run(tmp_path, whole)

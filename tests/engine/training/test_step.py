@@ -146,19 +146,3 @@ def test_random_numbers_depend_on_seed_step_and_rank_alone() -> None:
     torch.rand(7)  # what came before does not matter
     assert draw(1, 2, 3) == draw(1, 2, 3)
     assert len({draw(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)}) == 8
-
-
-def test_compiled_model_goes_through_both_phases() -> None:
-    """The phase is a Python attribute: the compiled forward has to notice the switch."""
-    plain, compiled = (tiny.state(tiny.network(dropout=0.0), phase1_steps=2) for _ in range(2))
-    compiled.model.compile(backend="aot_eager")
-    for step in range(4):
-        one = make_step(plain)(micro_batches(step, 1), 0.1)
-        other = make_step(compiled)(micro_batches(step, 1), 0.1)
-        assert other.realigned == one.realigned
-        assert other.loss == pytest.approx(one.loss, rel=1e-5)
-    assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
-    for one_parameter, other_parameter in zip(
-        plain.model.parameters(), compiled.model.parameters(), strict=True
-    ):
-        torch.testing.assert_close(one_parameter, other_parameter, rtol=1e-4, atol=1e-6)

@@ -210,24 +210,6 @@ def test_mask_rcnn_without_any_proposal() -> None:
     assert found["masks"].shape == (0, *ORIGINAL)
 
 
-def test_proposals_are_trained_towards_the_objects() -> None:
-    """The proposal network's loss vanishes for the predictions that decode to the objects."""
-    rpn: Any = tiny.detector("mask_rcnn").model.rpn
-    target = tiny.target(0, 3)
-    levels = {f"p{k}": torch.zeros(1, 16, 64 // 2**k, 96 // 2**k) for k in range(2, 7)}
-    levels["p6"] = torch.zeros(1, 16, 1, 2)
-    images = ImageList(torch.zeros(1, 3, 64, 96), [(64, 96)])
-    anchors = rpn.anchor_generator(images, list(levels.values()))
-    labels, boxes = rpn.assign_targets_to_anchors(anchors, [target])
-    deltas = rpn.box_coder.encode(boxes, anchors)
-    objectness = 24 * labels[0].clamp(min=0)[:, None] - 12
-    losses = rpn.compute_loss(objectness, deltas[0], labels, deltas)
-    assert max(losses) < 1e-4
-    assert rpn.compute_loss(-objectness, deltas[0] + 1, labels, deltas)[0] > 1
-    decoded = rpn.box_coder.decode(deltas[0], anchors).view(-1, 4)[labels[0] == 1]
-    assert (box_iou(decoded, target["boxes"]).max(1).values > 0.99).all()
-
-
 def test_retinanet_s_losses_are_divided_by_a_running_number_of_object_anchors() -> None:
     model: Any = tiny.detector("retinanet")
     head = model.model.head

@@ -126,15 +126,6 @@ def test_regions_are_pooled_aligned_from_the_level_of_their_size() -> None:
     assert pool(features, [torch.zeros(0, 4)] * 2, [(512, 512)] * 2).shape == (0, 3, 7, 7)
 
 
-def test_a_linear_map_is_pooled_at_the_cells_centres() -> None:
-    """A map of its own x coordinates: a pool that did not align would be half a cell, 2 px, off."""
-    columns = (torch.arange(32) + 0.5).expand(1, 1, 32, 32)
-    pooled = PyramidPool(2, (4,), 224)(
-        {"p2": columns * 4}, [torch.tensor([[16.0, 16, 80, 80]])], [(128, 128)]
-    )
-    torch.testing.assert_close(pooled[0, 0, 0], torch.tensor([32.0, 64.0]))
-
-
 def test_box_losses_count_the_box_of_the_right_class() -> None:
     logits = torch.tensor([[0.0, 9, 0], [9, 0, 0]])
     deltas = torch.arange(24.0).view(2, 12)

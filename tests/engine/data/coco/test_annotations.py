@@ -66,12 +66,6 @@ def test_what_only_scoring_needs_is_not_asked_for_in_training(tmp_path: Path) ->
         open_content(tmp_path, content)
 
 
-def test_loading_processes_share_arrays_not_lists(tmp_path: Path) -> None:
-    annotations = open_content(tmp_path, split_content(100, 12))
-    lists = {name for name, value in vars(annotations).items() if isinstance(value, list | dict | bytes)}
-    assert lists == {"category_ids", "category_names"}
-
-
 def first(key: str, value: Any, of: str = "annotations") -> Callable[[Content], None]:
     """Return a change of the first entry of a list; None takes the key away."""
 
@@ -156,18 +150,6 @@ def test_what_does_not_fit_is_named(
     with pytest.raises(DataError, match=f"instances_x.json: .*{message}") as caught:
         open_content(tmp_path, content)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("place", [0, 5, -2, -1])
-def test_the_entry_at_fault_is_found_wherever_it_is(tmp_path: Path, place: int) -> None:
-    content = split_content(100, 12)
-    faulty = content["annotations"][place]
-    if isinstance(faulty["segmentation"], dict):
-        faulty["segmentation"]["counts"] = [1]
-    else:
-        faulty["segmentation"][-1][-1] = float("nan")
-    with pytest.raises(DataError, match=f"annotation {faulty['id']}: segmentation: "):
-        open_content(tmp_path, content)
 
 
 def test_a_file_cut_off_is_named(tmp_path: Path) -> None:

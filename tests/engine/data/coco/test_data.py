@@ -93,14 +93,6 @@ def test_batches_do_not_depend_on_workers_nor_on_the_process(root: Path) -> None
     assert flat(train_batches(pickle.loads(pickle.dumps(data)))) == flat(train_batches(data))
 
 
-def test_a_step_consumes_the_same_samples_on_any_number_of_ranks(root: Path) -> None:
-    data = open_data(root)
-    alone = train_batches(data)
-    shares = [train_batches(data, rank=rank, world_size=2) for rank in range(2)]
-    for step in range(3):
-        assert flat([share[step] for share in shares]) == flat(alone[2 * step : 2 * step + 2])
-
-
 def test_an_epoch_has_each_image_once_and_no_empty_one(root: Path) -> None:
     with_objects = {10 * number for number in set(range(100, 118)) - EMPTY}
     epochs = [ids(train_batches(open_data(root), epoch=epoch)) for epoch in range(3)]
@@ -149,25 +141,10 @@ def test_evaluation_sees_every_image_once_as_it_is(root: Path, world_size: int) 
         assert target.keys() == {"boxes", "labels"}
 
 
-def test_without_masks_targets_have_none(root: Path) -> None:
-    batch = train_batches(open_data(root, with_masks=False))[0]
-    assert batch.targets[0].keys() == {"boxes", "labels"}
-
-
 def test_the_ground_truth_is_the_file(root: Path) -> None:
     data = open_data(root)
     assert data.ground_truth == json.loads(annotation_path(root, "val2017").read_text())
     assert data.val_place(3010) == 1
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_reading_leaves_the_global_rng_alone(root: Path, workers: int) -> None:
-    data = open_data(root, workers=workers)
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    train_batches(data)
-    val_batches(data)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_batch_too_large_is_named(root: Path) -> None:

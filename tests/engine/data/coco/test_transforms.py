@@ -46,11 +46,6 @@ def test_the_rule_of_both_sides(height: int, width: int, shorter: int, more: int
     assert np.all(np.abs(exact - new) <= 0.5 + 1e-6) or min(new) == 1
 
 
-def test_sides_that_no_picture_can_have_are_named() -> None:
-    with pytest.raises(ValueError, match="shorter_side_px, longer_side_px: .* got 800 and 600"):
-        ResizeRule(800, 600)
-
-
 coordinates = st.integers(0, 32000).map(lambda number: number / 64)  # free of rounding
 
 
