@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 import torch
 from torch import Tensor
 
-from pwlu import PWLU, pwlu_reference
+from pwlu import PWLU, pwlu, pwlu_reference
 
 NAMES = ("left", "right", "points", "left_slope", "right_slope")
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 Operator = Callable[..., Tensor]
 T = TypeVar("T")
+BOTH = pytest.mark.parametrize("operator", [pwlu, pwlu_reference], ids=["kernel", "reference"])
 
 
 def random_parameters(
@@ -36,14 +38,28 @@ def random_parameters(
     return left, right, points, uniform(-2, 2, groups), uniform(-2, 2, groups)
 
 
-def bent_module(num_parameters: int = 3, num_intervals: int = 5, device: str = "cpu") -> PWLU:
-    """A PWLU that is no ReLU any more: with :func:`random_parameters`."""
-    module = PWLU(num_parameters, num_intervals, device=device)
-    values = random_parameters(num_parameters, num_intervals, device=device)
+def function(
+    left: float, right: float, points: list[float], left_slope: float, right_slope: float, device: str = "cpu"
+) -> Parameters:
+    """One function of these numbers."""
+    numbers = ([left], [right], [points], [left_slope], [right_slope])
+    return tuple(torch.tensor(n, device=device) for n in numbers)
+
+
+def layer(parameters: Parameters, channel_dim: int = 1) -> PWLU:
+    """A PWLU with these parameters."""
+    points = parameters[2]
+    groups, columns = points.shape
+    module = PWLU(groups, columns - 1, channel_dim=channel_dim, dtype=points.dtype, device=points.device)
     with torch.no_grad():
-        for name, value in zip(NAMES, values, strict=True):
+        for name, value in zip(NAMES, parameters, strict=True):
             getattr(module, name).copy_(value)
     return module
+
+
+def bent_module(num_parameters: int = 3, num_intervals: int = 5, device: str = "cpu") -> PWLU:
+    """A PWLU that is no ReLU any more: with :func:`random_parameters`."""
+    return layer(random_parameters(num_parameters, num_intervals, device=device))
 
 
 def channel_shape(dims: int, groups: int, channel_dim: int) -> list[int]:

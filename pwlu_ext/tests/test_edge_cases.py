@@ -6,25 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from pwlu import pwlu, pwlu_reference
+from pwlu import fold, pwlu, pwlu_reference
 from pwlu_ext.tests.helpers import (
     DTYPES,
     NAMES,
+    Operator,
     assert_matches_reference,
     evaluate,
+    function,
+    layer,
     random_parameters,
     spread_inputs,
 )
 
 INF, NAN = math.inf, math.nan
 LARGEST = torch.finfo(torch.float32).max
-
-
-def function(
-    left: float, right: float, points: list[float], left_slope: float, right_slope: float, device: str = "cpu"
-) -> tuple[Tensor, ...]:
-    numbers = ([left], [right], [points], [left_slope], [right_slope])
-    return tuple(torch.tensor(n, device=device) for n in numbers)
 
 
 def assert_same_as_reference(x: Tensor, parameters: tuple[Tensor, ...], grad: Tensor | None = None) -> None:
@@ -39,15 +35,26 @@ def assert_same_as_reference(x: Tensor, parameters: tuple[Tensor, ...], grad: Te
 # NaN and infinity in x
 
 
+def folded(x: Tensor, *parameters: Tensor) -> Tensor:
+    """The inference form of the function."""
+    return fold(layer(parameters))(x)
+
+
+EITHER = pytest.mark.parametrize("operator", [pwlu, folded], ids=["pwlu", "folded"])
+
+
+@EITHER
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_nan_stays_where_it_is(device: str, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+def test_nan_stays_where_it_is(
+    device: str, dtype: torch.dtype, memory_format: torch.memory_format, operator: Operator
+) -> None:
     kept = torch.float64 if dtype == torch.float64 else torch.float32
     parameters = random_parameters(3, 16, kept, device)
     x = spread_inputs((2, 3, 5, 7), parameters, dtype=dtype).contiguous(memory_format=memory_format)
     spoilt = x.clone(memory_format=torch.preserve_format)
     spoilt[:, 1, 2:4, ::2] = NAN
-    y, clean = pwlu(spoilt, *parameters), pwlu(x, *parameters)
+    y, clean = operator(spoilt, *parameters), operator(x, *parameters)
     assert torch.equal(y.isnan(), spoilt.isnan())
     assert torch.equal(y[~spoilt.isnan()], clean[~spoilt.isnan()])
 
@@ -73,18 +80,22 @@ def test_nan_spoils_the_gradients_of_its_own_channel_only(device: str) -> None:
         assert torch.equal(spoilt[name][[0, 2]], clean[name][[0, 2]]), name
 
 
+@EITHER
 @pytest.mark.parametrize(
     ("left_slope", "right_slope", "y_left", "y_right"),
     [(0.0, 1.0, 5.0, INF), (2.0, -3.0, -INF, -INF), (-1.0, 0.0, INF, 7.0), (-0.0, -0.0, 5.0, 7.0)],
 )
 def test_infinity_follows_its_tail(
-    device: str, left_slope: float, right_slope: float, y_left: float, y_right: float
+    device: str, left_slope: float, right_slope: float, y_left: float, y_right: float, operator: Operator
 ) -> None:
     """ReLU of -inf is 0, so a flat tail must not make 0 * inf = NaN of it."""
     parameters = function(-1.0, 1.0, [5.0, 6.0, 7.0], left_slope, right_slope, device)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        x = torch.tensor([-INF, INF] * 20, device=device, dtype=dtype)
-        assert pwlu(x, *parameters).tolist() == [y_left, y_right] * 20
+        x = torch.tensor([-INF, INF] * 20, device=device, dtype=dtype, requires_grad=True)
+        y = operator(x, *parameters)
+        assert y.tolist() == [y_left, y_right] * 20
+        y.sum().backward()
+        assert x.grad.tolist() == [left_slope, right_slope] * 20
 
 
 @pytest.mark.parametrize("slopes", [(0.0, 1.0), (0.5, -2.0), (0.0, 0.0)])

@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pwlu import PWLU, TwoPhaseLearning, pwlu, pwlu_reference
-from pwlu_ext.tests.helpers import NAMES, Operator, random_parameters
-
-BOTH = pytest.mark.parametrize("operator", [pwlu, pwlu_reference], ids=["kernel", "reference"])
+from pwlu import PWLU, TwoPhaseLearning, pwlu
+from pwlu_ext.tests.helpers import BOTH, NAMES, Operator, random_parameters
 
 
 def arguments(device: str = "cpu", **replaced: Tensor) -> dict[str, Tensor]:

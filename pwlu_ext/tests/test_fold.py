@@ -17,28 +17,14 @@ from pwlu_ext.tests.helpers import (
     Parameters,
     bent_module,
     channel_shape,
+    function,
+    layer,
     random_parameters,
     spread_inputs,
 )
 from pwlu_ext.tests.test_properties import functions, inputs, reproducible
 
 INF, NAN = math.inf, math.nan
-
-
-def layer(parameters: Parameters, channel_dim: int = 1) -> PWLU:
-    """A PWLU with these parameters."""
-    groups, columns = parameters[2].shape
-    module = PWLU(groups, columns - 1, channel_dim=channel_dim, dtype=parameters[2].dtype)
-    with torch.no_grad():
-        for name, value in zip(NAMES, parameters, strict=True):
-            getattr(module, name).copy_(value)
-    return module
-
-
-def function(
-    left: float, right: float, points: list[float], left_slope: float, right_slope: float
-) -> Parameters:
-    return tuple(torch.tensor(n) for n in ([left], [right], [points], [left_slope], [right_slope]))
 
 
 def assert_folds(parameters: Parameters, x: Tensor, channel_dim: int = 1) -> Tensor:
@@ -90,33 +76,6 @@ def test_equals_the_reference_for_any_function(parameters: Parameters, x: Tensor
 
 
 # NaN, infinities, boundaries that meet or cross
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("slopes", [(0.5, 2.0), (0.0, 0.0)])
-def test_nan_stays_where_it_is(dtype: torch.dtype, slopes: tuple[float, float]) -> None:
-    folded = fold(layer(function(-1.0, 1.0, [5.0, 6.0, 7.0], *slopes)))
-    folded = folded.double() if dtype == torch.float64 else folded
-    x = torch.tensor([-2.0, NAN, 0.5, NAN, 3.0], dtype=dtype)
-    y, clean = folded(x), folded(x.nan_to_num(0.0))
-    assert torch.equal(y.isnan(), x.isnan())
-    assert torch.equal(y[~x.isnan()], clean[~x.isnan()])
-
-
-@pytest.mark.parametrize(
-    ("left_slope", "right_slope", "y_left", "y_right"),
-    [(0.0, 1.0, 5.0, INF), (2.0, -3.0, -INF, -INF), (-1.0, 0.0, INF, 7.0), (-0.0, -0.0, 5.0, 7.0)],
-)
-def test_infinity_follows_its_tail(
-    left_slope: float, right_slope: float, y_left: float, y_right: float
-) -> None:
-    folded = fold(layer(function(-1.0, 1.0, [5.0, 6.0, 7.0], left_slope, right_slope)))
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        x = torch.tensor([-INF, INF], dtype=dtype).requires_grad_()
-        y = folded(x)
-        assert y.tolist() == [y_left, y_right]
-        y.sum().backward()
-        assert x.grad.tolist() == [left_slope, right_slope]
 
 
 @pytest.mark.parametrize("right", [1.0, 0.0, -5.0])

@@ -6,10 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pwlu import pwlu, pwlu_reference
-from pwlu_ext.tests.helpers import NAMES, Operator, evaluate, random_parameters, spread_inputs
-
-BOTH = pytest.mark.parametrize("operator", [pwlu, pwlu_reference], ids=["kernel", "reference"])
+from pwlu_ext.tests.helpers import BOTH, NAMES, Operator, evaluate, random_parameters, spread_inputs
 
 
 def hand_made() -> tuple[Tensor, ...]:

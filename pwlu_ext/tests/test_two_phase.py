@@ -58,7 +58,7 @@ def test_evaluation_in_phase_1() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_parameters_do_not_move_in_phase_1(name: str) -> None:
+def test_parameters_move_in_phase_2_only(name: str) -> None:
     """Neither by weight decay nor by momentum; the rest of the network learns."""
     model = small_network()
     phases, optimizer = TwoPhaseLearning(model, 5), make_optimizer(name, model)
@@ -69,15 +69,9 @@ def test_parameters_do_not_move_in_phase_1(name: str) -> None:
         assert torch.equal(parameter, start) == (id(parameter) in own)
         assert (parameter in optimizer.state) == (id(parameter) not in own)
         assert parameter.requires_grad
-
-
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_everything_moves_in_phase_2(name: str) -> None:
-    model = small_network()
-    phases, optimizer = TwoPhaseLearning(model, 2), make_optimizer(name, model)
-    assert train(model, phases, optimizer, range(2)) == [False, True]
+    assert train(model, phases, optimizer, range(4, 5)) == [True]
     before = [p.detach().clone() for p in model.parameters()]
-    train(model, phases, optimizer, range(2, 6))
+    train(model, phases, optimizer, range(5, 20))
     for (key, parameter), start in zip(model.named_parameters(), before, strict=True):
         assert not torch.equal(parameter, start), key
 
