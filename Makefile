@@ -43,7 +43,7 @@ demo: RUN := digits_r18_pwlu
 demo: PROGRAM := train_imagenet.py
 demo-coco: RUN := digits_mask_rcnn_pwlu
 demo-coco: PROGRAM := train_coco.py
-demo: install ## train ResNet-18 with PWLU on handwritten digits through both phases (under 5 minutes)
+demo: install ## train ResNet-18 with PWLU on handwritten digits through both phases (a few minutes)
 demo-coco: install ## train Mask R-CNN with PWLU on handwritten digits on canvases through both phases (under 10 minutes)
 demo demo-coco:
 	OMP_NUM_THREADS=$(DEMO_THREADS) $(BIN)/torchrun --standalone --nproc-per-node=2 \

@@ -99,7 +99,7 @@ def build(config: CocoConfig, world: World) -> tuple[Detection, nn.Module, Repla
         recipe=DetectorRecipe(
             pyramid_channels=config.model.pyramid_channels,
             smallest_anchor_px=config.model.smallest_anchor_px,
-            box_samples=config.model.region_samples,
+            region_samples=config.model.region_samples,
         ),
         replace_all=config.model.replace_all,
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number must be: in words, and as a test that also turns away NaN and infinity."""
+    """What a number must be: in words, and as a predicate that rejects NaN and infinity."""
 
     words: str
     hold: Callable[[float], bool]

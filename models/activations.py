@@ -61,10 +61,10 @@ def activation_factory(
         raise ValueError(expected_one_of("activation mode", mode, MODES))
     if name != "pwlu":
         return ACTIVATIONS[name]
-    pwlu = partial(PWLU, num_intervals=num_intervals, bound=bound)
+    make_pwlu = partial(PWLU, num_intervals=num_intervals, bound=bound)
     if mode == "channel":
-        return pwlu
-    return lambda num_channels, channel_dim=1: pwlu(1, channel_dim=channel_dim)
+        return make_pwlu
+    return lambda num_channels, channel_dim=1: make_pwlu(1, channel_dim=channel_dim)
 
 
 def is_activation(module: nn.Module) -> bool:

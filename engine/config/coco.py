@@ -13,12 +13,12 @@ from engine.training.schedule import StepDecayOptions
 class DetectorConfig:
     """Which detector. Its other numbers (anchors, samples, thresholds): models/detection/recipe.py."""
 
-    architecture: Literal["mask_rcnn", "retinanet"]
+    architecture: Literal["mask_rcnn", "retinanet"]  # the detector
     library: Literal["torchvision", "detectron2"] = "torchvision"  # whose heads, losses and post-processing
     backbone: str = "resnet50"  # timm's name of a ResNet
     pyramid_channels: PositiveInt = 256  # width of the feature pyramid and of the convolutions in the heads
     smallest_anchor_px: PositiveInt = 32  # side of the finest level's anchors; it doubles with each level
-    region_samples: PositiveInt = 512  # Mask R-CNN's proposals per image that the box loss is taken of
+    region_samples: PositiveInt = 512  # Mask R-CNN's sampled proposals per image for the box loss
     replace_all: bool = False  # the two ReLUs with tiny inputs too: before the last linear layer, at P6
 
 
@@ -28,9 +28,9 @@ class DetectorRuntimeConfig(RuntimeConfig):
 
     device_batch_size: PositiveInt = 2
     checkpoint_every_steps: PositiveInt = 1000
-    eval_every_steps: PositiveInt = 10_000
-    plot_every_steps: PositiveInt = 10_000
-    scorer: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"  # the same numbers
+    eval_every_steps: PositiveInt = 10_000  # evaluate on all validation images
+    plot_every_steps: PositiveInt = 10_000  # draw the learned functions
+    scorer: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"  # what computes AP; the same numbers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from engine.processes.program import UserError
+from engine.errors import UserError
 from pwlu.suggestion import did_you_mean
 
 COMMAND_LINE = "command line"

@@ -21,26 +21,26 @@ class ClassifierConfig:
 class ClassifierOptimizerConfig(OptimizerOptions):
     """The optimizer's options, and the loss's label smoothing."""
 
-    label_smoothing: BelowOne = 0.0
+    label_smoothing: BelowOne = 0.0  # share of the target spread over all classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRuntimeConfig(RuntimeConfig):
     """How the run is executed and how often it reports."""
 
-    channels_last: bool = False
-    compile: bool = False
+    channels_last: bool = False  # memory layout of the model and the images
+    compile: bool = False  # by torch.compile
     device_batch_size: PositiveInt = 64
     checkpoint_every_steps: PositiveInt = 500
-    eval_every_epochs: PositiveInt = 1
-    plot_every_epochs: PositiveInt = 5
+    eval_every_epochs: PositiveInt = 1  # evaluate on all validation images
+    plot_every_epochs: PositiveInt = 5  # draw the learned functions
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetConfig(RunConfig):
     """One training run of a classifier."""
 
-    epochs: PositiveInt
+    epochs: PositiveInt  # passes over the training images
     global_batch_size: PositiveInt = 1024
     model: ClassifierConfig
     data: ImageOptions

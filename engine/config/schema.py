@@ -1,10 +1,10 @@
 """What both trainers' configurations have in common.
 
 One dataclass per section, one documented field per key; its type says which words or numbers it may be.
-Sections that a room of the engine reads whole stand there: `optimizer` in engine/training/optimizer.py,
-`schedule` in engine/training/schedule.py, `data` in engine/data/options.py. Units stand in the names
-(`_epochs`, `_steps`, `_px`). Fields without a default must come from a YAML file or the command line. Why the
-values the paper does not give are what they are: `docs/choices.md`.
+Sections that a package of the engine reads whole are defined there: `optimizer` in
+engine/training/optimizer.py, `schedule` in engine/training/schedule.py, `data` in engine/data/options.py.
+Units are in the names (`_epochs`, `_steps`, `_px`). Fields without a default must come from a YAML file or
+the command line. Why the values the paper does not give are what they are: `docs/choices.md`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,11 +33,11 @@ class ActivationConfig:
 class RuntimeConfig:
     """How the run is executed and how often it reports; none of it is part of the experiment but `amp`."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    amp: Literal["off", "bf16", "fp16"] = "off"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
+    amp: Literal["off", "bf16", "fp16"] = "off"  # mixed precision of the forward pass
     device_batch_size: PositiveInt  # most images per device and forward; accumulation is derived from it
-    log_every_steps: PositiveInt = 50
-    checkpoint_every_steps: PositiveInt
+    log_every_steps: PositiveInt = 50  # a line and a record of the losses
+    checkpoint_every_steps: PositiveInt  # what a kill may cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class RunConfig:
     """One training run."""
 
     output: str  # run folder; runs/<name of the YAML file> unless given
-    seed: Seed = 0
+    seed: Seed = 0  # of the weights, the order of the images and the augmentation
     phase1_epochs: NonNegativeFloat = 5.0  # T', the length of phase I; 0: none, fix-init of Tables 5 and 6
     global_batch_size: PositiveInt  # images per optimizer step over all devices
     activation: ActivationConfig

@@ -10,11 +10,11 @@ from engine.bounds import NonNegativeInt, PositiveInt, UpToOne
 class ImageOptions:
     """Which images a classifier sees, and how they are cut and changed."""
 
-    kind: str = "imagefolder"  # imagefolder | webdataset | digits: the names in engine.data.KINDS
+    kind: str = "imagefolder"  # a name of engine.data.KINDS: see docs/data.md
     root: str = "data/imagenet"  # holds train/ and val/, or train-*.tar and val-*.tar; unused by digits
     workers: NonNegativeInt = 8  # loading processes per training process; 0 loads in the training process
-    max_train_images: NonNegativeInt = 0  # so many of more, evenly spread over the split; 0 takes all
-    max_val_images: NonNegativeInt = 0  # the same of the images to evaluate on
+    max_train_images: NonNegativeInt = 0  # use at most this many, evenly spread; 0 takes all
+    max_val_images: NonNegativeInt = 0  # the same for the images of evaluation
     shrink_px: NonNegativeInt = 0  # bring larger images to this shorter side once, in memory; 0: do not
     image_size_px: PositiveInt = 224  # side of the square the network sees
     # standard: random resized crop + flip; none: as in evaluation
@@ -28,11 +28,11 @@ class ImageOptions:
 class CocoOptions:
     """Which images a detector sees, and at what size."""
 
-    kind: Literal["coco", "digits"] = "coco"
-    # Holds annotations/instances_<split>.json and <split>/; digits are written there.
+    kind: Literal["coco", "digits"] = "coco"  # COCO's format, or digits pasted on canvases
+    # holds annotations/instances_<split>.json and <split>/; digits are written there
     root: str = "data/coco"
-    train_split: str = "train2017"
-    val_split: str = "val2017"
+    train_split: str = "train2017"  # the images to train on
+    val_split: str = "val2017"  # the images to evaluate on
     workers: NonNegativeInt = 4  # loading processes per training process; 0 loads in the training process
     shorter_side_px: PositiveInt = 800  # the image's shorter side is scaled to this ...
     longer_side_px: PositiveInt = 1333  # ... unless that makes the longer side exceed this

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from engine.errors import UserError
 from engine.processes import distributed
 from engine.processes.distributed import MainProcessError, World
 from engine.processes.preemption import StopRequest
@@ -18,10 +19,6 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal and saved; run the same command again
 EXIT_INTERRUPTED = 130  # as a shell reports Ctrl-C
-
-
-class UserError(Exception):
-    """An error, the same on every process, whose message tells the user what to do."""
 
 
 @dataclass(frozen=True)

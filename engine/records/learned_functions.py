@@ -16,7 +16,7 @@ PARAMETERS = ("left", "right", "points", "left_slope", "right_slope")
 
 @dataclass(frozen=True)
 class LearnedFunction:
-    """One function of Eq. 2: boundaries, heights of the num_intervals + 1 points, outer slopes."""
+    """One function of Eq. 1: boundaries, heights of the num_intervals + 1 points, outer slopes."""
 
     left: float
     right: float

@@ -44,7 +44,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Hold the folder, which is made if need be, for the block; warn where the file system has no locks.
+        """Hold the folder, created if missing, for the block; warn where the file system has no locks.
 
         Raises:
             CheckpointError: another process, on this machine or another one, holds it. Two starts at a time

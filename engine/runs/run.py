@@ -60,7 +60,7 @@ class Run:
         """Train from the folder's last checkpoint, if it has one, to the end (True) or to a signal (False).
 
         Args:
-            announcement: printed when it is known that the folder is fit for the run.
+            announcement: printed after the folder is accepted.
             components: what else the manifest says of this start: versions of what this task alone uses.
 
         Raises:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.errors import UserError
 from engine.files import remove_temporary_files, write_atomically
-from engine.processes.program import UserError
 from engine.records.console import warn
 
 FORMAT = "pwlu-training-checkpoint"

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from engine.errors import UserError
 from engine.evaluation import Evaluation
 from engine.processes.distributed import World
 from engine.processes.preemption import StopRequest
-from engine.processes.program import UserError
 from engine.records.console import Stopwatch
 from engine.records.record import Record
 from engine.training.checkpoint import CheckpointFolder

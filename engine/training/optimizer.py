@@ -18,8 +18,8 @@ class OptimizerOptions:
 
     peak_lr: PositiveFloat  # highest learning rate of the schedule, for the global batch
     weight_decay: NonNegativeFloat  # of convolution and linear weights
-    momentum: BelowOne = 0.9
-    nesterov: bool = False
+    momentum: BelowOne = 0.9  # of SGD
+    nesterov: bool = False  # Nesterov's form of the momentum
     activation_weight_decay: NonNegativeFloat = 0.0  # of the activations' own parameters
     norm_and_bias_weight_decay: NonNegativeFloat = 0.0  # of normalisation parameters and biases
     activation_lr_multiplier: NonNegativeFloat = 1.0  # learning rate of the activations over the others'

@@ -39,8 +39,8 @@ def one_cycle_cosine(
 class StepDecayOptions:
     """A rate that falls at milestones (section 4.2): a configuration's section `schedule` for COCO."""
 
-    milestones_steps: list[int]  # from each one on, `decay_factor` times what it was
-    decay_factor: UpToOne = 0.1
+    milestones_steps: list[int]  # steps at which the rate is multiplied by `decay_factor`
+    decay_factor: UpToOne = 0.1  # of the rate at each milestone
     warmup_steps: NonNegativeInt = 1000  # a straight line up to peak_lr
     start_lr_ratio: UpToOne = 1e-3  # first learning rate / peak_lr
 

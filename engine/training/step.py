@@ -126,7 +126,7 @@ class TrainStep:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_grad_norm)
         state.scaler.step(state.optimizer)  # leaves the step out if a float16 gradient overflowed
         state.scaler.update()
-        phase1_ended = state.phases.after_optimizer_step()  # after step T': Eq. 6
+        phase1_ended = state.phases.after_optimizer_step()  # after step T' - 1: Eq. 6
         if state.ema:
             state.ema.update()
             if phase1_ended:  # the mean of a function before and after its realignment would be neither

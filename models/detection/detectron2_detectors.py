@@ -108,7 +108,7 @@ def build_mask_rcnn(*, num_classes: int, trunk: Trunk, recipe: DetectorRecipe) -
         proposal_generator=_proposal_generator(recipe),
         roi_heads=StandardROIHeads(
             num_classes=num_classes,
-            batch_size_per_image=recipe.box_samples,
+            batch_size_per_image=recipe.region_samples,
             positive_fraction=recipe.box_positive_fraction,
             proposal_matcher=Matcher([recipe.box_foreground_iou], [0, 1]),
             **_box_parts(num_classes, recipe),

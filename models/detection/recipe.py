@@ -43,7 +43,7 @@ class DetectorRecipe:
     mask_convs: int = 4
     box_features_per_channel: int = 4  # the hidden fully connected layer has this times pyramid_channels
     box_foreground_iou: float = 0.5  # a proposal is an object from here on, else background
-    box_samples: int = 512  # proposals that the loss is taken of ...
+    region_samples: int = 512  # proposals that the loss is taken of ...
     box_positive_fraction: float = 0.25  # ... and how many of them are objects at most
     box_delta_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)  # times (dx, dy, dw, dh)
     mask_threshold: float = 0.5  # a pixel is the object's from this probability on

@@ -195,7 +195,7 @@ def _region_heads(num_classes: int, recipe: DetectorRecipe) -> RegionHeads:
         box_predictor=_box_predictor(recipe.box_features, num_classes),
         fg_iou_thresh=recipe.box_foreground_iou,
         bg_iou_thresh=recipe.box_foreground_iou,
-        batch_size_per_image=recipe.box_samples,
+        batch_size_per_image=recipe.region_samples,
         positive_fraction=recipe.box_positive_fraction,
         bbox_reg_weights=recipe.box_delta_weights,
         score_thresh=recipe.score_threshold,

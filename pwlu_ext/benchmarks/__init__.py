@@ -1,1 +1,1 @@
-"""Measure the operator and inspect its kernels: `python -m pwlu_ext.benchmarks.NAME` from the root."""
+"""Measure the operator: `python -m pwlu_ext.benchmarks.NAME` from the root."""

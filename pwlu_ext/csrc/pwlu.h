@@ -1,5 +1,6 @@
-// The scalar mathematics of the Piecewise Linear Unit, once, for host and device code: value_at is Eq. 1,
-// slope_at, curve_gradient and point_gradient are Table 1.
+// The scalar mathematics of the Piecewise Linear Unit for host and device code: value_at is Eq. 1 (for
+// vectors: cpu/vector_curve.h, without a division: cuda/locate.cuh), slope_at, curve_gradient and
+// point_gradient are Table 1.
 //
 // Names follow the paper (section 3.1): left = B_L, right = B_R, points = Y_P, left_slope = K_L, right_slope
 // = K_R, num_intervals = N, interval = d = (B_R - B_L) / N.

@@ -11,7 +11,7 @@ _FOLDER = Path(__file__).parent
 
 
 def _library(stem: str) -> Path | None:
-    found = sorted(_FOLDER.glob(f"{stem}.*so")) + sorted(_FOLDER.glob(f"{stem}.*pyd"))
+    found = sorted(_FOLDER.glob(f"{stem}.*so"))
     return found[0] if found else None
 
 

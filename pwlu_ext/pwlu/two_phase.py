@@ -23,11 +23,9 @@ class TwoPhaseLearning:
 
         phases = TwoPhaseLearning(model, phase1_steps=5 * steps_per_epoch, optimizer=optimizer)
 
-    The loop stays as it is: `optimizer.step` makes the two calls itself. A step that a GradScaler skips does
-    not count then (unless the optimizer is fused, which skips inside of `step`). Its inputs join the
-    statistics of the next step, as with gradient accumulation: they are of the same weights. Without
-    `optimizer` the loop makes the calls, and every pair of them counts, skipped step or not, like the steps
-    of a learning rate schedule:
+    The loop stays as it is: `optimizer.step` makes the two calls itself, and a step that a GradScaler skips
+    does not count (details: the package's README). Without `optimizer` the loop makes the calls, and every
+    pair of them counts, skipped step or not:
 
         loss(model(x), target).backward()
         phases.before_optimizer_step()

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from engine.config.schema import Schema
 
-_TYPES: dict[Any, str] = {bool: "`true`, `false`", str: "a word", list[int]: "whole numbers"}
+_TYPES: dict[Any, str] = {bool: "`true`, `false`", str: "a string", list[int]: "whole numbers"}
 
 
 def keys_table(schema: Schema[Any]) -> list[str]:
     """Return every key of a kind of configuration with its default, its allowed values and its meaning."""
-    lines = ["| key | default | may be | what |", "| --- | --- | --- | --- |"]
+    lines = ["| key | default | allowed | meaning |", "| --- | --- | --- | --- |"]
     for key, field, meaning in _keys(schema.kind):
         default = "" if field.default is dataclasses.MISSING else f"`{_as_written(field.default)}`"
         allowed = _allowed(field.type)

@@ -23,7 +23,7 @@ constexpr int64_t rounded_up(int64_t value, int64_t step) {
   return divide_up(value, step) * step;
 }
 
-// Calls run(first element, count, channel) for pieces of channels.
+// A run: consecutive elements of one channel (NCHW). Calls run(first element, count, channel) for each.
 template <typename Run>
 void for_runs(const Layout& layout, const Run& run) {
   const int64_t numel = layout.outer * layout.channels * layout.inner;
@@ -37,7 +37,8 @@ void for_runs(const Layout& layout, const Run& run) {
   });
 }
 
-// Calls run(first element, rows, first channel, channels) for blocks of at most kChannelBlock channels.
+// Rows: one element of each channel after the other (channels_last). Calls
+// run(first element, rows, first channel, channels) for blocks of at most kChannelBlock channels.
 template <typename Run>
 void for_rows(const Layout& layout, const Run& run) {
   const int64_t channels = layout.channels;

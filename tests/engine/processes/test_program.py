@@ -3,8 +3,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from engine.errors import UserError
 from engine.processes.distributed import MainProcessError
-from engine.processes.program import EXIT_STOPPED, UserError, exit_with
+from engine.processes.program import EXIT_STOPPED, exit_with
 
 
 class Left(BaseException):

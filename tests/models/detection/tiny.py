@@ -10,7 +10,7 @@ from models.detection import Detector, DetectorRecipe, build_detector
 from models.sync_batch_norm import synchronize_batch_norm
 
 NUM_CLASSES = 3
-RECIPE = {"pyramid_channels": 16, "smallest_anchor_px": 16.0, "box_samples": 64}
+RECIPE = {"pyramid_channels": 16, "smallest_anchor_px": 16.0, "region_samples": 64}
 
 
 def detector(
