@@ -90,13 +90,3 @@ def test_an_average_begun_in_phase_1_learns_in_training_mode_too() -> None:
         averaged[1].points += 1
     x = torch.randn(4, 2, 6)
     assert torch.equal(averaged.train()(x), averaged.eval()(x))
-
-
-def test_model_and_schedule_copied_together_go_on_together() -> None:
-    model = nn.Sequential(PWLU(3, 4))
-    twin, phases = copy.deepcopy((model, TwoPhaseLearning(model, 1)))
-    x = torch.randn(8, 3)
-    twin(x).sum().backward()
-    assert phases.after_optimizer_step()
-    torch.testing.assert_close(twin[0].running_mean, x.mean(0))
-    assert not model[0].running_mean.any()

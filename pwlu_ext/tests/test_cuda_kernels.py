@@ -174,14 +174,8 @@ def test_tensors_on_another_gpu_than_the_current_one() -> None:
 
 
 @pytest.mark.gpu
-def test_arguments_on_several_devices_are_an_error() -> None:
+def test_a_gradient_on_another_device_is_an_error() -> None:
     parameters = random_parameters(3, 4, device="cuda")
-    on_cpu = tuple(p.cpu() for p in parameters)
     x = torch.randn(2, 3, device="cuda")
-    with pytest.raises((ValueError, RuntimeError), match="same device"):
-        pwlu(x, *on_cpu)
-    with pytest.raises((ValueError, RuntimeError), match="same device"):
-        pwlu(x.cpu(), *parameters)
     with pytest.raises((ValueError, RuntimeError), match="`grad` must be on the CUDA device"):
         backward(x.cpu(), x, parameters)
-    assert torch.equal(pwlu(x, *parameters).isfinite(), pwlu_reference(x, *parameters).isfinite())

@@ -25,20 +25,6 @@ def assert_same_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> 
 SHAPES = [(3, 5, 91, 87), (1, 1, 230, 231), (2, 200, 15, 17)]
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_twice_the_same(
-    device: str, shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format
-) -> None:
-    parameters = random_parameters(shape[1], 16, device=device)
-    x = spread_inputs(shape, parameters, dtype=dtype).contiguous(memory_format=layout)
-    grad = random_gradient(x)
-    first = evaluate(pwlu, x, parameters, grad)
-    for _ in range(3):
-        assert_same_bits(evaluate(pwlu, x, parameters, grad), first)
-
-
 @pytest.mark.parametrize("groups", ["one", "channels"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -10,10 +10,9 @@ from pwlu import PWLU, TwoPhaseLearning, pwlu
 from pwlu_ext.tests.helpers import BOTH, NAMES, Operator, random_parameters
 
 
-def arguments(device: str = "cpu", **replaced: Tensor) -> dict[str, Tensor]:
-    """Good arguments for 3 channels and 4 intervals, some of them replaced."""
-    good = {"x": torch.zeros(2, 3, 5), **dict(zip(NAMES, random_parameters(3, 4), strict=True))}
-    return {name: tensor.to(device) for name, tensor in (good | replaced).items()}
+def arguments() -> dict[str, Tensor]:
+    """Good arguments for 3 channels and 4 intervals."""
+    return {"x": torch.zeros(2, 3, 5), **dict(zip(NAMES, random_parameters(3, 4), strict=True))}
 
 
 def assert_refused(operator: Operator, named: dict[str, Tensor], *parts: str, **options: Any) -> None:
@@ -23,15 +22,6 @@ def assert_refused(operator: Operator, named: dict[str, Tensor], *parts: str, **
     assert message.startswith("pwlu: ")
     for part in parts:
         assert part in message, message
-
-
-@BOTH
-@pytest.mark.parametrize(
-    "dtype", [torch.int32, torch.int64, torch.bool, torch.uint8, torch.complex64], ids=str
-)
-def test_dtype_of_x(operator: Operator, dtype: torch.dtype) -> None:
-    named = arguments(x=torch.zeros(2, 3, 5, dtype=dtype))
-    assert_refused(operator, named, "`x`", "float64, float32, float16 or bfloat16")
 
 
 @BOTH
@@ -55,45 +45,31 @@ def test_dtype_of_a_parameter(
     assert_refused(operator, named, f"`{name}`", expected, str(came).removeprefix("torch."))
 
 
-@BOTH
-@pytest.mark.parametrize("name", ["left", "right", "left_slope", "right_slope"])
-@pytest.mark.parametrize("shape", [(2,), (1,), (3, 1), (), (0,)], ids=str)
-def test_shape_of_a_vector(operator: Operator, name: str, shape: tuple[int, ...]) -> None:
-    came = str(shape)
-    assert_refused(operator, arguments(**{name: torch.zeros(shape)}), f"`{name}`", "(3,)", came)
+DTYPES_OF_X = (torch.int32, torch.int64, torch.bool, torch.uint8, torch.complex64)
+VECTORS = [(name, shape) for name in NAMES if name != "points" for shape in ((2,), (1,), (3, 1), (), (0,))]
+POINTS = [(3,), (3, 1), (0, 5), (3, 0), (3, 5, 1), ()]
+# What comes instead of the right argument, and what the sentence has to say.
+WRONG: list[tuple[dict[str, Tensor], int, list[str]]] = [
+    *(({"x": torch.zeros(2, 3, 5, dtype=d)}, 1, ["`x`", "float64, float32"]) for d in DTYPES_OF_X),
+    *(({name: torch.zeros(shape)}, 1, [f"`{name}`", "(3,)", str(shape)]) for name, shape in VECTORS),
+    *(({"points": torch.zeros(s)}, 1, ["`points`", "(G, num_intervals + 1)", str(s)]) for s in POINTS),
+    *(({name: arguments()[name].to("meta")}, 1, [f"`{name}`", "meta", "cpu"]) for name in NAMES),
+    ({"x": torch.zeros(2, 3, 5, device="meta")}, 1, ["`left`", "meta", "cpu"]),
+    ({"x": torch.zeros(2, 4, 5)}, 1, ["(2, 4, 5)", "4 channels", "parameters are for 3"]),
+    ({"x": torch.zeros(3, 0, 4)}, 1, ["(3, 0, 4)", "0 channels"]),
+    ({}, -1, ["5 channels in dimension -1"]),
+    ({}, 3, ["`channel_dim` is 3", "(2, 3, 5)"]),
+    ({}, -4, ["`channel_dim` is -4", "(2, 3, 5)"]),
+    ({"x": torch.zeros(())}, 1, ["`channel_dim` is 1", "()"]),
+]
 
 
 @BOTH
-@pytest.mark.parametrize("shape", [(3,), (3, 1), (0, 5), (3, 0), (3, 5, 1), ()], ids=str)
-def test_shape_of_the_points(operator: Operator, shape: tuple[int, ...]) -> None:
-    named = arguments(points=torch.zeros(shape))
-    assert_refused(operator, named, "`points`", "(G, num_intervals + 1)", str(shape))
-
-
-@BOTH
-@pytest.mark.parametrize(
-    ("shape", "channel_dim", "parts"),
-    [
-        ((2, 4, 5), 1, ["(2, 4, 5)", "4 channels", "parameters are for 3"]),
-        ((3, 0, 4), 1, ["(3, 0, 4)", "0 channels"]),
-        ((2, 3, 5), -1, ["5 channels in dimension -1"]),
-        ((2, 3, 5), 3, ["`channel_dim` is 3", "(2, 3, 5)"]),
-        ((2, 3, 5), -4, ["`channel_dim` is -4", "(2, 3, 5)"]),
-        ((), 1, ["`channel_dim` is 1", "()"]),
-    ],
-)
-def test_channels_of_x(
-    operator: Operator, shape: tuple[int, ...], channel_dim: int, parts: list[str]
+@pytest.mark.parametrize(("wrong", "channel_dim", "parts"), WRONG, ids=lambda value: str(value)[:40])
+def test_shapes_dtypes_and_devices(
+    operator: Operator, wrong: dict[str, Tensor], channel_dim: int, parts: list[str]
 ) -> None:
-    assert_refused(operator, arguments(x=torch.zeros(shape)), *parts, channel_dim=channel_dim)
-
-
-@BOTH
-@pytest.mark.parametrize("name", ["x", *NAMES])
-def test_device(operator: Operator, name: str) -> None:
-    named = arguments()
-    named[name] = named[name].to("meta")
-    assert_refused(operator, named, "`left`" if name == "x" else f"`{name}`", "meta", "cpu")
+    assert_refused(operator, arguments() | wrong, *parts, channel_dim=channel_dim)
 
 
 @pytest.mark.gpu

@@ -19,11 +19,6 @@ def test_forward_runs_in_the_chosen_arithmetic(mode: str, dtype: torch.dtype) ->
     assert precision.scaler().is_enabled() == (mode == "fp16")
 
 
-def test_unknown_mode_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="amp is 'bfloat16', expected one of off, bf16, fp16"):
-        Precision("bfloat16", CPU)
-
-
 def test_bf16_on_a_gpu_without_it_says_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from engine.records.console import Console, Stopwatch, metrics_line, say, warn
+from engine.records.console import Console, Stopwatch, say, warn
 from engine.records.record import Record
 
 
@@ -53,13 +53,6 @@ def test_a_long_run_without_pwlu_has_days_left_and_no_phase(capsys: pytest.Captu
     console(Record("train", 1, 0.0, {"loss": 1.0, "lr": 0.1, "images_per_second": 5.25}))
     line = capsys.readouterr().out
     assert "phase" not in line and "   5.2 images/s" in line and line.endswith("ETA 1d 03:46:39\n")
-
-
-def test_metrics_in_words() -> None:
-    words = metrics_line({"top1": 70.0, "ema_top5": 90.126, "loss": 0.5})
-    assert words == "top1 70.00 %  ema_top5 90.13 %  loss 0.5000"
-    coco = {"bbox_AP": 40.0, "bbox_AP50": 60.0, "bbox_APs": 1.0, "bbox_AR100": 2.0, "images": 5}
-    assert metrics_line(coco) == "bbox_AP 40.00 %  bbox_AP50 60.00 %  images 5"
 
 
 class Doubtful(Dataset[torch.Tensor]):
