@@ -41,6 +41,11 @@ def _record_path(text: str) -> Path:
     return Path(text)
 
 
+def counted(number: int, what: str) -> str:
+    """Return `1 thread`, `2 threads`."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def read_record(path: Path, benchmark: str, keys: Sequence[str]) -> dict[str, Any]:
     """Return what the program tools.<benchmark> wrote; `keys` must be in it.
 

@@ -23,7 +23,7 @@ from tools.tables.pages import latency_pages, operator_pages, results_page
 from tools.tables.short import (
     demo_coco_table,
     demo_table,
-    latency_cpu_table,
+    latency_ratios,
     operator_cpu_table,
     training_step_table,
 )
@@ -38,7 +38,7 @@ MARKED_TABLES: dict[str, Callable[[Path], list[str]]] = {
     "studies": networks_table,
     "operator-cpu": operator_cpu_table,
     "training-step": training_step_table,
-    "latency-cpu": latency_cpu_table,
+    "latency-cpu": lambda results: latency_ratios(results / "latency" / "cpu.json"),
     "keys-imagenet": lambda results: keys_table(IMAGENET),
     "keys-coco": lambda results: keys_table(COCO),
 }

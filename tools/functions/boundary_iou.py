@@ -25,12 +25,12 @@ from torch import Tensor
 from engine.records.console import say
 from engine.records.curves import LINE_COLORS
 from pwlu import PWLU
-from tools.functions.inputs import open_network
+from tools.functions.inputs import Network, examine_all
 from tools.functions.statistics import Quantiles
-from tools.functions.trained import Trained, examine_all
-from tools.records import tool_parser, write_figure
+from tools.records import counted, tool_parser, write_figure
 
 BINS = [number / 25 for number in range(26)]
+ENDS = ("left", "right", "p05", "p95")  # what the IOU of a function is made of
 MOST_OVERLAID = 3  # more outlines in one panel cannot be told apart
 MEANING = (
     "iou: length of the intersection over length of the union of [left, right], a function's boundaries, and "
@@ -55,10 +55,8 @@ def boundary_iou(left: Tensor, right: Tensor, low: Tensor, high: Tensor) -> Tens
 
 def describe_layer(layer: PWLU, inputs: Quantiles) -> dict[str, Any]:
     """Return a layer's boundaries, percentiles and IOUs, a list each with an entry per function."""
-    low, high = inputs.at(0.05), inputs.at(0.95)
-    left, right = layer.left.detach().cpu(), layer.right.detach().cpu()
-    lists = {"left": left, "right": right, "p05": low, "p95": high}
-    lists["iou"] = boundary_iou(left, right, low, high)
+    ends = [layer.left.detach().cpu(), layer.right.detach().cpu(), inputs.at(0.05), inputs.at(0.95)]
+    lists = dict(zip(ENDS, ends, strict=True)) | {"iou": boundary_iou(*ends)}
     return {"elements": inputs.count} | {
         name: [float(f"{value:.7g}") for value in values.tolist()] for name, values in lists.items()
     }
@@ -66,36 +64,25 @@ def describe_layer(layer: PWLU, inputs: Quantiles) -> dict[str, Any]:
 
 def summarize(layers: dict[str, Any]) -> dict[str, float | int]:
     """Return the distribution over all functions in a few numbers."""
-    ious = torch.tensor([value for layer in layers.values() for value in layer["iou"]])
-    ends = {
-        name: torch.tensor([value for layer in layers.values() for value in layer[name]])
-        for name in ("left", "right", "p05", "p95")
-    }
-    quartiles = torch.quantile(ious, torch.tensor([0.25, 0.5, 0.75])).tolist()
+    left, right, low, high, ious = (
+        np.concatenate([layer[name] for layer in layers.values()]) for name in (*ENDS, "iou")
+    )
+    quartiles = np.quantile(ious, [0.25, 0.5, 0.75])
     return {
         "functions": len(ious),
-        "mean": round(ious.mean().item(), 4),
-        **{f"quartile{number}": round(value, 4) for number, value in enumerate(quartiles, 1)},
-        "with_right_below_left": int((ends["right"] < ends["left"]).sum()),
-        "with_p05_equal_p95": int((ends["p05"] == ends["p95"]).sum()),
+        "mean": round(float(ious.mean()), 4),
+        **{f"quartile{number}": round(float(value), 4) for number, value in enumerate(quartiles, 1)},
+        "with_right_below_left": int((right < left).sum()),
+        "with_p05_equal_p95": int((low == high).sum()),
     }
 
 
-def examine(
-    trained: Trained, *, split: str = "val", images: int | None = None, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return the entry of the record for one checkpoint; arguments and errors as `open_network`."""
-    network = open_network(trained, split=split, images=images, overrides=overrides)
+def examine(network: Network) -> dict[str, Any]:
+    """Return the entry of the record for one checkpoint."""
     inputs = {name: Quantiles(layer.num_parameters) for name, layer in network.layers.items()}
     reached = network.watch(lambda name, rows: inputs[name].add(rows), list(inputs), "percentiles")
     layers = {name: describe_layer(network.layers[name], inputs[name]) for name in reached}
-    return {
-        **trained.describe(),
-        "inputs": network.describe(),
-        "summary": summarize(layers),
-        "layers_without_input": [name for name in network.layers if name not in layers],
-        "layers": layers,
-    }
+    return {"summary": summarize(layers), **network.entry(layers)}
 
 
 def draw_ious(entries: Sequence[dict[str, Any]]) -> Figure:
@@ -125,9 +112,7 @@ def _draw(panel: Axes, entry: dict[str, Any], color: str) -> None:
     ious = [value for layer in entry["layers"].values() for value in layer["iou"]]
     shares = np.full(len(ious), 100 / len(ious))
     median = entry["summary"]["quartile2"]
-    label = (
-        f"{entry['label']}: {len(ious)} {'function' if len(ious) == 1 else 'functions'}, median {median:.2f}"
-    )
+    label = f"{entry['label']}: {counted(len(ious), 'function')}, median {median:.2f}"
     panel.hist(ious, BINS, weights=shares, color=color, alpha=0.3)
     panel.hist(ious, BINS, weights=shares, histtype="step", color=color, linewidth=1.5, label=label)
     panel.axvline(median, color=color, linestyle="--", linewidth=1)
@@ -137,15 +122,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     entries, picture = examine_all(tool_parser("functions.boundary_iou", __doc__), argv, examine)
     for entry in entries:
-        say(f"{entry['label']}: {_sentence(entry['summary'])}")
+        found = entry["summary"]
+        say(
+            f"{entry['label']}: {found['functions']} functions, IOU {found['mean']:.3f} on average, median "
+            f"{found['quartile2']:.3f}, middle half {found['quartile1']:.3f} to {found['quartile3']:.3f}"
+        )
     write_figure(picture, draw_ious(entries), {"meaning": MEANING, "checkpoints": entries})
-
-
-def _sentence(summary: dict[str, Any]) -> str:
-    return (
-        f"{summary['functions']} functions, IOU {summary['mean']:.3f} on average, median "
-        f"{summary['quartile2']:.3f}, middle half {summary['quartile1']:.3f} to {summary['quartile3']:.3f}"
-    )
 
 
 if __name__ == "__main__":

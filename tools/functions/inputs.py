@@ -4,6 +4,7 @@ A classifier sees batches, a detector one image at a time. All calls of a layer 
 the pyramid, and on as many regions as were proposed or found.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -18,10 +19,8 @@ from torch import Tensor, nn
 
 import train_coco
 import train_imagenet
-from engine.amp import Precision
 from engine.config.load import COCO, IMAGENET, experiment_of, load_config
-from engine.data.coco.dataset import DetectionBatch
-from engine.data.loader import BatchLoader, ImageBatch
+from engine.data.loader import BatchLoader
 from engine.processes import distributed
 from engine.records.console import say
 from engine.records.curves import pwlu_layers, spread
@@ -29,92 +28,114 @@ from engine.tasks.classification import Classification
 from engine.tasks.detection import Detection
 from engine.training.checkpoint import load_weights
 from pwlu import PWLU
-from tools.functions.trained import Trained, pwlu_layers_of
+from tools.functions.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
+from tools.records import add_record_option
 
 SECONDS_BETWEEN_LINES = 5.0
 Observer = Callable[[str, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Images:
-    """`count` images of a split in batches, without augmentation.
-
-    `show` gives the network a batch and returns how many images that were. `facts` about the data must be
-    those that the run was trained with.
-    """
-
-    loader: BatchLoader[Any]
-    count: int
-    show: Callable[[nn.Module, Any, torch.device], int]
-    facts: Mapping[str, int]
-
-    @property
-    def broken(self) -> int:
-        """How many of the images shown so far were left out, since they cannot be decoded."""
-        return len(set(self.loader.skipped))
-
-
-@dataclass(frozen=True)
 class Network:
-    """A trained classifier or detector, in evaluation mode when opened, and images to show it."""
+    """A trained classifier or detector, in evaluation mode when opened, and `count` images to show it."""
 
-    label: str
+    trained: Trained
     model: nn.Module
     layers: dict[str, PWLU]
-    images: Images
-    split: str
     task: Classification | Detection
-
-    @property
-    def precision(self) -> Precision:
-        return self.task.precision
+    split: str
+    loader: BatchLoader[Any]  # without augmentation
+    count: int
 
     def describe(self) -> dict[str, Any]:
         """Return, for a record, which images were seen and in what arithmetic."""
+        broken, precision = len(set(self.loader.skipped)), self.task.precision
         return {
             "split": self.split,
-            **self.images.facts,
-            "images": self.images.count - self.images.broken,
-            "broken_images_left_out": self.images.broken,
-            "device": self.precision.device.type,
-            "arithmetic": "float32" if self.precision.mode == "off" else self.precision.mode,
+            **_facts(self.task, self.split),
+            "images": self.count - broken,
+            "broken_images_left_out": broken,
+            "device": precision.device.type,
+            "arithmetic": "float32" if precision.mode == "off" else precision.mode,
         }
+
+    def entry(self, layers: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entry of a record with what was found of the layers that had inputs."""
+        without = [name for name in self.layers if name not in layers]
+        facts = {**self.trained.describe(), "inputs": self.describe()}
+        return {**facts, "layers_without_input": without, "layers": layers}
 
     @torch.no_grad()
     def watch(self, observe: Observer, names: Sequence[str], title: str) -> list[str]:
         """Send all images through the network, printing progress; return which layers had any input.
 
-        `observe` gets a layer's name and inputs, float32 (functions, elements), elements > 0: a row per
-        channel, or a single one for a layer-wise PWLU. Layers without any input are named in a printed line.
+        `observe` gets a layer's name and inputs, finite float32 (functions, elements), elements > 0: a row
+        per channel, or a single one for a layer-wise PWLU. Layers without any input are named in a printed
+        line.
 
         Raises:
-            ValueError: an image that cannot be read, or none that can; what `observe` raises, with the
-                layer's name.
+            ValueError: an image that cannot be read, or none that can; an input that is NaN or infinite.
         """
+        label, device = self.trained.label, self.task.precision.device
         shown, began, spoken = 0, time.monotonic(), 0.0
         reached: set[str] = set()
         deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        with _observed(self.label, self.layers, names, observe, reached), deterministic:
-            for batch in self.images.loader:
-                with self.precision.autocast():
-                    shown += self.images.show(self.model, batch, self.precision.device)
+        with self._observed(names, observe, reached), deterministic:
+            for batch in self.loader:
+                with self.task.precision.autocast():
+                    if isinstance(self.task, Detection):
+                        images = [image.to(device, non_blocking=True) for image in batch.images]
+                        self.model(images, original_sizes=batch.original_sizes)
+                    else:
+                        images = batch[0].to(device, non_blocking=True)
+                        self.model(images)
+                shown += len(images)
                 seconds = time.monotonic() - began
-                if shown == self.images.count or seconds - spoken > SECONDS_BETWEEN_LINES:
-                    say(f"{self.label}: {title}: {shown}/{self.images.count} images, {seconds:.0f} s")
+                if shown == self.count or seconds - spoken > SECONDS_BETWEEN_LINES:
+                    say(f"{label}: {title}: {shown}/{self.count} images, {seconds:.0f} s")
                     spoken = seconds
         if not shown:
-            raise ValueError(f"{self.label}: none of the {self.images.count} images can be decoded")
+            raise ValueError(f"{label}: none of the {self.count} images can be decoded")
         missed = [name for name in names if name not in reached]
         if missed:
             say(
-                f"{self.label}: {len(missed)} of {len(names)} PWLUs had no input from these images (a mask "
+                f"{label}: {len(missed)} of {len(names)} PWLUs had no input from these images (a mask "
                 f"head has some only where something was detected): {', '.join(missed)}"
             )
         return [name for name in names if name in reached]
 
+    @contextlib.contextmanager
+    def _observed(self, names: Sequence[str], observe: Observer, reached: set[str]) -> Iterator[None]:
+        """Inside the block `observe` sees what goes into the layers; `reached` is given their names."""
+
+        def see(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            rows = rows_of(inputs[0], self.layers[name])
+            if not rows.numel():  # no region
+                return
+            bad = int((~rows.isfinite()).sum())
+            if bad:
+                of = f"{bad} of {rows.numel()} inputs are NaN or infinite"
+                raise ValueError(f"{self.trained.label}: inputs of {name}: {of}")
+            reached.add(name)
+            observe(name, rows)
+
+        hooks = [self.layers[name].register_forward_pre_hook(functools.partial(see, name)) for name in names]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def rows_of(x: Tensor, layer: PWLU) -> Tensor:
+    """Return a PWLU's input (N, C, *) as float32 (functions, elements); N may be 0."""
+    functions = layer.num_parameters
+    rows = x.float() if functions == 1 else x.float().movedim(layer.channel_dim, 0)
+    return rows.reshape(functions, x.numel() // functions)
+
 
 def open_network(
-    trained: Trained, *, split: str, images: int | None, overrides: Sequence[str] = ()
+    trained: Trained, *, split: str = "val", images: int | None = None, overrides: Sequence[str] = ()
 ) -> Network:
     """Build a run's network by the program that trained it, load the weights and open its images.
 
@@ -129,32 +150,21 @@ def open_network(
     if images is not None and images < 2:
         raise ValueError(f"--images is {images}, expected 2 or more")
     pwlu_layers_of(trained)  # to say first if there is none
-    build = _build_detector if trained.is_detector else _build_classifier
-    task, model, shown = build(trained, overrides, split, images)
-    _require_same(trained.path, trained.content["data"], shown.facts)
+    task: Classification | Detection
+    if trained.is_detector:
+        detector = load_config(trained.folder.config, overrides, COCO)
+        _require_same(trained.path, trained.content["experiment"], experiment_of(detector).network)
+        task, model, _ = train_coco.build(detector, distributed.start(detector.runtime.device))
+    else:
+        # Compiling hides the layers' inputs, another memory layout rounds otherwise.
+        words = [*overrides, "runtime.compile=false", "runtime.channels_last=false"]
+        classifier = load_config(trained.folder.config, words, IMAGENET)
+        _require_same(trained.path, trained.content["experiment"], experiment_of(classifier).network)
+        task, model, _ = train_imagenet.build(classifier, distributed.start(classifier.runtime.device))
+    _require_same(trained.path, trained.content["data"], _facts(task, split))
+    loader, count = _images(task, split, images)
     load_weights(model, trained.weights)
-    return Network(trained.label, model.eval(), pwlu_layers(model), shown, split, task)
-
-
-def _build_classifier(
-    trained: Trained, overrides: Sequence[str], split: str, at_most: int | None
-) -> tuple[Classification, nn.Module, Images]:
-    config = load_config(trained.folder.config, overrides, IMAGENET)
-    _require_same(trained.path, trained.content["experiment"], experiment_of(config).network)
-    # Compiling hides the layers' inputs, another memory layout rounds otherwise.
-    runtime = dataclasses.replace(config.runtime, compile=False, channels_last=False)
-    config = dataclasses.replace(config, runtime=runtime)
-    task, model, _ = train_imagenet.build(config, distributed.start(config.runtime.device))
-    return task, model, _classifier_images(task, split, at_most)
-
-
-def _build_detector(
-    trained: Trained, overrides: Sequence[str], split: str, at_most: int | None
-) -> tuple[Detection, nn.Module, Images]:
-    config = load_config(trained.folder.config, overrides, COCO)
-    _require_same(trained.path, trained.content["experiment"], experiment_of(config).network)
-    task, model, _ = train_coco.build(config, distributed.start(config.runtime.device))
-    return task, model, _detector_images(task, split, at_most)
+    return Network(trained, model.eval(), pwlu_layers(model), task, split, loader, count)
 
 
 def _require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -170,67 +180,51 @@ def _require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) 
         )
 
 
-def _classifier_images(task: Classification, split: str, at_most: int | None) -> Images:
-    data = task.data
-    if split == "train":
-        data = dataclasses.replace(data, val=data.train)
-    chosen, size = spread(data.num_val, at_most or data.num_val), task.device_batch_size
-    batches = [chosen[first : first + size] for first in range(0, len(chosen), size)]
-    return Images(data.val_loader(batches), len(chosen), _show_classifier, task.facts())
+def _facts(task: Classification | Detection, split: str) -> dict[str, int]:
+    """Return what the data have in numbers; they must be those that the run was trained with."""
+    if isinstance(task, Detection) and split == "val":  # the training images may be on another machine
+        return {"num_val": task.data.num_val, "num_categories": len(task.data.category_ids)}
+    return task.facts()
 
 
-def _detector_images(task: Detection, split: str, at_most: int | None) -> Images:
-    """Return up to `at_most` images, evenly spread, one by one: padding changes what is found in them."""
-    data, places = task.data, list(range(task.data.num_val))
-    facts = {"num_val": data.num_val, "num_categories": len(data.category_ids)}
-    if split == "train":  # opened here only: it may be on another machine
-        data, places, facts = (
-            dataclasses.replace(data, val=data.train),
-            data.trained_on.tolist(),
-            task.facts(),
-        )
-    batches = [[places[number]] for number in spread(len(places), at_most or len(places))]
-    return Images(data.val_loader(batches), len(batches), _show_detector, facts)
+def _images(
+    task: Classification | Detection, split: str, at_most: int | None
+) -> tuple[BatchLoader[Any], int]:
+    """Return up to `at_most` images of a split, evenly spread, and their number."""
+    make: Callable[[list[list[int]]], BatchLoader[Any]]
+    if isinstance(task, Detection):
+        size = 1  # padding changes what is found in an image
+        coco = task.data if split == "val" else dataclasses.replace(task.data, val=task.data.train)
+        places = list(range(coco.num_val)) if split == "val" else coco.trained_on.tolist()
+        make = coco.val_loader
+    else:
+        size = task.device_batch_size
+        data = task.data if split == "val" else dataclasses.replace(task.data, val=task.data.train)
+        places, make = list(range(data.num_val)), data.val_loader
+    chosen = [places[number] for number in spread(len(places), at_most or len(places))]
+    return make([chosen[first : first + size] for first in range(0, len(chosen), size)]), len(chosen)
 
 
-def _show_classifier(model: nn.Module, batch: ImageBatch, device: torch.device) -> int:
-    images, _ = batch
-    model(images.to(device, non_blocking=True))
-    return len(images)
+def examine_all(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    examine: Callable[[Network], dict[str, Any]],
+) -> tuple[list[dict[str, Any]], Path]:
+    """Return what `examine` makes of every run of a command line, and where the picture goes.
 
-
-def _show_detector(model: nn.Module, batch: DetectionBatch, device: torch.device) -> int:
-    images = [image.to(device, non_blocking=True) for image in batch.images]
-    model(images, original_sizes=batch.original_sizes)
-    return len(images)
-
-
-def rows_of(x: Tensor, layer: PWLU) -> Tensor:
-    """Return a PWLU's input (N, C, *) as float32 (functions, elements); N may be 0."""
-    functions = layer.num_parameters
-    rows = x.float() if functions == 1 else x.float().movedim(layer.channel_dim, 0)
-    return rows.reshape(functions, x.numel() // functions)
-
-
-@contextlib.contextmanager
-def _observed(
-    label: str, layers: dict[str, PWLU], names: Sequence[str], observe: Observer, reached: set[str]
-) -> Iterator[None]:
-    """Inside the block `observe` sees what goes into the layers; `reached` is given their names."""
-
-    def see(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        rows = rows_of(inputs[0], layers[name])
-        if not rows.numel():  # no region
-            return
-        reached.add(name)
-        try:
-            observe(name, rows)
-        except ValueError as error:
-            raise ValueError(f"{label}: inputs of {name}: {error}") from error
-
-    hooks = [layers[name].register_forward_pre_hook(functools.partial(see, name)) for name in names]
+    Leaves with a message to the user where a run cannot be examined.
+    """
+    add_run_options(parser)
+    add_record_option(parser)
+    add_image_options(parser)
+    arguments = parser.parse_args(argv)
     try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+        entries = [
+            examine(
+                open_network(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
+            )
+            for trained in open_all(arguments.runs, arguments.labels, arguments.averaged)
+        ]
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return entries, arguments.output.with_suffix(".png")

@@ -11,13 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
-from engine.records.curves import (
-    COLUMNS,
-    LINE_COLORS,
-    draw_function,
-    end_of,
-    prepare_panel,
-)
+from engine.records.curves import COLUMNS, LINE_COLORS, draw_function, end_of, prepare_panel
 from engine.records.learned_functions import LayerFunctions
 from tools.functions.statistics import Histogram
 
@@ -40,7 +34,7 @@ def panel_range(layer: LayerFunctions, functions: Sequence[int]) -> tuple[float,
 def panel_histogram(layer: LayerFunctions, functions: Sequence[int]) -> Histogram:
     """Return an empty histogram of these functions' inputs, over the range of their panel."""
     low, high = (torch.full((len(functions),), end) for end in panel_range(layer, functions))
-    return Histogram(low, high, BINS)
+    return Histogram.between(low, high, BINS)
 
 
 def draw_page(
@@ -62,14 +56,17 @@ def draw_page(
     grid = figure.add_gridspec(rows, columns)
     for number, (name, chosen) in enumerate(functions.items()):
         cell, first = grid[divmod(number, columns)], number % columns == 0
-        colors = _colors(len(chosen))
+        colors = LINE_COLORS[: len(chosen)] if len(chosen) <= FEW else _shades(len(chosen))
         panel, below = _axes(figure, cell, with_inputs=bool(histograms), first=first)
         prepare_panel(panel)
         draw = _draw_thin if len(chosen) > FEW else draw_function
         for index, color in zip(chosen, colors, strict=True):
             draw(panel, layers[name].functions[index].corners(), color)
         panel.set_xlim(panel_range(layers[name], chosen))
-        panel.set_title(panel_title(name, layers[name], chosen), fontsize=9)
+        total = layers[name].total
+        shown = f"{len(chosen)} of {total}" if len(chosen) < total else f"all {total}"
+        shown = "layer-wise" if total == 1 else shown
+        panel.set_title(f"{end_of(name or 'PWLU')}  ({shown})", fontsize=9)
         if below is not None:
             _draw_inputs(below, histograms[name], colors)
     many = any(len(chosen) > FEW for chosen in functions.values())
@@ -97,7 +94,8 @@ def draw_evolution(
         for panel, (name, index) in zip(line, row, strict=False):
             _draw_history(panel, {step: layers[name] for step, layers in steps.items()}, index)
             total = next(iter(steps.values()))[name].total
-            panel.set_title(_function_title(name, index, total), fontsize=8)
+            which = "(layer-wise)" if total == 1 else f"channel {index}"
+            panel.set_title(f"{end_of(name or 'PWLU')}  {which}", fontsize=8)
     _add_legend(figure, panels[0, 0])
     figure.suptitle(f"{title}\n(circles: boundaries $B_L$ and $B_R$)", fontsize=10)
     for panel in panels[-1]:  # a label of the whole figure would lie under the legend
@@ -114,13 +112,6 @@ def _rows(functions: Mapping[str, Sequence[int]]) -> list[list[tuple[str, int]]]
     return [places[first : first + COLUMNS] for first in range(0, len(places), COLUMNS)]
 
 
-def panel_title(name: str, layer: LayerFunctions, chosen: Sequence[int]) -> str:
-    """Return a layer's name and how many of its functions are shown."""
-    total = layer.total
-    shown = f"{len(chosen)} of {total}" if len(chosen) < total else f"all {total}"
-    return f"{end_of(name or 'PWLU')}  ({'layer-wise' if total == 1 else shown})"
-
-
 def _axes(figure: Figure, cell: SubplotSpec, *, with_inputs: bool, first: bool) -> tuple[Axes, Axes | None]:
     """Return a layer's panel and, if wanted, a flat one under it; the first in a row says what is drawn."""
     below = None
@@ -134,14 +125,6 @@ def _axes(figure: Figure, cell: SubplotSpec, *, with_inputs: bool, first: bool) 
         panel = figure.add_subplot(cell)
     panel.set_ylabel("output PWLU($x$)" if first else "", fontsize=9)
     return panel, below
-
-
-def _function_title(name: str, index: int, total: int) -> str:
-    return end_of(name or "PWLU") + ("  (layer-wise)" if total == 1 else f"  channel {index}")
-
-
-def _colors(count: int) -> list[str]:
-    return list(LINE_COLORS[:count]) if count <= FEW else _shades(count)
 
 
 def _shades(count: int) -> list[str]:
@@ -182,8 +165,7 @@ def _draw_inputs(panel: Axes, histogram: Histogram, colors: Sequence[str]) -> No
         panel.text(0.5, 0.5, "no input", transform=panel.transAxes, ha="center", va="center", fontsize=8)
         panel.set_yticks([])
         return
-    edges = np.linspace(histogram.low[0], histogram.high[0], BINS + 1)
-    shares = 100 * histogram.shares().numpy()
+    edges, shares = histogram.edges[0].cpu().numpy(), 100 * histogram.shares().cpu().numpy()
     if len(shares) <= FEW:
         for share, color in zip(shares, colors, strict=True):
             panel.stairs(share, edges, color=color, linewidth=1)
@@ -193,13 +175,6 @@ def _draw_inputs(panel: Axes, histogram: Histogram, colors: Sequence[str]) -> No
     panel.margins(y=0.1)
     outside = 100 * histogram.outside()
     if outside >= 0.05:
-        panel.text(
-            0.98,
-            0.93,
-            f"{outside:.1f} % outside",
-            transform=panel.transAxes,
-            ha="right",
-            va="top",
-            fontsize=7,
-        )
+        words = f"{outside:.1f} % outside"
+        panel.text(0.98, 0.93, words, transform=panel.transAxes, ha="right", va="top", fontsize=7)
     panel.tick_params(labelsize=8)

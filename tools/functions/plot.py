@@ -31,7 +31,6 @@ from tools.functions.statistics import Histogram
 from tools.functions.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
 from tools.records import tool_parser, write_figure
 
-Corners = tuple[Tensor, Tensor]
 Functions = dict[str, list[int]]  # channels by layer
 ALL_LAYERS = ["all"]
 MOST_STEPS = 8  # more lines in a panel cannot be told apart
@@ -130,19 +129,16 @@ def page(
     if with_inputs:
         network = open_network(trained, split=split, images=images, overrides=overrides)
         histograms = {name: panel_histogram(layers[name], chosen) for name, chosen in functions.items()}
-        network.watch(
-            lambda name, rows: histograms[name].add(rows[functions[name]]),
-            list(histograms),
-            "input histograms",
-        )
+
+        def count(name: str, rows: Tensor) -> None:
+            histograms[name].add(rows[functions[name]])
+
+        network.watch(count, list(histograms), "input histograms")
         inputs = network.describe()
     figure = draw_page(layers, functions, histograms, f"{trained.label}, step {trained.step}")
-    drawn = {
-        name: _drawn({index: layers[name].functions[index].corners() for index in chosen})
-        for name, chosen in functions.items()
-    }
+    drawn = _drawn(layers, functions)
     for name, histogram in histograms.items():
-        low, high = histogram.low[0].item(), histogram.high[0].item()
+        low, high = histogram.edges[0, [0, -1]].tolist()
         drawn[name]["inputs"] = {"low": low, "high": high, "counts": histogram.counts.tolist()}
     return figure, {**trained.describe(), "inputs": inputs, "layers": drawn}
 
@@ -160,17 +156,13 @@ def evolution(
     steps = choose_steps(logged, realigned)
     shown = f"{len(steps)} of {len(logged)}" if len(steps) < len(logged) else f"all {len(logged)}"
     title = f"{trained.label}: learned functions after {shown} logged steps"
-    figure = draw_evolution({_step_label(step, realigned): step.layers for step in steps}, functions, title)
-    entries = [
-        {
-            "step": step.step,
-            "epoch": step.epoch,
-            "layers": {
-                name: _drawn({index: step.layers[name].functions[index].corners() for index in chosen})
-                for name, chosen in functions.items()
-            },
-        }
+    labels = {
+        f"{step.step} ({round(step.epoch, 2):g}{', realigned' * (0 < realigned == step.step)})": step.layers
         for step in steps
+    }
+    figure = draw_evolution(labels, functions, title)
+    entries = [
+        {"step": step.step, "epoch": step.epoch, "layers": _drawn(step.layers, functions)} for step in steps
     ]
     logged_steps = [step.step for step in logged]
     return figure, {"of": trained.describe(), "logged_steps": logged_steps, "steps": entries}
@@ -180,22 +172,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    which = {
-        "names": arguments.layers,
-        "at_most": None if arguments.all_channels else arguments.functions,
-    }
-    seen = {"split": arguments.split, "images": arguments.images, "overrides": arguments.set}
+    names, at_most = arguments.layers, None if arguments.all_channels else arguments.functions
     try:
         if arguments.evolution and (arguments.images or arguments.set or arguments.split != "val"):
             raise ValueError("--evolution draws no inputs: leave --images, --split and --set out")
         if arguments.functions < 1:
             raise ValueError(f"--functions is {arguments.functions}, expected 1 or more")
         for trained in open_all(arguments.runs, arguments.labels, arguments.averaged):
+            name = trained.label.replace("/", "_")
             if arguments.evolution:
-                write_figure(_picture(arguments.output, trained, "_evolution"), *evolution(trained, **which))
+                drawn = evolution(trained, names=names, at_most=at_most)
+                name += "_evolution"
             else:
-                drawn = page(trained, **which, with_inputs=not arguments.no_inputs, **seen)
-                write_figure(_picture(arguments.output, trained), *drawn)
+                drawn = page(
+                    trained,
+                    names=names,
+                    at_most=at_most,
+                    with_inputs=not arguments.no_inputs,
+                    split=arguments.split,
+                    images=arguments.images,
+                    overrides=arguments.set,
+                )
+            write_figure(arguments.output / f"{name}.png", *drawn)
     except ValueError as error:
         parser.error(str(error))
 
@@ -226,21 +224,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _picture(folder: Path, trained: Trained, ending: str = "") -> Path:
-    return folder / f"{trained.label.replace('/', '_')}{ending}.png"
-
-
-def _step_label(step: LoggedFunctions, realigned: int) -> str:
-    ending = ", realigned" if 0 < realigned == step.step else ""
-    return f"{step.step} ({round(step.epoch, 2):g}{ending})"
-
-
-def _drawn(corners: Mapping[int, Corners]) -> dict[str, Any]:
-    return {
-        "channels": list(corners),
-        "x": [x.tolist() for x, _ in corners.values()],
-        "y": [y.tolist() for _, y in corners.values()],
-    }
+def _drawn(layers: Mapping[str, LayerFunctions], functions: Functions) -> dict[str, dict[str, Any]]:
+    drawn = {}
+    for name, chosen in functions.items():
+        x, y = zip(*(layers[name].functions[index].corners() for index in chosen), strict=True)
+        drawn[name] = {
+            "channels": chosen,
+            "x": [one.tolist() for one in x],
+            "y": [one.tolist() for one in y],
+        }
+    return drawn
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from torch import Tensor
 from engine.records.console import say
 from pwlu import PWLU
 from tools.drawing import color, finish, marker, name_layers, new_layer_figure
-from tools.functions.inputs import open_network
+from tools.functions.inputs import Network, examine_all
 from tools.functions.statistics import Moments, Quantiles
-from tools.functions.trained import Trained, examine_all
 from tools.records import tool_parser, write_figure
 
 _NETWORK_IN = 4.8  # height of a network's two panels
+BENT = ("v_shaped", "inverted_v_shaped", "wavy")
 BEND = 0.1  # of a function's range of values: what it must rise on both sides of its minimum to be a V
 MEANING = (
     "line: squared correlation of a function's output with its input, over all inputs; relu_line: of ReLU's "
@@ -57,11 +57,8 @@ def rises(layer: PWLU, low: Tensor, high: Tensor) -> dict[str, Tensor]:
     }
 
 
-def examine(
-    trained: Trained, *, split: str = "val", images: int | None = None, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return the entry of the record for one checkpoint; arguments and errors as `open_network`."""
-    network = open_network(trained, split=split, images=images, overrides=overrides)
+def examine(network: Network) -> dict[str, Any]:
+    """Return the entry of the record for one checkpoint."""
     inputs = {name: Quantiles(layer.num_parameters) for name, layer in network.layers.items()}
     fits = {name: {"line": Moments(), "relu_line": Moments()} for name in network.layers}
 
@@ -77,9 +74,7 @@ def examine(
         lists |= rises(network.layers[name], low, high)
         layers[name] = {key: [round(value, 5) for value in values.tolist()] for key, values in lists.items()}
         layers[name]["summary"] = summarize(layers[name])
-    without = [name for name in network.layers if name not in layers]
-    facts = {**trained.describe(), "inputs": network.describe()}
-    return {**facts, "layers_without_input": without, "layers": layers}
+    return network.entry(layers)
 
 
 def summarize(layer: dict[str, list[float]]) -> dict[str, float | int]:
@@ -99,9 +94,8 @@ def summarize(layer: dict[str, list[float]]) -> dict[str, float | int]:
 
 def _apply(layer: PWLU, places: Tensor) -> Tensor:
     """Return the functions' values at (P, C) places, float64."""
-    x = places.to(layer.points.device, layer.points.dtype)
     with torch.no_grad():
-        y = layer.forward(x)  # past the hook that calls this
+        y = layer.forward(places.to(layer.points))  # past the hook that calls this
     return y.double().cpu()
 
 
@@ -117,8 +111,8 @@ def draw_shapes(entries: Sequence[dict[str, Any]]) -> Figure:
     figure = new_layer_figure(max(map(len, networks)), _NETWORK_IN * len(networks))
     panels = figure.subplots(2 * len(networks), 1)
     for row, (names, numbers) in enumerate(networks.items()):
-        upper, lower = panels[2 * row], panels[2 * row + 1]
-        _draw_network(upper, lower, names, {number: entries[number] for number in numbers})
+        entries_of = {number: entries[number] for number in numbers}
+        _draw_network(panels[2 * row], panels[2 * row + 1], names, entries_of)
     return figure
 
 
@@ -127,9 +121,12 @@ def _draw_network(
 ) -> None:
     for number, entry in entries.items():
         found = [entry["layers"][name]["summary"] for name in names]
-        _line(upper, [_bent(one) for one in found], number, entry["label"])
-        _line(lower, [one["median_line"] for one in found], number)
-        _line(lower, [one["median_relu_line"] for one in found], number, dashed=True)
+        bent = [100 * sum(one[kind] for kind in BENT) / one["functions"] for one in found]
+        lines, relu_lines = ([one[key] for one in found] for key in ("median_line", "median_relu_line"))
+        solid: dict[str, Any] = {"color": color(number), "marker": marker(number), "markersize": 4}
+        upper.plot(bent, label=entry["label"], linewidth=1.2, **solid)
+        lower.plot(lines, linewidth=1.2, **solid)
+        lower.plot(relu_lines, color=color(number), linestyle="--", linewidth=0.8)
     upper.set_ylabel("V, inverted V or wavy (%)", fontsize=9)
     lower.set_ylabel("explained by a line\n(median; dashed: of ReLU)", fontsize=9)
     upper.set_ylim(bottom=0)
@@ -141,35 +138,18 @@ def _draw_network(
     upper.legend(fontsize=8, frameon=False)
 
 
-def _bent(summary: dict[str, Any]) -> float:
-    bent = sum(summary[kind] for kind in ("v_shaped", "inverted_v_shaped", "wavy"))
-    return 100 * bent / float(summary["functions"])
-
-
-def _line(
-    panel: Axes, values: Sequence[float], number: int, label: str | None = None, *, dashed: bool = False
-) -> None:
-    style: dict[str, Any] = (
-        {"linestyle": "--", "linewidth": 0.8} if dashed else {"marker": marker(number), "linewidth": 1.2}
-    )
-    panel.plot(values, color=color(number), label=label, markersize=4, **style)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     entries, picture = examine_all(tool_parser("functions.shapes", __doc__), argv, examine)
     for entry in entries:
         for name, layer in entry["layers"].items():
-            say(f"{entry['label']}: {name}: {_sentence(layer['summary'])}")
+            one = layer["summary"]
+            say(
+                f"{entry['label']}: {name}: {one['functions']} functions, {one['v_shaped']} V, "
+                f"{one['inverted_v_shaped']} inverted V, {one['wavy']} wavy; a line explains "
+                f"{one['median_line']:.3f} (median), of ReLU {one['median_relu_line']:.3f}"
+            )
     write_figure(picture, draw_shapes(entries), {"meaning": MEANING, "checkpoints": entries})
-
-
-def _sentence(summary: dict[str, float | int]) -> str:
-    return (
-        f"{summary['functions']} functions, {summary['v_shaped']} V, {summary['inverted_v_shaped']} inverted "
-        f"V, {summary['wavy']} wavy; a line explains {summary['median_line']:.3f} (median), of ReLU "
-        f"{summary['median_relu_line']:.3f}"
-    )
 
 
 if __name__ == "__main__":

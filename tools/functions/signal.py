@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.records.console import say
 from engine.training.step import seed_step
@@ -24,8 +24,8 @@ from pwlu import PWLU
 from tools.drawing import color, finish, marker, name_layers, new_layer_figure
 from tools.functions.inputs import Network, open_network
 from tools.functions.signal_table import signal_table
-from tools.functions.statistics import Histogram, Moments, require_finite
-from tools.functions.trained import Trained, add_image_options, open_all
+from tools.functions.statistics import Histogram, Moments
+from tools.functions.trained import add_image_options, open_all
 from tools.records import add_record_option, tool_parser, write_figure
 
 STEPS = 32
@@ -62,26 +62,22 @@ def gradient_statistics(samples: Sequence[Tensor]) -> dict[str, float]:
     return {"signal": signal.sqrt().item(), "noise": noise.sqrt().item()}
 
 
-def examine(
-    trained: Trained,
-    *,
-    steps: int = STEPS,
-    split: str = "val",
-    images: int | None = None,
-    overrides: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return the entry of the record for one checkpoint: by layer what MEANING says.
-
-    `steps` batches' gradients are compared; the other arguments are those of `open_network`.
+def examine(network: Network, steps: int) -> dict[str, Any]:
+    """Return the record of one checkpoint, from the gradients of `steps` batches: by layer what MEANING says.
 
     Raises:
-        ValueError: fewer than two steps, more than an epoch has, a checkpoint of phase I, float16; or as
-            `open_network`.
+        ValueError: fewer than two steps, more than an epoch has, a checkpoint of phase I, float16.
     """
+    trained = network.trained
     if trained.describe()["phase"] == 1:
         raise ValueError(f"{trained.label} has not left phase I, in which no PWLU learns; take a later one")
-    network = open_network(trained, split=split, images=images, overrides=overrides)
-    _check(network, steps)
+    most = network.task.data.steps_per_epoch(network.task.global_batch_size)
+    if not 2 <= steps <= most:
+        raise ValueError(
+            f"--steps is {steps}, expected 2 (to tell noise from signal) to {most} (an epoch of this run)"
+        )
+    if network.task.precision.mode == "fp16":
+        raise ValueError("runtime.amp is fp16, in which small gradients vanish; add --set runtime.amp=off")
     inputs = _inputs(network)
     gradients = _gradients(network, steps, epoch=trained.step)  # a number that no epoch of the run had
     layers = {
@@ -92,30 +88,17 @@ def examine(
         }
         for name, found in inputs.items()
     }
-    without = [name for name in network.layers if name not in layers]
-    facts = {**trained.describe(), "inputs": network.describe(), "steps": steps}
-    return {**facts, "layers_without_input": without, "layers": layers}
-
-
-def _check(network: Network, steps: int) -> None:
-    most = network.task.data.steps_per_epoch(network.task.global_batch_size)
-    if not 2 <= steps <= most:
-        raise ValueError(
-            f"--steps is {steps}, expected 2 (to tell noise from signal) to {most} (an epoch of this run)"
-        )
-    if network.task.precision.mode == "fp16":
-        raise ValueError("runtime.amp is fp16, in which small gradients vanish; add --set runtime.amp=off")
+    return {"steps": steps, **network.entry(layers)}
 
 
 def _inputs(network: Network) -> dict[str, dict[str, float | None]]:
     intervals = {
-        name: Histogram(layer.left, layer.right, layer.num_intervals)
+        name: Histogram.between(layer.left, layer.right, layer.num_intervals)
         for name, layer in network.layers.items()
     }
     moments = {name: Moments() for name in network.layers}
 
     def observe(name: str, rows: Tensor) -> None:
-        require_finite(rows)
         intervals[name].add(rows)
         moments[name].add(rows, rows)
 
@@ -135,14 +118,10 @@ def _gradients(network: Network, steps: int, epoch: int) -> dict[tuple[str, str]
             (loss / len(step)).backward()
         for name, layer in network.layers.items():
             for part, parameters in PARTS.items():
-                found[name, part].append(_flat_gradient(layer, parameters))
+                own = [layer.get_parameter(parameter) for parameter in parameters]
+                gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
+                found[name, part].append(torch.cat([gradient.flatten().cpu() for gradient in gradients]))
     return found
-
-
-def _flat_gradient(layer: nn.Module, names: Sequence[str]) -> Tensor:
-    parameters = [layer.get_parameter(name) for name in names]
-    flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    return torch.cat([gradient.detach().flatten().cpu() for gradient in flat])
 
 
 def draw_signal(entry: dict[str, Any]) -> Figure:
@@ -178,13 +157,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         (trained,) = open_all([arguments.run], None, arguments.averaged)
-        entry = examine(
-            trained,
-            steps=arguments.steps,
-            split=arguments.split,
-            images=arguments.images,
-            overrides=arguments.set,
+        network = open_network(
+            trained, split=arguments.split, images=arguments.images, overrides=arguments.set
         )
+        entry = examine(network, arguments.steps)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for line in signal_table(entry):

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from engine.records.learned_functions import PARAMETERS
 from engine.runs.folder import RunFolder
 from engine.training.checkpoint import read_checkpoint
 from pwlu import PWLU
-from tools.records import add_record_option
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,10 @@ class Trained:
 
     def describe(self) -> dict[str, Any]:
         """Return where the weights come from, as plain values without the machine's paths."""
-        content = self.content
+        content, trained_with = self.content, None
+        if self.folder.manifest.exists():
+            start = json.loads(self.folder.manifest.read_text())["starts"][-1]
+            trained_with = {name: start[name] for name in ("code", "hardware", "packages")}
         return {
             "label": self.label,
             "run": self.folder.path.resolve().name,
@@ -61,7 +63,7 @@ class Trained:
             "finished": (self.folder.path / "FINISHED").exists(),
             "experiment_hash": content["experiment_hash"],
             "experiment": dict(content["experiment"]),
-            "trained_with": _last_start(self.folder.manifest),
+            "trained_with": trained_with,
         }
 
 
@@ -149,31 +151,3 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="replace a value of the run's configuration: --set data.root=... --set runtime.device=cpu",
     )
-
-
-def examine_all(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None, examine: Callable[..., dict[str, Any]]
-) -> tuple[list[dict[str, Any]], Path]:
-    """Return what `examine` makes of every run of a command line, and where the picture goes.
-
-    Leaves with a message to the user where a run cannot be examined.
-    """
-    add_run_options(parser)
-    add_record_option(parser)
-    add_image_options(parser)
-    arguments = parser.parse_args(argv)
-    try:
-        entries = [
-            examine(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
-            for trained in open_all(arguments.runs, arguments.labels, arguments.averaged)
-        ]
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    return entries, arguments.output.with_suffix(".png")
-
-
-def _last_start(manifest: Path) -> dict[str, Any] | None:
-    if not manifest.exists():
-        return None
-    start = json.loads(manifest.read_text())["starts"][-1]
-    return {name: start[name] for name in ("code", "hardware", "packages")}

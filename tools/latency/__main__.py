@@ -81,11 +81,7 @@ def positive(text: str) -> int:
 
 
 def measure(arguments: Arguments) -> dict[str, Any]:
-    """Return the record of what the command line asks for.
-
-    Raises:
-        ValueError: an argument is wrong, the device cannot do it, or its memory does not suffice.
-    """
+    """Return the record. Raises ValueError for a wrong argument, or too small a device or memory."""
     check(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -110,10 +106,16 @@ def measure(arguments: Arguments) -> dict[str, Any]:
 
 def check(arguments: Arguments) -> None:
     """Raise a ValueError that names the argument which is wrong, before anything takes long."""
-    for model in arguments.models:
-        _named("--models", check_timm_name, model)
-    for activation in arguments.activations:
-        _named("--activations", activation_factory, activation)
+    examined: list[tuple[str, Callable[[str], object], list[str]]] = [
+        ("--models", check_timm_name, arguments.models),
+        ("--activations", activation_factory, arguments.activations),
+    ]
+    for option, examine, names in examined:
+        for name in names:
+            try:
+                examine(name)
+            except ValueError as error:
+                raise ValueError(f"{option}: {error}") from error
     if "relu" not in arguments.activations:
         raise ValueError(
             f"--activations is {' '.join(arguments.activations)}, without relu, which the others are "
@@ -122,13 +124,6 @@ def check(arguments: Arguments) -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device is cuda, but torch finds no usable GPU; use --device cpu")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _named(argument: str, examine: Callable[[str], object], value: str) -> None:
-    try:
-        examine(value)
-    except ValueError as error:
-        raise ValueError(f"{argument}: {error}") from error
 
 
 def choose_modes(

@@ -22,8 +22,10 @@ from pwlu_ext.benchmarks.measure import (
     percentiles_ms,
 )
 from pwlu_ext.benchmarks.page import Row
-from tools.latency import training as latency_training
 from tools.latency.networks import MODES, NUM_CLASSES, inference_networks, is_out_of_memory, prepare
+from tools.latency.table import KINDS
+from tools.latency.training import MODES as TRAINING_MODES
+from tools.latency.training import training_steps
 
 Key = tuple[str, str]  # the row's name and the mode
 PROGRESS_LINES = 10
@@ -60,14 +62,15 @@ class Arguments(argparse.Namespace):
 
 
 def measure_family(kind: str, model: str, arguments: Arguments, world: World) -> list[Row]:
-    """Return the rows of one model, of which nothing stays in memory; `kind`: "inference" or "training_step".
+    """Return the rows of one model, of which nothing stays in memory; `kind` is one of KINDS.
 
     Raises:
         ValueError: a mode that a network cannot run in, or not enough memory.
     """
-    title = f"{model}, {kind.replace('_', ' ')}"
+    title = f"{model}, {KINDS[kind]}"
     say(title)
     try:
+        # A function of its own: its networks are gone when the memory is cleared.
         return _measure(kind, model, arguments, world, title)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -137,11 +140,11 @@ def training_calls(
     peaks: dict[Key, float] = {}
     for activation in dict.fromkeys(arguments.activations):
         others = allocated_bytes(world.device)
-        steps = latency_training.training_steps(
+        steps = training_steps(
             model,
             activation,
             (images, labels),
-            modes=[mode for mode in arguments.modes if mode in latency_training.MODES],
+            modes=[mode for mode in arguments.modes if mode in TRAINING_MODES],
             precision=Precision(arguments.training_amp, world.device),
             world=world,
             memory_format=arguments.memory_format,

@@ -9,6 +9,7 @@ by their median and multiplied by that ratio. Diamonds are the paper's Table 4, 
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,9 +20,9 @@ from engine.records.curves import render
 from engine.records.record import write_picture
 from pwlu_ext.benchmarks.page import Row
 from tools.drawing import GREY, color, finish, legend_above, marker, new_figure
-from tools.latency.table import KINDS, Paper, count, machine, paper_time, read_latency, table_4
+from tools.latency.table import KINDS, Paper, machine, paper_time, read_latency, table_4
 from tools.paper.numbers import PAPER
-from tools.records import tool_parser
+from tools.records import counted, tool_parser
 
 PAPER_LABEL = "paper, V100"
 
@@ -82,16 +83,8 @@ def _draw_paper(panel: Axes, model: str, names: Sequence[str], paper: Paper, shi
     if relu is not None:
         known = [(time / relu, names.index(name) + shift) for name, time in times.items() if time is not None]
         ratios, positions = zip(*known, strict=True)
-        panel.plot(
-            ratios,
-            positions,
-            "D",
-            color="black",
-            markerfacecolor="none",
-            markersize=5,
-            label=PAPER_LABEL,
-            zorder=3,
-        )
+        empty: dict[str, Any] = {"color": "black", "markerfacecolor": "none", "markersize": 5}
+        panel.plot(ratios, positions, "D", label=PAPER_LABEL, zorder=3, **empty)
 
 
 def _reach(row: Row, percentile: str) -> float:
@@ -101,7 +94,7 @@ def _reach(row: Row, percentile: str) -> float:
 
 def _caption(record: Row) -> str:
     arguments = record["arguments"]
-    rounds = count(arguments["iterations"], "round")
+    rounds = counted(arguments["iterations"], "round")
     size = f"{arguments['image_size']} px"
     batches = [f"{arguments['batch_size']} images of {size} in inference"] * bool(record["inference"])
     if record["training_step"]:

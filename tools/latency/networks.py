@@ -67,11 +67,6 @@ def eager(network: Callable[[Tensor], Tensor], images: Tensor) -> Call:
     return call
 
 
-def compiled(network: nn.Module, images: Tensor) -> Call:
-    """Return a call of the network under torch.compile, which compiles it the first time."""
-    return eager(compile_alone(network), images)
-
-
 def compile_alone(network: nn.Module, backend: str = "inductor") -> Callable[[Tensor], Tensor]:
     """Return the compiled network; an error rather than a part of it left to Python."""
 
@@ -106,7 +101,7 @@ def cuda_graph(network: nn.Module, images: Tensor) -> Call:
 
 MODES: dict[str, Callable[[nn.Module, Tensor], Call]] = {
     "eager": eager,
-    "compiled": compiled,
+    "compiled": lambda network, images: eager(compile_alone(network), images),
     "cuda-graph": cuda_graph,
 }
 

@@ -34,11 +34,8 @@ def training_steps(
 ) -> dict[str, Call]:
     """Return, by mode, a call that trains network `name` for one step: forward, loss, backward, SGD.
 
-    All modes train one and the same network, which is in phase II: phase I was one step. `batch` is images
-    (N, 3, H, W) in float32 and labels (N,), both on `world.device`.
-
-    Raises:
-        ValueError: an unknown name, or a mode that this network cannot run in.
+    `batch` is images (N, 3, H, W) in float32 and labels (N,), both on `world.device`. Raises ValueError for
+    an unknown name, and for a mode that this network cannot run in.
     """
     torch.manual_seed(SEED)
     make = activation_factory(activation)
@@ -52,7 +49,7 @@ def training_steps(
         is_activation=is_activation,
         phase1_steps=1,
     )
-    one_step(state, network, batch, precision, world)()
+    one_step(state, network, batch, precision, world)()  # phase I; all modes train this network in phase II
 
     def call_in(mode: str) -> Call:
         forward = compile_alone(network) if mode == "compiled" else network

@@ -82,6 +82,11 @@ class Scale:
     settings: tuple[str, ...]
     images_per_core_second: float | None = None  # of a scale for CPUs
 
+    @property
+    def processor(self) -> str:
+        """What the scale is meant for: `GPU` or `core`."""
+        return "core" if self.images_per_core_second else "GPU"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -187,11 +192,7 @@ class Grid:
         return output / scale / self.stem
 
     def runs(
-        self,
-        scale: str,
-        output: Path,
-        seeds: Sequence[int] | None = None,
-        extra: Sequence[str] = (),
+        self, scale: str, output: Path, seeds: Sequence[int] | None = None, extra: Sequence[str] = ()
     ) -> list[Run]:
         """Return the runs of a scale in folders `<output>/<scale>/<stem>/<cell>_seed<seed>`.
 
@@ -207,14 +208,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class PaperTable(Grid):
-    """A table of the paper that is made of training runs."""
+    """A table of the paper that is made of training runs; `key` is its number."""
 
     kind = "table"
-
-    @property
-    def number(self) -> int:
-        """The paper's number of it."""
-        return int(self.key)
 
 
 @dataclass(frozen=True)
@@ -336,7 +332,7 @@ def _cells(stem: str, tree: _Section) -> tuple[Cell, ...]:
                     column_key=column_key,
                     metrics=tuple(_list_of(column["metrics"] if "metrics" in column else tree["metrics"])),
                     config=tree["config"].text.format(row=row_key, column=column_key),
-                    settings=(*_words(column), *_words(row)),
+                    settings=(*_words(column.get("set", {})), *_words(row.get("set", {}))),
                 )
             )
     if elsewhere:
@@ -345,19 +341,17 @@ def _cells(stem: str, tree: _Section) -> tuple[Cell, ...]:
 
 
 def _label(section: _Section) -> str:
-    text: str = section["paper" if "paper" in section else "label"].text
-    return text
+    return str(section["paper" if "paper" in section else "label"].text)
 
 
 def _scales(tree: _Section) -> dict[str, Scale]:
-    return {name: _scale(name, section) for name, section in tree["scales"].items()}
-
-
-def _scale(name: str, section: _Section) -> Scale:
-    seeds = tuple(int(seed) for seed in _list_of(section["seeds"]))
-    rate = float(section["images_per_core_second"].text) if "images_per_core_second" in section else None
-    images = int(section["train_images"].text)
-    return Scale(name, section["dataset"].text, images, seeds, tuple(_words(section)), rate)
+    scales = {}
+    for name, section in tree["scales"].items():
+        seeds = tuple(int(seed) for seed in _list_of(section["seeds"]))
+        rate = float(section["images_per_core_second"].text) if "images_per_core_second" in section else None
+        images, settings = int(section["train_images"].text), tuple(_words(section.get("set", {})))
+        scales[name] = Scale(name, section["dataset"].text, images, seeds, settings, rate)
+    return scales
 
 
 def _list_of(entry: Entry) -> list[Any]:
@@ -367,14 +361,10 @@ def _list_of(entry: Entry) -> list[Any]:
     return values
 
 
-def _words(section: _Section) -> list[str]:
+def _words(settings: dict[str, Any], prefix: str = "") -> list[str]:
     """Return what a section sets as `key=value` words."""
-
-    def walk(tree: dict[str, Any], prefix: str) -> list[str]:
-        words: list[str] = []
-        for name, value in tree.items():
-            deeper = isinstance(value, dict)
-            words += walk(value, f"{prefix}{name}.") if deeper else [f"{prefix}{name}={value.text}"]
-        return words
-
-    return walk(section.get("set", {}), "")
+    words: list[str] = []
+    for name, value in settings.items():
+        deeper = isinstance(value, dict)
+        words += _words(value, f"{prefix}{name}.") if deeper else [f"{prefix}{name}={value.text}"]
+    return words

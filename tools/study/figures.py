@@ -33,15 +33,13 @@ def draw_study(numbers: StudyNumbers) -> Figure:
     accuracies, differences = figure.subplots(1, 2, sharey=True)
     _draw_accuracies(accuracies, numbers)
     _draw_differences(differences, numbers)
-    accuracies.set_yticks(
-        range(len(numbers.study.cells)), map(numbers.label, numbers.study.cells), fontsize=7
-    )
+    accuracies.set_yticks(range(len(names)), names, fontsize=7)
     accuracies.set_ylim(len(names) - 0.5, -0.5)  # the first on top
     counts = [len(values) for values in numbers.values.values() if values]
     lost = sum(map(len, numbers.diverged.values()))
+    dataset = numbers.study.scales[SCALE].dataset
     text = (
-        f"Scale {SCALE}: {SCALES[SCALE]}. {numbers.study.scales[SCALE].dataset}; "
-        f"{seed_counts(counts, lost)}.\n"
+        f"Scale {SCALE}: {SCALES[SCALE]}. {dataset}; {seed_counts(counts, lost)}.\n"
         f"Left: each seed, mean and standard deviation. Right: mean and {CONFIDENCE:.0%} interval of the "
         "differences seed by seed."
     )
@@ -60,9 +58,8 @@ def _draw_accuracies(panel: Axes, numbers: StudyNumbers) -> None:
         mean = statistics.mean(values)
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
         panel.plot(values, [line] * len(values), "o", color=color(0), alpha=0.4, markersize=4, linewidth=0)
-        panel.errorbar(
-            mean, line, xerr=spread, fmt="|", color=color(1), markersize=12, linewidth=1.4, capsize=2
-        )
+        bar: dict[str, Any] = {"fmt": "|", "markersize": 12, "linewidth": 1.4, "capsize": 2}
+        panel.errorbar(mean, line, xerr=spread, color=color(1), **bar)
     _finish(panel, SHOWN["top1"])
 
 

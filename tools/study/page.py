@@ -1,7 +1,6 @@
 """results/STUDY.md: the studies' numbers, pictures and discussions."""
 
 from pathlib import Path
-from typing import Any
 
 from pwlu_ext.benchmarks.page import table as markdown_table
 from tools.paper.grid import STUDIES, Cell
@@ -54,18 +53,15 @@ def study_lines(numbers: StudyNumbers, results: Path) -> list[str]:
     study = numbers.study
     picture = Path("figures") / f"{SCALE}_study_{study.key}.png"
     commits = sorted({one.commit for one in numbers.measurements})
-    lines = [
+    shown = [f"![{picture.stem}]({picture.as_posix()})", ""] * (results / picture).exists()
+    return [
         f"## Study {study.key}: {study.question}",
         "",
         f"*The paper:* {study.claim}",
         "",
         *numbers_table(numbers),
         "",
-    ]
-    if (results / picture).exists():
-        lines += [f"![{picture.stem}]({picture.as_posix()})", ""]
-    return [
-        *lines,
+        *shown,
         *discussion(results, study.key),
         recipe(numbers),
         *origins(numbers.measurements),
@@ -123,11 +119,11 @@ def recipe(numbers: StudyNumbers) -> str:
     shared: list[str] = []
     differing: list[str] = []
     for key, words in _RECIPE.items():
-        values = list(dict.fromkeys(one[key] for one in declared))
-        (shared if len(values) == 1 else differing).append(f"{words} {', '.join(map(_short, values))}")
+        values = [
+            f"{value:g}" if isinstance(value, float) else str(value)
+            for value in (one[key] for one in declared)
+        ]
+        different = list(dict.fromkeys(values))
+        (shared if len(different) == 1 else differing).append(f"{words} {', '.join(different)}")
     varied = f" By cell: {'; '.join(differing)}." if differing else ""
     return f"{scale.dataset}, {scale.train_images} training images; {'; '.join(shared)}.{varied}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -16,7 +16,6 @@ from types import FrameType
 from engine.records.console import say
 from engine.runs.folder import RunFolder
 
-LOG = "sweep.log"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _POLL_SECONDS = 0.2
 
@@ -32,7 +31,7 @@ class Job:
     @property
     def log(self) -> Path:
         """What the command prints, over all its starts."""
-        return self.folder / LOG
+        return self.folder / "sweep.log"
 
 
 @dataclass
@@ -63,12 +62,7 @@ class LocalLauncher:
     """
 
     def __init__(
-        self,
-        *,
-        at_once: int,
-        gpus: Sequence[str],
-        threads: int,
-        progress_seconds: float = 60.0,
+        self, *, at_once: int, gpus: Sequence[str], threads: int, progress_seconds: float = 60.0
     ) -> None:
         self._at_once, self._gpus, self._threads = at_once, gpus, threads
         self._progress_seconds, self._next_progress = progress_seconds, time.monotonic() + progress_seconds
@@ -77,7 +71,11 @@ class LocalLauncher:
 
     def run(self, jobs: Sequence[Job]) -> Outcome:
         """Run all jobs and return how they ended."""
-        previous = {number: signal.signal(number, self._remember) for number in _SIGNALS}
+
+        def remember(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+
+        previous = {number: signal.signal(number, remember) for number in _SIGNALS}
         try:
             return self._run(list(jobs))
         finally:
@@ -146,7 +144,7 @@ class LocalLauncher:
             minutes = (now - running.started) / 60
             say(f"    {running.job.name}, {minutes:.1f} min: {_last_line(running.job.log)}")
 
-    def _hand_on(self, kill: bool) -> None:
+    def _hand_on(self, *, kill: bool) -> None:
         names = ", ".join(running.job.name for running in self._running) or "nothing"
         say(f"{'killing' if kill else 'asking to save and stop'}: {names}")
         for running in self._running:
@@ -155,9 +153,6 @@ class LocalLauncher:
                 os.killpg(running.process.pid, signal.SIGKILL)
             else:
                 running.process.terminate()
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
 
 
 def _last_line(path: Path) -> str:

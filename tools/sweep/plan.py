@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,16 +87,11 @@ def published_rate(run: Run) -> float:
     return _CLASSIFIERS[config.model.name] / (config.data.image_size_px / 224) ** 2
 
 
-def processor(run: Run) -> str:
-    """Return what a run's scale is meant for and counts in: `GPU` or `core`."""
-    return "core" if run.scale.images_per_core_second else "GPU"
-
-
 def assumption(run: Run, images_per_second: float | None) -> str:
     """Return a sentence on what the hours of a plan rest on."""
-    rate = images_per_second or run.scale.images_per_core_second
+    rate, processor = images_per_second or run.scale.images_per_core_second, run.scale.processor
     if rate is not None:
-        return f"{processor(run)}-hours at {rate:g} training images per second and {processor(run)}."
+        return f"{processor}-hours at {rate:g} training images per second and {processor}."
     sentence = (
         f"GPU-hours assume {_SOURCES[run.program]}, scaled with the number of pixels; other activations, "
         "evaluation and starting are not in it. Give --images-per-second for another machine."
@@ -106,13 +102,12 @@ def assumption(run: Run, images_per_second: float | None) -> str:
 def plan_text(items: Sequence[Item], assumed: str) -> str:
     """Return the plan as a table, with what is still to be done in the last line."""
     width = max(len(item.run.title) for item in items)
-    hours = f"{processor(items[0].run)}-hours"
+    hours = f"{items[0].run.scale.processor}-hours"
     lines = [f"{'run':{width}}  {'state':13}  {'images':>13}  {hours:>10}"]
     for item in items:
         numbers = f"{item.images:13,}  {item.hours:10.3f}"
         lines.append(f"{item.run.title:{width}}  {item.state:13}  {numbers}")
-    scale, todo = items[0].run.scale, unfinished(items)
-    counts = {state: sum(item.state == state for item in items) for state in (FINISHED, DIVERGED)}
+    scale, todo, counts = items[0].run.scale, unfinished(items), Counter(item.state for item in items)
     diverged = f"diverged: {counts[DIVERGED]}; " if counts[DIVERGED] else ""
     lines += [
         assumed,

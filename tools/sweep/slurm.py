@@ -1,6 +1,7 @@
 """Submits a sweep as one SLURM array: a list of runs for scripts/sweep.sbatch, and the command."""
 
 import itertools
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,15 +44,11 @@ def sbatch_command(
 def submit(runs: Sequence[Run], path: Path, command: Sequence[str]) -> str:
     """Write the list and submit it; return what sbatch printed. Raises ValueError where it cannot."""
     text = array_list(runs)
+    if shutil.which(command[0]) is None:
+        raise ValueError(f"{command[0]} not found: --launcher slurm needs a machine that submits to SLURM")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, text)
-    try:
-        done = subprocess.run(list(command), capture_output=True, text=True)
-    except FileNotFoundError as error:
-        path.unlink()
-        raise ValueError(
-            "sbatch not found: --launcher slurm needs a machine that submits to SLURM"
-        ) from error
+    done = subprocess.run(list(command), capture_output=True, text=True)
     if done.returncode != 0:
         path.unlink()
         raise ValueError(f"sbatch exits with {done.returncode}: {(done.stderr or done.stdout).strip()}")

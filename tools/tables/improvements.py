@@ -97,17 +97,9 @@ def _draw_strips(panel: Axes, found: Improvements) -> None:
         points = {strip + shift: numbers[network] for strip, numbers in enumerate(found.values())}
         known = {x: number for x, number in points.items() if number is not None}
         if known:
-            panel.errorbar(
-                list(known),
-                [number.mean for number in known.values()],
-                yerr=[_half_bar(number) for number in known.values()],
-                color=color(index),
-                fmt=marker(index),
-                markersize=5,
-                linewidth=1.2,
-                capsize=2,
-                label=network,
-            )
+            means, spreads = _means_and_spreads(known.values())
+            style: dict[str, Any] = {"fmt": marker(index), "markersize": 5, "linewidth": 1.2, "capsize": 2}
+            panel.errorbar(list(known), means, yerr=spreads, color=color(index), label=network, **style)
         _mark_missing(panel, points.keys() - known.keys(), index)
     for position, numbers in enumerate(found.values()):
         means = [number.mean for number in numbers.values() if number is not None]
@@ -123,35 +115,22 @@ def _draw_bars(panel: Axes, found: Improvements) -> None:
         shift = width * (index - (len(found) - 1) / 2)
         bars = {group + shift: number for group, number in enumerate(networks.values())}
         known = {x: number for x, number in bars.items() if number is not None}
-        panel.bar(
-            list(known),
-            [number.mean for number in known.values()],
-            width * 0.92,
-            yerr=[_half_bar(number) for number in known.values()],
-            color=color(index),
-            error_kw={"linewidth": 0.9, "capsize": 1.5},
-            label=activation,
-        )
+        means, spreads = _means_and_spreads(known.values())
+        thin = {"linewidth": 0.9, "capsize": 1.5}
+        style: dict[str, Any] = {"color": color(index), "label": activation, "error_kw": thin}
+        panel.bar(list(known), means, width * 0.92, yerr=spreads, **style)
         _mark_missing(panel, bars.keys() - known.keys(), index)
 
 
-def _half_bar(number: Number) -> float:
-    return float("nan") if number.spread is None else number.spread
+def _means_and_spreads(numbers: Iterable[Number]) -> tuple[list[float], list[float]]:
+    pairs = [(one.mean, math.nan if one.spread is None else one.spread) for one in numbers]
+    return [mean for mean, _ in pairs], [spread for _, spread in pairs]
 
 
 def _mark_missing(panel: Axes, xs: Iterable[float], index: int) -> None:
+    style: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6}
     for x in xs:
-        panel.text(
-            x,
-            0.02,
-            "missing",
-            transform=panel.get_xaxis_transform(),
-            rotation=90,
-            ha="center",
-            va="bottom",
-            fontsize=6,
-            color=color(index),
-        )
+        panel.text(x, 0.02, "missing", transform=panel.get_xaxis_transform(), color=color(index), **style)
 
 
 def _describe(panel: Axes, title: str, names: list[str]) -> None:

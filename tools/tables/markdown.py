@@ -41,7 +41,7 @@ class TableNumbers:
     def how_to_run(self) -> str:
         """A sentence with the command that makes the runs."""
         data = "" if self.scale == "smoke" else f' SWEEP="data.root={_DATA[self.grid.program]}"'
-        return f"Not run yet: `make table-{self.grid.number} SCALE={self.scale}{data}`."
+        return f"Not run yet: `make table-{self.grid.key} SCALE={self.scale}{data}`."
 
 
 def read_table(number: int, scale: str, results: Path) -> TableNumbers:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from engine.files import write_text_atomically
 from engine.runs.folder import RunFolder
 from tools.paper.grid import OUTPUT, SMOKE, Grid
 from tools.paper.numbers import Place
+from tools.records import counted
 
 RESULTS = Path("results")
 MISSING = "—"
@@ -149,8 +151,6 @@ def seed_counts(counts: Sequence[int], diverged: int) -> str:
 def origins(measurements: Sequence[Measurement]) -> list[str]:
     """Return the machines and versions, each with the number of its runs."""
     runs = {(one.run, one.seed): f"{one.hardware}: {one.versions}" for one in measurements}
-    lines = []
-    for origin in sorted(set(runs.values())):
-        count = list(runs.values()).count(origin)
-        lines.append(f"{count} {'run' if count == 1 else 'runs'} on {origin}.")
-    return lines
+    return [
+        f"{counted(count, 'run')} on {origin}." for origin, count in sorted(Counter(runs.values()).items())
+    ]

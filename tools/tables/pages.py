@@ -91,13 +91,8 @@ def _figures(results: Path) -> list[str]:
     pictures = sorted(path for path in (results / "figures").rglob("*.png") if "_study_" not in path.name)
     lines = ["## Figures", "", "Scale demo is that of `make demo`.", ""] if pictures else []
     for picture in pictures:
-        place = picture.relative_to(results)
-        lines += [
-            f"### {_title(picture.relative_to(results / 'figures'))}",
-            "",
-            f"![{place.stem}]({place})",
-            "",
-        ]
+        place, title = picture.relative_to(results), _title(picture.relative_to(results / "figures"))
+        lines += [f"### {title}", "", f"![{place.stem}]({place})", ""]
     return lines
 
 

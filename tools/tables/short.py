@@ -54,12 +54,9 @@ def operator_cpu_table(results: Path) -> list[str]:
     for case in record["sections"]["cases"]:
         if case["dtype"] == "float32" and case["functions"] == "channel-wise":
             shape, times = " x ".join(map(str, case["shape"])), case["milliseconds"]
-            ratios = [
-                times["pwlu"] / times["copy"],
-                times["pwlu"] / times["silu"],
-                times["pwlu backward"] / times["silu backward"],
-            ]
-            rows.append([f"{shape}, {case['memory_format']}", *(f"{ratio:.2f}" for ratio in ratios)])
+            pairs = [("pwlu", "copy"), ("pwlu", "silu"), ("pwlu backward", "silu backward")]
+            ratios = [f"{times[call] / times[other]:.2f}" for call, other in pairs]
+            rows.append([f"{shape}, {case['memory_format']}", *ratios])
     heads = ["tensor", "forward / copy", "forward / SiLU", "backward / SiLU's backward"]
     return [*markdown_table(heads, rows), "", _machine(record["environment"])]
 
@@ -76,11 +73,6 @@ def training_step_table(results: Path) -> list[str]:
     network = f"ResNet-18, {arguments['batch']} images of {arguments['image_size']} px, float32"
     origin = f"{network}; {_machine(record['environment'])}"
     return [*markdown_table(["activation", "training step (ms)", "/ ReLU's"], rows), "", origin]
-
-
-def latency_cpu_table(results: Path) -> list[str]:
-    """Return the times of whole networks on a CPU over those with ReLU, beside the paper's (Table 4)."""
-    return latency_ratios(results / "latency" / "cpu.json")
 
 
 def latency_ratios(path: Path) -> list[str]:

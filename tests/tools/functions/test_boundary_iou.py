@@ -61,13 +61,8 @@ def test_record_and_picture_of_a_run(
     assert "tiny: percentiles: 15/15 images" in printed and "tiny/best: percentiles: 15/15" in printed
     record = json.loads(output.read_text())
     entry = record["checkpoints"][0]
-    assert [entry[key] for key in ("label", "run", "step", "phase", "finished")] == [
-        "tiny",
-        "tiny",
-        6,
-        2,
-        True,
-    ]
+    facts = [entry[key] for key in ("label", "run", "step", "phase", "finished")]
+    assert facts == ["tiny", "tiny", 6, 2, True]
     assert entry["experiment"]["model.name"] == "test_resnet" and entry["trained_with"]["packages"]["torch"]
     assert entry["inputs"]["images"] == 15 and entry["inputs"]["split"] == "val" and "code" in record
     assert str(trained.parent) not in output.read_text()
@@ -109,7 +104,7 @@ def test_few_images_of_the_training_split_and_averaged_weights(trained: Path, tm
 
 
 def entry_of(label: str, ious: list[float]) -> dict[str, Any]:
-    layers = {"act": {name: ious for name in ("left", "right", "p05", "p95", "iou")}}
+    layers = {"act": dict.fromkeys(("left", "right", "p05", "p95", "iou"), ious)}
     return {"label": label, "layers": layers, "summary": boundary_iou.summarize(layers)}
 
 

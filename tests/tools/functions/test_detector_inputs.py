@@ -74,7 +74,7 @@ def test_training_images_one_by_one_and_never_in_a_mirror(trained_detector: Path
     task, _, _ = train_coco.build(load_config(trained_detector / "config.yaml", [], COCO), World())
     data = task.data
     expected = [int(data.trained_on[number]) for number in (0, 2, 4, 7, 9, 11)]
-    batches = list(network.images.loader)
+    batches = list(network.loader)
     assert [batch.image_ids for batch in batches] == [
         [int(data.train.annotations.image_ids[place])] for place in expected
     ]

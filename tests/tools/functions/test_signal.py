@@ -31,7 +31,7 @@ def test_noise_alone_leaves_no_signal() -> None:
 
 def statistics_of(layer: PWLU, *batches: torch.Tensor) -> tuple[list[list[int]], dict[str, float | None]]:
     """Counts by interval, and what is said of them."""
-    intervals, moments = Histogram(layer.left, layer.right, layer.num_intervals), Moments()
+    intervals, moments = Histogram.between(layer.left, layer.right, layer.num_intervals), Moments()
     for batch in batches:
         intervals.add(batch)
         moments.add(batch, batch)
