@@ -18,7 +18,6 @@ class Precision:
     device: torch.device
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a mode that is unknown or that the device cannot do."""
         if self.mode not in _DTYPES:
             raise ValueError(expected_one_of("amp", self.mode, _DTYPES))
         if self.mode == "bf16" and self.device.type == "cuda":
@@ -28,7 +27,6 @@ class Precision:
                     raise ValueError(f"amp: {name} has no bfloat16 arithmetic; use runtime.amp=fp16 or off")
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context to run a forward in."""
         dtype = _DTYPES[self.mode]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 

@@ -47,13 +47,8 @@ def activation_factory(
 ) -> Callable[..., nn.Module]:
     """Return the `make` that `pwlu.replace_activations` calls with the channel count of every site.
 
-    The settings are those of section 4.1. Raises ValueError for an unknown name or mode.
-
-    Args:
-        name: one of `ACTIVATIONS`.
-        num_intervals: of PWLU alone, the paper's N.
-        mode: of PWLU alone, a function per "channel" or one per "layer".
-        bound: of PWLU alone, its boundaries start at -bound and bound.
+    `name` is one of `ACTIVATIONS`; the rest is for PWLU alone: the paper's N, one function per "channel" or
+    per "layer", and where its boundaries start. Raises ValueError for an unknown name or mode.
     """
     if name not in ACTIVATIONS:
         raise ValueError(expected_one_of("activation name", name, ACTIVATIONS))

@@ -12,16 +12,8 @@ class APL(nn.Module):
     The PWLU paper writes it in section 4.6 and finds S = 3 the most that trains (section 4.1). One function
     per channel, where the original has one per neuron of a map of fixed size.
 
-    Args:
-        num_channels: size of dimension `channel_dim` of the input.
-        num_hinges: the paper's S.
-        channel_dim: the dimension of the input that holds the channels.
-
-    Shape:
-        input (N, C, *), output the same; the output has the input's dtype, the arithmetic the parameters'.
-
-    Attributes:
-        slopes, hinges: a_s and b_s, shape (num_hinges, num_channels).
+    `num_hinges` is the paper's S; `slopes` and `hinges` are a_s and b_s, shape (num_hinges, num_channels).
+    Input (N, C, *), output the same, in the input's dtype; the arithmetic has the parameters'.
     """
 
     def __init__(self, num_channels: int, num_hinges: int = 3, channel_dim: int = 1) -> None:
@@ -38,7 +30,6 @@ class APL(nn.Module):
         self.hinges = nn.Parameter(spread[:, None].repeat(1, num_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function to `x`. Raises ValueError if it has another number of channels."""
         num_hinges, num_channels = self.slopes.shape
         if x.shape[self.channel_dim] != num_channels:
             raise ValueError(

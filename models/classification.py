@@ -14,18 +14,10 @@ def build_classifier(
 ) -> tuple[nn.Module, ReplacementReport]:
     """Build timm's network `name` from scratch and put `make(num_channels)` at its activation sites.
 
-    The sites are the same whatever `make` is, so that the rows of Table 2 differ in nothing else. SE blocks
-    and 1x1 maps keep what they have.
-
-    Args:
-        name: Table 2's are resnet18, resnet50, mobilenetv2_100, mobilenetv3_small_100 and efficientnet_b0.
-        make: what `activation_factory` returns, or any callable that `pwlu.replace_activations` takes.
-        num_classes: width of the classification layer.
-        input_size: (channels, height, width) of the images; sites are chosen for this size.
-
-    Raises:
-        ValueError: an unknown name, a wrong `num_classes` or `input_size`, or nothing to replace.
+    `make` is what `activation_factory` returns, `input_size` (channels, height, width), for which sites are
+    chosen. Raises ValueError for an unknown name, a wrong number, and where there is nothing to replace.
     """
+    # The sites are the same whatever `make` is, so that the rows of Table 2 differ in nothing else.
     check_timm_name(name)
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, expected >= 1")

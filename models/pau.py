@@ -85,7 +85,6 @@ class _PAUFunction(torch.autograd.Function):
 
 
 def _polynomial(x: Tensor, coefficients: Tensor) -> Tensor:
-    """Return c_0 + c_1 x + c_2 x^2 + ... by Horner's rule."""
     value = coefficients[-1].expand_as(x)
     for coefficient in coefficients[:-1].flip(0):
         value = torch.addcmul(coefficient, value, x)
@@ -93,7 +92,6 @@ def _polynomial(x: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def _derivative(coefficients: Tensor, first_power: int) -> Tensor:
-    """Return the coefficients of the derivative of sum c_i x^(i + first_power), from x^0 on."""
     powers = torch.arange(len(coefficients), device=coefficients.device) + first_power
     return (coefficients * powers)[1 - first_power :]
 

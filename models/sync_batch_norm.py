@@ -12,14 +12,9 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """Let every batch normalisation of `model` (those in FReLU too) use the elements of all processes.
 
     They then take empty inputs, also in a single process: an image without an object has no regions for the
-    mask head. Parameters, buffers, their names and training flags stay. Call it before the optimizer or
-    DistributedDataParallel see the model.
-
-    Returns:
-        The model, changed in place; a new module if `model` itself is a batch normalisation.
-
-    Raises:
-        ValueError: a subclass of torch's batch normalisations, or one that is not two-dimensional.
+    mask head. Call it before the optimizer or DistributedDataParallel see the model. Return the model,
+    changed in place; a new module if `model` itself is a batch normalisation. Raises ValueError for a
+    subclass of torch's batch normalisations, and for one that is not two-dimensional.
     """
     # nn.SyncBatchNorm refuses to run on CPUs.
     kind = SafeSyncBatchNorm if device.type == "cuda" else SyncBatchNorm2d
@@ -56,7 +51,6 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x`."""
         self._check_input_dim(x)
         uses_batch = self.training or self.running_mean is None
         if not uses_batch or (_is_alone() and _own_count(x) >= 2):
@@ -80,7 +74,6 @@ class SafeSyncBatchNorm(nn.SyncBatchNorm):
     """nn.SyncBatchNorm for GPUs, which also takes inputs without elements, in one or all processes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x` of shape (N, C, H, W), N >= 0."""
         if not self.training:
             return super().forward(x)
         if _count_of_all(x) < 2:  # the same on every process; torch's own would spoil its running statistics
@@ -98,12 +91,10 @@ def _is_alone() -> bool:
 
 
 def _own_count(x: Tensor) -> int:
-    """Return the number of elements per channel."""
     return x.numel() // x.shape[1]
 
 
 def _count_of_all(x: Tensor) -> int:
-    """Return the number of elements per channel that all processes have together."""
     if _is_alone():
         return _own_count(x)
     count = torch.tensor(_own_count(x), device=x.device)
@@ -145,7 +136,6 @@ class _Normalize(torch.autograd.Function):
 
 
 def _global_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return count (), mean and biased variance (C,) of all processes' x; without any element zeros."""
     count = _own_count(x)
     mean = x.mean((0, 2, 3)) if count else x.new_zeros(x.shape[1])
     # Each process's squares are around its own mean: a sum of squares around zero would cancel.
@@ -159,7 +149,6 @@ def _global_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gathered(own: Tensor) -> Tensor:
-    """Return (n, processes, C) of every process's (n, C)."""
     if _is_alone():
         return own[:, None]
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]

@@ -32,7 +32,6 @@ class Experiment:
 
     @property
     def network(self) -> dict[str, Any]:
-        """Those of `values` that a checkpoint's weights depend on."""
         return {key: value for key, value in self.values.items() if key.startswith(_NETWORK)}
 
     def identity(self, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,6 @@ def read_file(path: Path, inherited_by: tuple[Path, ...] = ()) -> dict[str, Entr
 
 
 def _entries(node: yaml.Node, path: Path, prefix: str = "") -> dict[str, Entry]:
-    """Return the entries of a mapping and of the mappings inside it by dotted key."""
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(
             f"{path}: expected `key: value` lines, got a {type(node).__name__.removesuffix('Node').lower()}"

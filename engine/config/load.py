@@ -55,7 +55,6 @@ def load_config(path: str | Path, overrides: Sequence[str], schema: Schema[C]) -
 
 
 def _fields(kind: Any, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
-    """Return the field of every value by dotted key."""
     fields: dict[str, dataclasses.Field[Any]] = {}
     for field in dataclasses.fields(kind):
         key = prefix + field.name
@@ -77,7 +76,6 @@ def _unknown(key: str, known: Mapping[str, Any], renamed: Mapping[str, str]) -> 
 
 
 def _section(kind: Any, entries: Mapping[str, Entry], texts: Mapping[str, str], prefix: str = "") -> Any:
-    """Return a dataclass with the entries of its keys, and the sections inside it."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         key = prefix + field.name
@@ -89,7 +87,6 @@ def _section(kind: Any, entries: Mapping[str, Entry], texts: Mapping[str, str], 
 
 
 def _value(key: str, kind: Any, source: str, texts: Mapping[str, str]) -> Any:
-    """Return what the text of a key means for its type. Raises ConfigError."""
     text = _resolved(key, source, texts) if "${" in texts[key] else texts[key]
     plain, *all_bounds = get_args(kind) if get_origin(kind) is Annotated else (kind,)
     if get_origin(plain) is Literal:

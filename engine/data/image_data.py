@@ -45,7 +45,6 @@ class ImageData:
         return self.num_train // global_batch_size
 
     def epoch_order(self, epoch: int) -> torch.Tensor:
-        """Return the order in which an epoch takes the training images, int64 (num_train,)."""
         return self.train.epoch_order(self.seed, epoch)
 
     def train_loader(self, epoch: int, batches: Sequence[list[int]]) -> BatchLoader[ImageBatch]:

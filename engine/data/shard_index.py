@@ -93,7 +93,6 @@ def _scan_shard(shard: Path) -> npt.NDArray[np.int64]:
 
 
 def _pairs(tar: tarfile.TarFile, shard: Path) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
-    """Return {key: (offset, length)} of the images and {key: label}."""
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
     for member in tar:

@@ -59,7 +59,6 @@ class SelectedImages:
     """`count` images of a source, evenly spread: of each class its share, where they are sorted by class."""
 
     def __init__(self, source: ImageSource, count: int) -> None:
-        """Take 1 <= count <= len(source) images."""
         self._source = source
         self._numbers = np.arange(count) * len(source) // count
         self.labels = source.labels[self._numbers]
@@ -82,7 +81,6 @@ class ShrunkImages:
     """A source whose images have a shorter side of at most `side_px`, each decoded only once per process."""
 
     def __init__(self, source: ImageSource, side_px: int) -> None:
-        """Shrink the images of `source` (side_px >= 1), bilinearly and with antialiasing."""
         self._source, self._side_px = source, side_px
         self._shrunk: dict[int, Image.Image] = {}
         self.labels = source.labels

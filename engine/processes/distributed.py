@@ -116,11 +116,8 @@ def _average_by_rank(size: int, bucket: dist.GradBucket) -> torch.futures.Future
 def start(device: str = "auto") -> World:
     """Join the processes that torchrun started, or be the only one.
 
-    Args:
-        device: "auto" (a GPU where there is one), "cpu" or "cuda".
-
-    Raises:
-        ValueError: "cuda" where there is none, or more processes on this machine than GPUs.
+    `device` is "auto" (a GPU where there is one), "cpu" or "cuda". Raises ValueError for "cuda" where there
+    is none, and for more processes on this machine than GPUs.
     """
     rank, local_rank = _environment("RANK", 0), _environment("LOCAL_RANK", 0)
     size, local_size = _environment("WORLD_SIZE", 1), _environment("LOCAL_WORLD_SIZE", 1)

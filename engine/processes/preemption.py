@@ -24,7 +24,6 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """True once a signal came to this process."""
         return bool(self.signal_name)
 
     def __enter__(self) -> "StopRequest":

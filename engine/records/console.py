@@ -18,18 +18,15 @@ class Stopwatch:
         self._last = 0.0
 
     def start(self) -> None:
-        """Call before the first step and after each pause."""
         self._last = self._clock()
 
     def lap(self) -> None:
-        """Call after each step."""
         now = self._clock()
         self._seconds += now - self._last
         self._steps += 1
         self._last = now
 
     def steps_per_second(self) -> float:
-        """Return the rate since the last reading."""
         rate = self._steps / max(self._seconds, 1e-9)
         self._seconds, self._steps = 0.0, 0
         return rate

@@ -25,7 +25,6 @@ class FunctionsLog:
         self._last_step = max((entry["step"] for entry in read_records(path)), default=None)
 
     def write(self, step: int, epoch: float, layers: Mapping[str, PWLU]) -> None:
-        """Append a few functions of each layer, spread over its channels, unless `step` has its line."""
         # It has, where the realignment falls on a step that is drawn anyway, or where the run resumes.
         if step == self._last_step:
             return

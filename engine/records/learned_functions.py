@@ -46,13 +46,11 @@ class LayerFunctions:
 
     @classmethod
     def of(cls, layer: PWLU, channels: Sequence[int]) -> "LayerFunctions":
-        """Read the functions of some channels of a layer."""
         chosen = [getattr(layer, name).detach()[list(channels)].float().tolist() for name in PARAMETERS]
         functions = (LearnedFunction(*values) for values in zip(*chosen, strict=True))
         return cls(layer.num_parameters, dict(zip(channels, functions, strict=True)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the layer's number of functions, the channels, and a list per parameter."""
         lists = {
             name: [_rounded(getattr(function, name)) for function in self.functions.values()]
             for name in PARAMETERS

@@ -39,17 +39,15 @@ class RunFolder:
         self._diverged = self.path / "DIVERGED"
 
     def evaluation_of(self, checkpoint: Path) -> Path:
-        """Return the folder for what an evaluation of a checkpoint finds."""
         return self.path / f"evaluation_of_{checkpoint.stem}"
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the folder, created if missing, for the block; warn where the file system has no locks.
 
-        Raises:
-            CheckpointError: another process, on this machine or another one, holds it. Two starts at a time
-                would mix their records and overwrite their checkpoints.
+        Raises CheckpointError if another process, on this machine or another one, holds it.
         """
+        # Two starts at a time would mix their records and overwrite their checkpoints.
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self._lock, "w") as file:
             try:
@@ -67,10 +65,8 @@ class RunFolder:
     def open(self, experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Make the folder ready for a start; return the checkpoint to go on from, or None at the beginning.
 
-        `data` are facts about the data that must stay the same when the run is resumed.
-
-        Raises:
-            CheckpointError: the folder belongs to another experiment, or has checkpoints but no good one.
+        `data` must be as at the run's first start. Raises CheckpointError where the folder belongs to another
+        experiment, or has checkpoints but no good one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         remove_temporary_files(self.path)
@@ -99,10 +95,7 @@ class RunFolder:
     def final_metrics(self, experiment: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what a finished run recorded at its end, None for one that is not finished.
 
-        `experiment` are the values that define it, by dotted key.
-
-        Raises:
-            CheckpointError: the run that finished here is another experiment.
+        Raises CheckpointError if the run that finished here has other values than `experiment`.
         """
         if not self._finished.exists():
             return None
@@ -116,18 +109,15 @@ class RunFolder:
         return json.loads(self._diverged.read_text()) if self._diverged.exists() else None
 
     def add_start(self, start: dict[str, Any]) -> None:
-        """Add one start of the run to the manifest, which `open` wrote."""
         manifest = self._read_manifest()
         assert manifest is not None
         manifest["starts"].append(start)
         self._write_manifest(manifest)
 
     def mark_finished(self, metrics: Mapping[str, Any]) -> None:
-        """Write that the training is complete."""
         write_text_atomically(self._finished, json.dumps(metrics) + "\n")
 
     def mark_requeue(self, step: int, signal_name: str) -> None:
-        """Write that the training was asked to stop, has saved, and is to go on."""
         write_text_atomically(self._requeue, json.dumps({"step": step, "signal": signal_name}) + "\n")
 
     def mark_diverged(self, step: int, lr: float) -> None:

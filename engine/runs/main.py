@@ -27,12 +27,8 @@ def train_or_evaluate(
 ) -> int:
     """Train, or evaluate a checkpoint, as the command line says; return the exit status.
 
-    Args:
-        description: of the program, for its help.
-        argv: the command line's words; None for those of this process.
-        schema: of the program's configuration.
-        build: opens the data and builds the model, the same on every process.
-        train: trains in the run's folder; returns False if a signal stopped it.
+    `build` opens the data and builds the model, the same on every process; `train` returns False if a signal
+    stopped it. `argv` None stands for this process's own command line.
     """
     arguments = parse_arguments(description, argv)
     config = load_config(arguments.config, arguments.overrides, schema)

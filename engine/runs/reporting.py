@@ -56,6 +56,5 @@ class Reporting:
             write_picture(self._folder.curves, picture)
 
     def close(self) -> None:
-        """Write what is still in memory."""
         for writer in self._to_close:
             writer.close()

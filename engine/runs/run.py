@@ -37,8 +37,7 @@ class Run:
     def is_finished(self) -> bool:
         """Return whether the run in the folder is complete, and say so.
 
-        Raises:
-            CheckpointError: a run of another experiment is complete there.
+        Raises CheckpointError: a run of another experiment is complete there.
         """
         metrics = self.world.on_main(lambda: self.folder.final_metrics(self.experiment.values))
         if metrics is not None and self.world.is_main:
@@ -59,13 +58,9 @@ class Run:
     ) -> bool:
         """Train from the folder's last checkpoint, if it has one, to the end (True) or to a signal (False).
 
-        Args:
-            announcement: printed after the folder is accepted.
-            components: what else the manifest says of this start: versions of what this task alone uses.
-
-        Raises:
-            CheckpointError: the folder is in use, or of another experiment, or its checkpoints are no good.
-            TrainingDiverged: the loss became NaN or infinite; the folder has a mark of it.
+        `announcement` is printed after the folder is accepted; `components` go into the manifest's start.
+        Raises CheckpointError for a folder that is in use, of another experiment, or without a good
+        checkpoint, and TrainingDiverged for a loss that became NaN or infinite.
         """
         world, folder = self.world, self.folder
         with contextlib.ExitStack() as until_end:
@@ -106,7 +101,6 @@ class Run:
             return finished
 
     def _begin(self, state: TrainingState, data: Mapping[str, Any], components: Mapping[str, Any]) -> bool:
-        """Go on from the folder's last checkpoint, if it has one (True); add this start to the manifest."""
         world = self.world
         # The main process alone reads it: no other machine needs to see the folder.
         checkpoint = world.on_main(lambda: self.folder.open(self.experiment, data))
@@ -121,11 +115,8 @@ class Run:
     def evaluate(self, path: Path, task: Task, model: nn.Module) -> bool:
         """Evaluate a checkpoint's weights, and its averaged ones if any, and print a line of JSON.
 
-        Pictures and results go to the run folder's place for this checkpoint. Returns False if a signal asked
-        for a stop.
-
-        Raises:
-            CheckpointError: the file cannot be read, is no checkpoint, or is one of another network.
+        Return False if a signal asked for a stop. Raises CheckpointError for a file that cannot be read, is
+        no checkpoint, or is one of another network.
         """
         checkpoint = self.world.on_main(lambda: read_checkpoint(path))
         network = self.experiment.network
@@ -145,7 +136,6 @@ class Run:
         return True
 
     def _conclude(self, finished: bool, loop: Loop) -> None:
-        """Mark and print how the training ended."""
         folder, step = self.folder, loop.state.step
         if not finished:
             folder.mark_requeue(step, self.stop.signal_name)

@@ -27,7 +27,6 @@ class Classification(ImageTask):
     _skipped: set[str] = field(default_factory=set)
 
     def facts(self) -> dict[str, int]:
-        """Return what must not change about the data when a run is resumed."""
         data = self.data
         return {"num_train": data.num_train, "num_val": data.num_val, "num_classes": data.num_classes}
 
@@ -39,7 +38,6 @@ class Classification(ImageTask):
         )
 
     def losses(self, model: nn.Module, micro_batch: Batch) -> dict[str, torch.Tensor]:
-        """Return the mean cross entropy over one micro-batch, computed in float32."""
         images, labels = (part.to(self.world.device, non_blocking=True) for part in micro_batch)
         with self.precision.autocast():
             logits = model(images)
@@ -47,7 +45,6 @@ class Classification(ImageTask):
         return {"cross_entropy": entropy}
 
     def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
-        """Evaluate on the validation images; None if any process was asked to stop."""
         loader = self.val_loader(self.device_batch_size)
         metrics = evaluate_classifier(
             model, loader, world=self.world, precision=self.precision, should_stop=should_stop
@@ -73,14 +70,10 @@ def evaluate_classifier(
 ) -> dict[str, float] | None:
     """Return `top1` and `top5` (percent), the mean cross entropy `loss` and the number of `images`.
 
-    All processes must call, and get the same result. With fewer than five classes `top5` is 100.
-
-    Args:
-        model: the bare model, not wrapped for DDP, since processes may have different numbers of batches.
-        batches: this process's share, (images float32 (n, 3, h, w), labels int64 (n,)); each image on one
-            process only.
-        should_stop: asked before every batch; if true on any process, all get None instead of a result.
+    `batches` are this process's share: images float32 (n, 3, h, w), labels int64 (n,). All processes must
+    call, and get the same result, or None if `should_stop` was true on any before a batch.
     """
+    # The model is bare, not wrapped for DDP: processes may have different numbers of batches.
     was_training = model.training
     model.eval()
     totals = torch.zeros(4, dtype=torch.float64, device=world.device)
@@ -109,7 +102,6 @@ def evaluate_classifier(
 
 
 def _sums(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return (summed cross entropy, hits at the first place, hits in the first five, images) in float64."""
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = ranked == labels[:, None]
     loss = F.cross_entropy(logits, labels, reduction="none").double().sum()

@@ -29,16 +29,9 @@ def draw_detections(
 ) -> Pixels:
     """Return a grid of images with the boxes of ground truth and detections, uint8 (height, width, 3).
 
-    Detections have the colour of their class, name and score, and their mask where there is one.
-
-    Args:
-        images: RGB, of any sizes.
-        truths: for each image boxes (n, 4) x1 y1 x2 y2 in its pixels.
-        detections: for each image boxes, scores (n,), labels (n,) and perhaps masks (n, height, width).
-        names: of the classes 0 .. K - 1.
-
-    Raises:
-        ValueError: no image, or not one truth and one entry of detections per image.
+    Images are RGB, of any sizes. Boxes are (n, 4) x1 y1 x2 y2 in their image's pixels; detections also have
+    scores (n,), labels (n,) and perhaps masks (n, height, width). Raises ValueError for no image, or other
+    than one truth and one entry of detections per image.
     """
     if not images or not len(images) == len(truths) == len(detections):
         raise ValueError(
@@ -65,7 +58,6 @@ def draw_detections(
 def _draw_image(
     image: Image.Image, truth: torch.Tensor, found: Detections, names: Sequence[str]
 ) -> torch.Tensor:
-    """Return one image, enlarged or reduced, with what is in it, uint8 (3, height, width)."""
     scores = found["scores"].cpu()
     # The surest last, that is on top.
     shown = [place for place in scores.argsort(stable=True).tolist() if scores[place] >= MIN_SCORE]

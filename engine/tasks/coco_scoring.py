@@ -34,21 +34,10 @@ def score(
     kinds: Sequence[Literal["bbox", "segm"]] = ("bbox",),
     scorer: str = "pycocotools",
 ) -> dict[str, float]:
-    """Return COCO's twelve numbers per kind, `bbox_AP` ... `segm_ARl`, from 0 to 1.
+    """Return COCO's twelve numbers per kind, `bbox_AP` ... `segm_ARl`, from 0 to 1; -1: no such object.
 
-    -1 stands for "the ground truth has no such object", as in COCO. Every image of the ground truth counts,
-    also those without detections. Warns where there are no detections (scores are 0) or no annotations
-    (scores are -1).
-
-    Args:
-        ground_truth: the content of an instances_*.json file.
-        results: what `coco_results` returns; "bbox" scores the boxes, "segm" the masks, whose areas then tell
-            small, medium and large apart.
-        kinds: "bbox", "segm" or both.
-        scorer: one of `SCORERS`.
-
-    Raises:
-        ValueError: an unknown or missing scorer, or a detection whose score or box is not finite.
+    `ground_truth` is the content of an instances_*.json file, `results` what `coco_results` returns. Raises
+    ValueError for an unknown or missing scorer and for a detection whose score or box is not finite.
     """
     index, evaluation = _library(scorer)
     _require_finite(results)
@@ -71,7 +60,6 @@ def score(
 
 
 def _library(scorer: str) -> tuple[Any, Any]:
-    """Return a library's classes of an annotation file's index and of an evaluation."""
     if scorer not in SCORERS:
         raise ValueError(expected_one_of("scorer", scorer, SCORERS))
     if scorer == "pycocotools":
@@ -136,18 +124,11 @@ def _require_finite(results: Sequence[Entry]) -> None:
 def coco_results(
     image_ids: Sequence[int], detections: Sequence[Detections], category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Return one entry per detection, in the order of the images and of the detections of each.
+    """Return one entry per detection in COCO's results format, ready for JSON, in the order given.
 
-    An entry holds plain numbers and strings, ready for JSON: `image_id`, `category_id`, `bbox`
-    [x, y, width, height] in pixels, `score`, and where masks came `segmentation`, an RLE
-    {"size": [height, width], "counts": str}.
-
-    Args:
-        image_ids: the images' ids in the ground truth.
-        detections: for each image boxes float32 (n, 4) x1 y1 x2 y2 in pixels of the original image, scores
-            float32 (n,), labels int64 (n,) and perhaps masks bool or uint8 (n, height, width); any device.
-        category_ids: the id in the ground truth of every label 0 .. K - 1.
-
+    `detections` has for each image boxes float32 (n, 4) x1 y1 x2 y2 in pixels of the original image, scores
+    float32 (n,), labels int64 (n,) and perhaps masks bool or uint8 (n, height, width), on any device.
+    `category_ids` has the id in the ground truth of every label 0 .. K - 1.
     """
     entries = []
     for image_id, found in zip(image_ids, detections, strict=True):

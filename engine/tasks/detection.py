@@ -30,7 +30,6 @@ class Detection(ImageTask):
     main_metric: str = "bbox_AP"
 
     def facts(self) -> dict[str, int]:
-        """Return what must not change about the data when a run is resumed."""
         data = self.data
         return {
             "num_train": data.num_train,
@@ -46,7 +45,6 @@ class Detection(ImageTask):
         )
 
     def losses(self, model: nn.Module, micro_batch: DetectionBatch) -> dict[str, torch.Tensor]:
-        """Return the detector's losses over one micro-batch, by the names that its library gives them."""
         images = [self._on_device(image) for image in micro_batch.images]
         targets = [
             {name: self._on_device(value) for name, value in target.items()} for target in micro_batch.targets

@@ -30,7 +30,6 @@ class ImageTask:
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches per optimizer step and process."""
         return self._cut[1]
 
     @cached_property
@@ -47,7 +46,6 @@ class ImageTask:
         )
 
     def batches(self, epoch: int, start_step: int) -> Iterator[list[Any]]:
-        """Yield this process's micro-batches of each step of an epoch, from its step `start_step` on."""
         batches = train_batches(
             self.data.epoch_order(epoch),
             start_step=start_step,
@@ -63,7 +61,6 @@ class ImageTask:
             self.report_skipped(loader.skipped)
 
     def val_loader(self, batch_size: int) -> BatchLoader[Any]:
-        """Return this process's share of the validation images: over all processes every image once."""
         return self.data.val_loader(
             val_batches(
                 self.data.num_val, batch_size=batch_size, rank=self.world.rank, world_size=self.world.size

@@ -92,7 +92,6 @@ class CheckpointFolder:
         self._folder = folder
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Make `content` the last checkpoint, and the last one the previous."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint(self._next, content)
         self._rotate()
@@ -107,8 +106,7 @@ class CheckpointFolder:
     def load_latest(self) -> dict[str, Any] | None:
         """Return the newest good checkpoint, None where there never was one; warn if it is not the last.
 
-        Raises:
-            CheckpointError: there are checkpoints but none can be used.
+        Raises CheckpointError: there are checkpoints but none can be used.
         """
         if not self._folder.is_dir():
             return None

@@ -29,7 +29,6 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the model's present weights."""
         # The first updates keep less, so that the random initial weights are soon forgotten.
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         average, live = self._pairs
@@ -60,7 +59,6 @@ class Ema:
             self._average[name].copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of `updates` and the averaged tensors, `weights`, named as in the model."""
         return {"updates": self.updates, "weights": dict(self._average)}
 
     @torch.no_grad()

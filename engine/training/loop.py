@@ -64,11 +64,9 @@ class Plan:
     plot_every_steps: int
 
     def is_evaluation(self, step: int) -> bool:
-        """Whether the weights after `step` steps are evaluated."""
         return step > 0 and (step == self.total_steps or step % self.eval_every_steps == 0)
 
     def is_plot(self, step: int) -> bool:
-        """Whether the functions are drawn as they are after `step` steps."""
         return step > 0 and (step == self.total_steps or step % self.plot_every_steps == 0)
 
     def is_pause(self, step: int) -> bool:
@@ -131,8 +129,7 @@ class Loop:
     def run(self, resumed: bool) -> bool:
         """Train; return True at the end, False if stopped by a signal; all is saved in both cases.
 
-        Raises:
-            TrainingDiverged: the loss became NaN or infinite; the checkpoints are those from before.
+        Raises TrainingDiverged: the loss became NaN or infinite; the checkpoints are those from before.
         """
         state, plan = self.state, self.plan
         if resumed:
@@ -163,7 +160,6 @@ class Loop:
                 raise RuntimeError(f"no more batches in epoch {epoch}, at step {state.step}")
 
     def _record_step(self, result: StepResult, lr: float, phase: int | None) -> None:
-        """Record a step that was taken with this learning rate in this phase."""
         state = self.state
         if not math.isfinite(result.loss):
             raise TrainingDiverged(self._divergence(result.loss, lr), step=state.step, lr=lr)

@@ -71,7 +71,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def _named_by_group(
     module: nn.Module, is_activation: Callable[[nn.Module], bool], inside_activation: bool
 ) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield (group name, parameter), a module's own before its children's, in the order of registration."""
     inside_activation = inside_activation or is_activation(module)
     for name, parameter in module.named_parameters(recurse=False):
         # By the kind of module: PWLU's `points` are a matrix as weights are, its boundaries are vectors.

@@ -20,8 +20,7 @@ def one_cycle_cosine(
 ) -> float:
     """Return the learning rate of step `step` (from 0) in the one-cycle cosine schedule.
 
-    Raises:
-        ValueError: a step outside the training, or a warm-up longer than it.
+    Raises ValueError: a step outside the training, or a warm-up longer than it.
     """
     _require_step(step, total_steps)
     warmup_steps = whole_steps(options.warmup_epochs, steps_per_epoch)
@@ -48,8 +47,7 @@ class StepDecayOptions:
 def step_decay(step: int, options: StepDecayOptions, *, peak_lr: float, total_steps: int) -> float:
     """Return the learning rate of step `step` (from 0) in the step decay schedule.
 
-    Raises:
-        ValueError: a step outside the training.
+    Raises ValueError: a step outside the training.
     """
     _require_step(step, total_steps)
     decay = options.decay_factor ** sum(step >= milestone for milestone in options.milestones_steps)

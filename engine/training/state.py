@@ -22,7 +22,6 @@ class MeanLosses:
     count: int = 0
 
     def add(self, losses: Mapping[str, float]) -> None:
-        """Add the terms of one step."""
         self.totals = {name: self.totals.get(name, 0.0) + value for name, value in losses.items()}
         self.count += 1
 
@@ -60,7 +59,6 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that the same experiment saved."""
         self.step = state["step"]
         load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -86,11 +84,9 @@ def new_state(
     is_activation: Callable[[nn.Module], bool],
     phase1_steps: int,
 ) -> TrainingState:
-    """Return the state before the first step.
+    """Return the state before the first step; `phase1_steps` is the paper's T' (0: no phase I).
 
-    Args:
-        is_activation: tells the modules whose parameters get the activations' decay and learning rate.
-        phase1_steps: the paper's T' in optimizer steps; 0 for no phase I.
+    `is_activation` tells the modules whose parameters get the activations' decay and learning rate.
     """
     return TrainingState(
         model=model,

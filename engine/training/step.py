@@ -36,7 +36,6 @@ class StepResult:
 
     @property
     def loss(self) -> float:
-        """The sum of all terms."""
         return sum(self.losses.values())
 
 

@@ -37,19 +37,16 @@ def build_detector(
     nothing else: 60 in Mask R-CNN and 57 in RetinaNet on a ResNet-50.
 
     Args:
-        architecture: one of `ARCHITECTURES`.
         library: whose heads, losses and post-processing, one of `LIBRARIES` (docs/detectors.md).
         make: what `models.activation_factory` returns.
         num_classes: without background.
-        backbone: timm's name of the network below.
+        backbone: timm's name of a ResNet.
         recipe: all other numbers; None means the paper's.
-        replace_all: replace also the activation after the box head's fully connected layer and RetinaNet's
-            between P6 and P7.
+        replace_all: replace also the activations with tiny inputs (see `replace_sites`).
 
     Returns:
-        The detector in training mode on the default device, and the report of the replacement. Its batch
-        norms are not synchronised and fail on empty inputs: call `models.synchronize_batch_norm`, for a
-        single process too.
+        The detector in training mode, and the report of the replacement. Its batch norms fail on empty
+        inputs: call `models.synchronize_batch_norm`, for a single process too.
 
     Raises:
         ValueError: an unknown word, a wrong number, a library that is not installed, or an unfit `make`.

@@ -26,20 +26,11 @@ class Detector(nn.Module, ABC):
     ) -> dict[str, Tensor] | list[Target]:
         """Return the losses in training mode, the detections in eval mode.
 
-        Args:
-            images: at least one.
-            targets: in training mode, per image "boxes" in its pixels, "labels" int64 (n,) and, for Mask
-                R-CNN, "masks" uint8 (n, h, w); n may be 0.
-            original_sizes: in eval mode, (height, width) of every image before it was resized; without them
-                the images' own.
-
-        Returns:
-            In training mode scalar losses by name, to be added up. In eval mode per image "boxes" in pixels
-            of the original image, "scores" float32 (n,), falling, "labels" int64 (n,), and, from Mask R-CNN,
-            "masks" bool (n, height, width) of the original image.
-
-        Raises:
-            ValueError: no images, no targets in training mode, or not as many as images.
+        In training mode `targets` has per image "boxes" in its pixels, "labels" int64 (n,) and, for Mask
+        R-CNN, "masks" uint8 (n, h, w), n >= 0; the losses are scalars by name, to be added up. In eval mode
+        `original_sizes` are (height, width) before resizing (None: the images' own), to which the detections
+        refer: per image "boxes", "scores" float32 (n,), falling, "labels" and perhaps "masks", bool.
+        Raises ValueError for no images, or other than one target per image in training mode.
         """
         if not images:
             raise ValueError("images: expected at least one, got none")

@@ -222,7 +222,6 @@ def _anchors(
 
 
 def _anchor_matcher(background_iou: float, foreground_iou: float) -> Matcher:
-    """Anchors are background, ignored or objects; every object gets the anchors that overlap it most."""
     return Matcher([background_iou, foreground_iou], [0, -1, 1], allow_low_quality_matches=True)
 
 

@@ -39,7 +39,6 @@ class ImageBatch(nn.Module):
         return ImageList(torch.stack(padded), sizes), targets
 
     def postprocess(self, detections: list[Target], *sizes: object) -> list[Target]:
-        """Return the detections as they are; `Detector` brings them to the original images' sizes."""
         return detections
 
     def _rounded_up(self, length_px: int) -> int:

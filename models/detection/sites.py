@@ -15,13 +15,9 @@ PROBE_SIZE_PX = 256  # of the measuring forward: C5 is 8 x 8, P7 2 x 2, so that 
 class Probe(nn.Module):
     """A detector without its proposals and detections: one forward reaches every activation.
 
-    The detector's own modules are registered here, so what is replaced in the probe is replaced in the
-    detector.
-
-    Args:
-        parts: the detector's modules by name; together they hold all its parameters.
-        run: called with the parts and a batch of images (1, 3, PROBE_SIZE_PX, PROBE_SIZE_PX); calls them on
-            feature maps and on zeros in place of pooled regions.
+    It holds the detector's own modules (`parts`, by name), so what is replaced in it is replaced in the
+    detector. `run` calls them on images (1, 3, PROBE_SIZE_PX, PROBE_SIZE_PX), and on zeros in place of pooled
+    regions.
     """
 
     def __init__(

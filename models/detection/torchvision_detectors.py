@@ -105,7 +105,6 @@ class Pyramid(nn.Module):
         self.levels = FeaturePyramidNetwork(trunk.channels[first_stage:], channels, top, nn.BatchNorm2d)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the levels of the pyramid, finest first."""
         stages = self.trunk(images)
         levels: dict[str, Tensor] = self.levels(
             {f"p{index + 2}": stages[index] for index in range(self.first_stage, len(stages))}

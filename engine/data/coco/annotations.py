@@ -112,11 +112,9 @@ class CocoAnnotations:
         return len(self.image_ids)
 
     def file_name(self, index: int) -> str:
-        """Return the name of one image's file, relative to the split's folder."""
         return os.fsdecode(self._file_names[index])
 
     def objects(self, index: int) -> Objects:
-        """Return what is in one image."""
         rows = self._order[self._last[index - 1] if index else 0 : self._last[index]]
         rows = rows[~self._crowd[rows]]
         found = [] if self._segmentations is None else [self._segmentation(row) for row in rows.tolist()]

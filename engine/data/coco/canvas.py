@@ -36,11 +36,9 @@ class Canvas:
         self._owner = np.full(ground.shape[:2], -1)  # which object each pixel shows
 
     def visible(self, number: int) -> Mask:
-        """Return the pixels (height, width) that show objects[number]."""
         return self._owner == number
 
     def hides_too_much(self, ink: Pixels, x: int, y: int) -> bool:
-        """Return whether ink (h, w) at x, y would bring the hidden part of an object above a quarter."""
         left = self._owner.copy()
         _window(left, ink, x, y)[ink >= _SOLID] = -1
         return any(
@@ -49,7 +47,6 @@ class Canvas:
         )
 
     def draw(self, drawn: DrawnObject, stamps: list[tuple[Pixels, int, int]], color: Color) -> None:
-        """Draw an object, in one or more stamps (ink uint8 (h, w), x, y) that lie on the canvas."""
         number = len(self.objects)
         self.objects.append(drawn)
         for ink, x, y in stamps:

@@ -80,7 +80,6 @@ class CocoData:
         return read_annotation_file(self.val.annotations.path)
 
     def val_place(self, image_id: int) -> int:
-        """Return the place in `val` of the image with COCO's id `image_id`."""
         return int(np.flatnonzero(self.val.annotations.image_ids == image_id)[0])
 
     def steps_per_epoch(self, global_batch_size: int) -> int:
@@ -110,7 +109,6 @@ class CocoData:
         return self._loader(samples, batches)
 
     def val_loader(self, batches: Sequence[list[int]]) -> BatchLoader[DetectionBatch]:
-        """Return these batches of validation images. Targets have no masks: `ground_truth` has them."""
         return self._loader(DetectionSamples(self.val, self.resize), batches)
 
     def _loader(self, samples: DetectionSamples, batches: Sequence[list[int]]) -> BatchLoader[DetectionBatch]:

@@ -30,7 +30,6 @@ class CocoImages:
         return len(self.annotations)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Return (height, width) of one image, as annotated."""
         return int(self.annotations.heights[index]), int(self.annotations.widths[index])
 
     def picture(self, index: int) -> Image.Image:

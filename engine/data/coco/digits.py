@@ -100,7 +100,6 @@ def _add_crowd(canvas: Canvas, source: DigitImages, random: Random) -> None:
 
 
 def _place(ink: Pixels, corner: tuple[int, ...], sides: tuple[int, ...], random: Random) -> tuple[int, int]:
-    """Return where (x, y) ink (h, w) may lie in the rectangle of these sides (width, height) at `corner`."""
     x, y = (
         first + random.randint(side - own + 1)
         for first, side, own in zip(corner, sides, ink.shape[::-1], strict=True)
@@ -148,7 +147,6 @@ def _write_all(folder: Path) -> None:
 
 
 def _content(names: list[str]) -> dict[str, Any]:
-    """Return an annotation file without images; categories count from 1, as COCO's do."""
     return {
         "info": {"description": f"scikit-learn's handwritten digits on canvases, version {VERSION}"},
         "images": [],
