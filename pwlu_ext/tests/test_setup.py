@@ -125,18 +125,6 @@ def test_cuda_can_be_declined(setup: ModuleType, nvcc: Path, monkeypatch: pytest
         setup.choose_cuda("12.8")
 
 
-@pytest.mark.parametrize(
-    ("version", "architectures"),
-    [
-        ((12, 6), "7.0;7.5;8.0;9.0+PTX"),
-        ((12, 8), "7.0;7.5;8.0;9.0;10.0+PTX"),
-        ((13, 0), "7.5;8.0;9.0;10.0+PTX"),
-    ],
-)
-def test_architectures_of_a_toolkit(setup: ModuleType, version: tuple[int, int], architectures: str) -> None:
-    assert setup.default_architectures(version) == architectures
-
-
 def test_a_build_finds_ninja_and_packs_nothing_of_an_earlier_one(
     setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

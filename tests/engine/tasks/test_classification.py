@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,7 @@ def test_label_smoothing_by_hand(images: Path) -> None:
 def test_a_skipped_image_is_named_once_and_counted(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = tmp_path / "images"
-    for source in images.rglob("*.jpg"):
-        target = copy / source.relative_to(images)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes())
+    copy = shutil.copytree(images, tmp_path / "images")
     broken = sorted((copy / "val").rglob("*.jpg"))[0]
     broken.write_bytes(b"not a picture")
     tolerant = task(copy, broken_images="skip")
