@@ -54,9 +54,9 @@ def describe_code(folder: Path) -> dict[str, Any]:
     return {"commit": commit, "uncommitted_changes": any(status)}
 
 
-def short_commit(code: Mapping[str, Any]) -> str:
-    """Return what `describe_code` gave in a word: ten digits, and `+changes` if files differed."""
-    return (code["commit"] or "unknown")[:10] + "+changes" * bool(code["uncommitted_changes"])
+def short_commit(code: Mapping[str, Any], digits: int = 10) -> str:
+    """Return what `describe_code` gave in a word: the first digits, and `+changes` if files differed."""
+    return (code["commit"] or "unknown")[:digits] + "+changes" * bool(code["uncommitted_changes"])
 
 
 def describe_package(name: str) -> dict[str, Any]:

@@ -36,10 +36,8 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU. No code in the file is run (`weights_only=True`).
 
-    Raises:
-        DamagedCheckpoint: the file is cut off or altered.
-        CheckpointError: there is no such file, or it is not a checkpoint of this project, or of another
-        version.
+    Raises DamagedCheckpoint for a file that is cut off or altered, and CheckpointError for one that is
+    missing, of another version, or no checkpoint of this project.
     """
     try:
         _check_archive(path)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 import pwlu
-from engine.runs.manifest import describe_code, describe_hardware
+from engine.runs.manifest import describe_code, describe_hardware, short_commit
 
 Key = TypeVar("Key")
 Call = Callable[[], object]
@@ -110,7 +110,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Return where and with what a measurement was made, as plain values."""
     code, hardware = describe_code(Path(__file__).parent), describe_hardware(device)
     found = {
-        "commit": (code["commit"] or "unknown") + "+changes" * bool(code["uncommitted_changes"]),
+        "commit": short_commit(code, digits=40),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": hardware["cpu"],
         "threads": torch.get_num_threads(),
