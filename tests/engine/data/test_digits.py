@@ -4,7 +4,6 @@ from sklearn.datasets import load_digits
 
 from engine.data import ImageData, ImageOptions, build_data
 from engine.data.digits import open_digits
-from engine.data.transforms import MEAN, STD
 from tests.engine.data.loading import val_loader
 
 
@@ -38,12 +37,3 @@ def test_the_split_does_not_depend_on_the_seed_and_never_changes() -> None:
     one, other = (next(iter(val_loader(digits(seed), batch_size=360))) for seed in (0, 1))
     assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
     assert one[1][:12].tolist() == [7, 6, 3, 7, 7, 3, 2, 8, 9, 3, 2, 6]
-
-
-def test_the_network_sees_the_scan_normalised() -> None:
-    data = digits()
-    images, labels = next(iter(val_loader(data)))
-    scan = torch.from_numpy(np.asarray(data.val.image(3)).astype(np.float32).transpose(2, 0, 1) / 255)
-    expected = (scan - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    torch.testing.assert_close(images[3], expected)
-    assert labels[3] == data.val.labels[3]

@@ -29,13 +29,6 @@ def test_the_corners_lie_on_the_function() -> None:
         assert x[0] < layer.left[index] and x[-1] > layer.right[index]
 
 
-def test_spread_takes_first_last_and_evenly_between_or_the_middle() -> None:
-    assert spread(3, 8) == [0, 1, 2]
-    assert spread(17, 8) == [0, 2, 5, 7, 9, 11, 14, 16]
-    assert [spread(count, 1) for count in (0, 1, 3, 4, 64)] == [[], [0], [1], [2], [32]]
-    assert spread(64, 1)[0] == spread(64, 3)[1] == spread(64, 5)[2]
-
-
 def test_figure_shows_layers_functions_and_boundaries() -> None:
     model = nn.Sequential(*[learned(channels) for channels in (1, 8, 3, 4, 5, 6, 7, 8, 9, 10)])
     figure = draw_curves(model, "after 3 epochs")

@@ -7,20 +7,6 @@ SIZE = (60, 90)
 BOXES = torch.tensor([[10.0, 5, 40, 45], [20.25, 10.5, 85.75, 59.5], [0, 0, 90, 60], [60.5, 30, 75, 42]])
 
 
-def overlaps(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    return (one & other).flatten(1).sum(1) / (one | other).flatten(1).sum(1)
-
-
-def test_what_is_cut_out_and_put_back_is_the_mask() -> None:
-    masks = tiny.ellipses(BOXES, *SIZE)
-    order = torch.tensor([2, 0, 3, 1])
-    cut = cut_masks(masks.to(torch.uint8), order, BOXES[order], 28)
-    assert cut.shape == (4, 28, 28) and set(cut.unique().tolist()) == {0.0, 1.0}
-    pasted = paste_masks(cut, BOXES[order], SIZE, 0.5)
-    assert pasted.shape == (4, *SIZE) and pasted.dtype == torch.bool
-    assert (overlaps(pasted, masks[order]) > 0.93).all()
-
-
 def test_a_mask_is_put_back_without_an_offset() -> None:
     """A cell per pixel: every pixel gets its own cell's value. Half a pixel of offset would shift a row."""
     torch.manual_seed(0)

@@ -72,6 +72,7 @@ def test_a_batch_is_as_promised(root: Path) -> None:
     data = open_data(root)
     assert (data.num_train, data.num_val) == (12, 7)
     assert data.category_ids == [1, 7, 90] and data.category_names == ["cup", "tree", "comb"]
+    assert data.val_place(3010) == 1
     batches = train_batches(data)
     assert len(batches) == 2 * data.steps_per_epoch(4) == 6
     for batch in batches:
@@ -139,12 +140,6 @@ def test_evaluation_sees_every_image_once_as_it_is(root: Path, world_size: int) 
         expected = np.asarray(original.resize((width, height), Image.Resampling.BILINEAR)) / np.float32(255)
         assert np.array_equal(np.float32(image), expected.transpose(2, 0, 1))
         assert target.keys() == {"boxes", "labels"}
-
-
-def test_the_ground_truth_is_the_file(root: Path) -> None:
-    data = open_data(root)
-    assert data.ground_truth == json.loads(annotation_path(root, "val2017").read_text())
-    assert data.val_place(3010) == 1
 
 
 def test_a_batch_too_large_is_named(root: Path) -> None:
