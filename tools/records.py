@@ -24,6 +24,13 @@ def tool_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     )
 
 
+def positive(text: str) -> int:
+    """Return the positive integer that `text` is, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
+    return int(text)
+
+
 def add_record_option(parser: argparse.ArgumentParser) -> None:
     """Add `--output`, where a record goes."""
     parser.add_argument(

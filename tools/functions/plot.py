@@ -29,7 +29,7 @@ from tools.functions.inputs import open_network
 from tools.functions.page import draw_evolution, draw_page, panel_histogram
 from tools.functions.statistics import Histogram
 from tools.functions.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
-from tools.records import tool_parser, write_figure
+from tools.records import positive, tool_parser, write_figure
 
 Functions = dict[str, list[int]]  # channels by layer
 ALL_LAYERS = ["all"]
@@ -176,8 +176,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if arguments.evolution and (arguments.images or arguments.set or arguments.split != "val"):
             raise ValueError("--evolution draws no inputs: leave --images, --split and --set out")
-        if arguments.functions < 1:
-            raise ValueError(f"--functions is {arguments.functions}, expected 1 or more")
         for trained in open_all(arguments.runs, arguments.labels, arguments.averaged):
             name = trained.label.replace("/", "_")
             if arguments.evolution:
@@ -201,25 +199,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = tool_parser("functions.plot", __doc__)
     add_run_options(parser)
-    parser.add_argument("--output", required=True, type=Path, help="folder for pictures and records")
-    parser.add_argument(
-        "--layers",
-        nargs="+",
-        metavar="NAME",
-        help=f"PWLUs to draw, or `all` ({MAX_LAYERS}, spread over the network)",
-    )
-    parser.add_argument(
-        "--functions",
-        type=int,
-        default=FUNCTIONS_PER_LAYER,
-        metavar="N",
-        help=f"functions per layer, spread over its channels ({FUNCTIONS_PER_LAYER})",
-    )
-    parser.add_argument("--all-channels", action="store_true", help="all functions of each layer")
-    parser.add_argument("--no-inputs", action="store_true", help="leave the input histograms out")
-    parser.add_argument(
-        "--evolution", action="store_true", help="draw how the functions changed, from the run's log of them"
-    )
+    add = parser.add_argument
+    add("--output", required=True, type=Path, help="folder for pictures and records")
+    layers = f"PWLUs to draw, or `all` ({MAX_LAYERS}, spread over the network)"
+    add("--layers", nargs="+", metavar="NAME", help=layers)
+    functions = f"functions per layer, spread over its channels ({FUNCTIONS_PER_LAYER})"
+    add("--functions", type=positive, default=FUNCTIONS_PER_LAYER, metavar="N", help=functions)
+    add("--all-channels", action="store_true", help="all functions of each layer")
+    add("--no-inputs", action="store_true", help="leave the input histograms out")
+    add("--evolution", action="store_true", help="how the functions changed, from the run's log of them")
     add_image_options(parser)
     return parser
 

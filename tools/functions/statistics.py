@@ -58,7 +58,6 @@ class Quantiles(Histogram):
 
     @property
     def count(self) -> int:
-        """Values per row."""
         return int(self.counts[0].sum())
 
     def add(self, values: Tensor) -> None:

@@ -27,7 +27,6 @@ class Trained:
 
     @property
     def step(self) -> int:
-        """Optimizer steps that the weights have behind them."""
         return self.content["step"]
 
     @property
@@ -93,15 +92,13 @@ def open_all(paths: Sequence[Path], labels: Sequence[str] | None, averaged: bool
     """Read several. Raises ValueError as `open_trained`, or for labels that are too few or the same."""
     if labels and len(labels) != len(paths):
         raise ValueError(f"--labels: {len(labels)} for {len(paths)} runs; give one for each, in their order")
-    given: Sequence[str | None] = labels or [None for _ in paths]
-    opened = [
-        open_trained(path, label=label, averaged=averaged) for path, label in zip(paths, given, strict=True)
-    ]
-    names = [trained.label for trained in opened]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"two of the runs are called {twice[0]!r}; tell them apart with --labels")
-    return opened
+    opened: dict[str, Trained] = {}
+    for number, path in enumerate(paths):
+        trained = open_trained(path, label=labels[number] if labels else None, averaged=averaged)
+        if trained.label in opened:
+            raise ValueError(f"two of the runs are called {trained.label!r}; tell them apart with --labels")
+        opened[trained.label] = trained
+    return list(opened.values())
 
 
 def pwlu_layers_of(trained: Trained) -> dict[str, PWLU]:
@@ -127,27 +124,16 @@ def pwlu_layers_of(trained: Trained) -> dict[str, PWLU]:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the runs or checkpoints to look at, and `--labels`."""
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files"
-    )
-    parser.add_argument(
-        "--labels", nargs="+", help="names for titles and files, one per run (the folders' names)"
-    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files")
+    add("--labels", nargs="+", help="names for titles and files, one per run (the folders' names)")
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `tools.functions.inputs.open_network` needs, and `--averaged`."""
-    parser.add_argument(
-        "--images", type=int, metavar="N", help="at most so many, evenly spread over the split (all)"
-    )
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="which images (val)")
-    parser.add_argument(
-        "--averaged", action="store_true", help="the averaged weights instead of those of the last step"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="key=value",
-        help="replace a value of the run's configuration: --set data.root=... --set runtime.device=cpu",
-    )
+    add = parser.add_argument
+    add("--images", type=int, metavar="N", help="at most so many, evenly spread over the split (all)")
+    add("--split", choices=("val", "train"), default="val", help="which images (val)")
+    add("--averaged", action="store_true", help="the averaged weights instead of those of the last step")
+    text = "replace a value of the run's configuration: --set data.root=... --set runtime.device=cpu"
+    add("--set", action="append", default=[], metavar="key=value", help=text)

@@ -27,7 +27,7 @@ from tools.latency.families import Arguments, measure_family
 from tools.latency.networks import MODES
 from tools.latency.table import latency_table, table_4
 from tools.paper.numbers import PAPER
-from tools.records import add_record_option, tool_parser
+from tools.records import add_record_option, positive, tool_parser
 
 KINDS = {None: ["inference"], "also": ["inference", "training_step"], "only": ["training_step"]}
 NO_GRAPH = "cuda-graph was left out: a CPU has no CUDA graphs."
@@ -71,13 +71,6 @@ def command_line() -> argparse.ArgumentParser:
     add("--training-batch-size", type=positive, default=32, help="(32)")
     add("--training-amp", choices=("off", "bf16", "fp16"), default="off", help="mixed precision (off)")
     return result
-
-
-def positive(text: str) -> int:
-    """Return the positive integer that `text` is, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
-    return int(text)
 
 
 def measure(arguments: Arguments) -> dict[str, Any]:

@@ -52,7 +52,6 @@ class Arguments(argparse.Namespace):
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout of weights and images."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def random_images(self, batch_size: int, device: torch.device) -> torch.Tensor:

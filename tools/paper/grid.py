@@ -67,7 +67,6 @@ class Cell:
 
     @property
     def places(self) -> list[Place]:
-        """The places that a run of this cell fills."""
         return [Place(self.row, self.column, metric) for metric in self.metrics]
 
 
@@ -101,7 +100,6 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the run, which is that of its folder."""
         return self.folder.name
 
     @property
@@ -118,7 +116,6 @@ class Run:
 
     @property
     def command(self) -> list[str]:
-        """Program and arguments, from the root of the repository."""
         return [self.program, "--config", *self.arguments]
 
     @property
@@ -171,12 +168,10 @@ class Grid:
 
     @property
     def option(self) -> str:
-        """The words that name it on a command line."""
         return f"--{self.kind} {self.key}"
 
     @property
     def places(self) -> list[Place]:
-        """All places of its cells."""
         return [place for cell in self.cells for place in cell.places]
 
     def scale(self, name: str | None) -> Scale:

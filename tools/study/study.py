@@ -63,7 +63,6 @@ class StudyNumbers:
 
     @property
     def compared_with(self) -> str:
-        """What differences are taken to, in words."""
         references = filter(None, map(self.study.reference_of, self.study.cells))
         cells = {cell.name: cell for cell in references}
         if len(cells) == 1:

@@ -26,7 +26,7 @@ from engine.processes.distributed import available_cores
 from engine.processes.program import EXIT_FAILED, EXIT_STOPPED
 from engine.records.console import say
 from tools.paper.grid import OUTPUT, SCALES, Grid, add_grid_options, chosen_grid
-from tools.records import tool_parser
+from tools.records import positive, tool_parser
 from tools.sweep.local import Job, LocalLauncher
 from tools.sweep.plan import Item, assumption, plan, plan_text, unfinished
 from tools.sweep.slurm import array_path, sbatch_command, submit
@@ -93,64 +93,41 @@ def sweep(arguments: argparse.Namespace) -> int:
     return 0 if arguments.dry_run else run_locally(todo, arguments.jobs, arguments.overrides)
 
 
-def _add_what(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which runs are meant."""
+def _parser() -> argparse.ArgumentParser:
+    parser = tool_parser("sweep", __doc__)
     add_grid_options(parser, required=True)
-    parser.add_argument("--scale", choices=SCALES, help="full, or small for a study, unless given")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
-    parser.add_argument(
-        "--seeds", type=_seeds, metavar="A,B,...", help="instead of those of configs/sweeps, such as 0,1,2"
-    )
-    parser.add_argument(
-        "--cells", default="*", metavar="PATTERN", help="only cells whose names fit, such as 'r18_*' (all)"
-    )
-
-
-def _add_how(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say where and how the runs are made."""
-    parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="where (local)")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
-    parser.add_argument(
-        "--jobs", type=_count, metavar="N", help="runs at the same time; here: one per GPU, else one per core"
-    )
-    parser.add_argument(
-        "--images-per-second",
-        type=_positive,
-        metavar="X",
-        help="training speed of one GPU or core, for the cost",
-    )
-    parser.add_argument(
-        "--sbatch", default="", metavar="OPTIONS", help="options for sbatch: --sbatch='--partition=gpu ...'"
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="for all runs: data.root, data.workers, runtime.*; not what would change the experiment",
-    )
+    add = parser.add_argument
+    add("--scale", choices=SCALES, help="full, or small for a study, unless given")
+    add("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
+    seeds = "instead of those of configs/sweeps, such as 0,1,2"
+    add("--seeds", type=_seeds, metavar="A,B,...", help=seeds)
+    cells = "only cells whose names fit, such as 'r18_*' (all)"
+    add("--cells", default="*", metavar="PATTERN", help=cells)
+    add("--launcher", choices=("local", "slurm"), default="local", help="where (local)")
+    add("--dry-run", action="store_true", help="print the plan and do nothing")
+    jobs = "runs at the same time (here: one per GPU, else one per core)"
+    add("--jobs", type=positive, metavar="N", help=jobs)
+    speed = "training speed of one GPU or core, for the cost"
+    add("--images-per-second", type=_positive_number, metavar="X", help=speed)
+    add("--sbatch", default="", metavar="OPTIONS", help="options for sbatch: --sbatch='--partition=gpu ...'")
+    overrides = "for all runs: data.root, data.workers, runtime.*; not what would change the experiment"
+    add("overrides", nargs="*", metavar="key=value", help=overrides)
+    return parser
 
 
 def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(int(seed) for seed in text.split(",")))
 
 
-def _positive(text: str) -> float:
+def _positive_number(text: str) -> float:
     if float(text) <= 0:
         raise ValueError(text)
     return float(text)
 
 
-def _count(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit status."""
-    parser = tool_parser("sweep", __doc__)
-    _add_what(parser)
-    _add_how(parser)
+    parser = _parser()
     arguments = parser.parse_intermixed_args(argv)
     try:
         return sweep(arguments)

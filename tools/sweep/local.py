@@ -30,7 +30,6 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the command prints, over all its starts."""
         return self.folder / "sweep.log"
 
 
@@ -70,7 +69,6 @@ class LocalLauncher:
         self._running: list[_Running] = []
 
     def run(self, jobs: Sequence[Job]) -> Outcome:
-        """Run all jobs and return how they ended."""
 
         def remember(number: int, frame: FrameType | None) -> None:
             self._signals += 1

@@ -34,12 +34,10 @@ class TableNumbers:
 
     @property
     def dataset(self) -> str:
-        """The images that our runs were trained on."""
         return self.grid.scales[self.scale].dataset
 
     @property
     def how_to_run(self) -> str:
-        """A sentence with the command that makes the runs."""
         data = "" if self.scale == "smoke" else f' SWEEP="data.root={_DATA[self.grid.program]}"'
         return f"Not run yet: `make table-{self.grid.key} SCALE={self.scale}{data}`."
 

@@ -50,7 +50,6 @@ class Measurement:
 
     @property
     def place(self) -> Place:
-        """Where in its table it stands."""
         return Place(self.row, self.column, self.metric)
 
 

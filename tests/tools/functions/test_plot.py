@@ -41,6 +41,11 @@ def test_functions_are_chosen() -> None:
     assert chosen["layer0"] == [0] and chosen["layer9"] == [0, 2, 4, 5, 7]
     assert list(choose_functions(layers, ["all"], 5)) == list(layers)
     assert choose_functions(layers, ["layer3"], None) == {"layer3": list(range(8))}
+    logged = {"wide": LayerFunctions.of(learned(64), [0, 16, 32, 47, 63]), **logged_layers(1)}
+    assert choose_functions(logged, None, 5) == {"wide": [0, 16, 32, 47, 63], "act": [0, 1, 2, 3], "one": [0]}
+    assert choose_functions(logged, None, 1) == {"wide": [32], "act": [2], "one": [0]}
+    with pytest.raises(ValueError, match="6 functions of 'wide' were asked for, but .* 5 of its 64"):
+        choose_functions(logged, ["act", "wide"], 6)
 
 
 def test_page_shows_functions_boundaries_and_inputs() -> None:
@@ -86,19 +91,6 @@ def test_evolution_shows_each_function_after_each_step() -> None:
     assert [drawn.tolist() for drawn in lines["step 20"].get_data()] == [x.tolist(), y.tolist()]
 
 
-def test_of_what_was_logged_some_functions_are_chosen() -> None:
-    layers = {"wide": LayerFunctions.of(learned(64), [0, 16, 32, 47, 63]), **logged_layers(1)}
-    assert choose_functions(layers, None, 5) == {"wide": [0, 16, 32, 47, 63], "act": [0, 1, 2, 3], "one": [0]}
-    assert choose_functions(layers, None, 1) == {"wide": [32], "act": [2], "one": [0]}
-    assert choose_functions(layers, ["act"], None) == {"act": [0, 1, 2, 3]}
-    sentence = "functions of 'wide' were asked for, but the run logged 5 of its 64; expected --functions 5 or"
-    for at_most, asked in [(6, 6), (100, 64), (None, 64)]:
-        with pytest.raises(ValueError, match=f"{asked} {sentence}"):
-            choose_functions(layers, ["act", "wide"], at_most)
-    with pytest.raises(ValueError, match="no PWLU is called 'wdie'; there are wide, .*did you mean 'wide'"):
-        choose_functions(layers, ["wdie"], 5)
-
-
 def test_of_many_steps_eight_are_chosen_the_realignment_among_them() -> None:
     few, many = ([LoggedFunctions(5 * number, number, {}) for number in range(count)] for count in (8, 91))
     assert choose_steps(few, 5) == few
@@ -106,15 +98,6 @@ def test_of_many_steps_eight_are_chosen_the_realignment_among_them() -> None:
     assert [entry.epoch for entry in choose_steps(many, 25)] == [0, 5, 26, 39, 51, 64, 77, 90]
     assert [entry.epoch for entry in choose_steps(many, 445)] == [0, 13, 26, 39, 51, 64, 89, 90]
     assert [entry.epoch for entry in choose_steps(many, 7)] == [0, 13, 26, 39, 51, 64, 77, 90]  # not logged
-
-
-def test_layers_come_from_the_weights_alone(trained: Path) -> None:
-    opened = open_trained(trained)
-    layers = pwlu_layers_of(opened)
-    assert len(layers) == 10 and {layer.num_intervals for layer in layers.values()} == {6}
-    for name, layer in layers.items():
-        for key, value in layer.state_dict().items():
-            assert torch.equal(value, opened.content["model"][f"{name}.{key}"])
 
 
 def test_page_of_a_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,15 +146,6 @@ def test_evolution_of_a_run(trained: Path, tmp_path: Path) -> None:
         assert picture.width > 300
 
 
-def test_evolution_of_a_detector(trained_detector: Path) -> None:
-    """Two steps, one of them in phase I."""
-    opened = open_trained(trained_detector)
-    figure, record = plot_pwlu.evolution(opened, names=["all"], at_most=2)
-    assert [entry["step"] for entry in record["steps"]] == [0, 1, 2]
-    assert list(record["steps"][0]["layers"]) == list(pwlu_layers_of(opened))
-    assert "learned functions after all 3 logged steps" in figure.get_suptitle()
-
-
 def test_evolution_marks_the_realignment_and_says_what_was_left_out(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
@@ -185,34 +159,28 @@ def test_evolution_marks_the_realignment_and_says_what_was_left_out(trained: Pat
     assert len(record["steps"]) == 8 and len(record["logged_steps"]) == 13
 
 
-def test_runs_without_a_log_are_explained(trained: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    log = RunFolder(run).functions
-    with pytest.raises(ValueError, match="holds functions of each step's own weights; leave --averaged out"):
-        plot_pwlu.evolution(open_trained(run, averaged=True))
-    log.write_text(log.read_text().splitlines()[0])
-    with pytest.raises(ValueError, match=r"functions after 1 step\(s\), expected 2 or more"):
-        plot_pwlu.evolution(open_trained(run))
-    log.unlink()
-    with pytest.raises(ValueError, match="is missing, the log of the run's functions"):
-        plot_pwlu.evolution(open_trained(run))
-
-
 def test_what_cannot_be_done_is_explained(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lone = tmp_path / "lone" / "checkpoints" / "last.pt"
     lone.parent.mkdir(parents=True)
     shutil.copy(trained / "checkpoints" / "last.pt", lone)
+    short = shutil.copytree(trained, tmp_path / "short")
+    log = RunFolder(short).functions
+    log.write_text(log.read_text().splitlines()[0])
     for arguments, sentence in [
         ([trained, "--layers", "layr1"], "--layers: no PWLU is called 'layr1'"),
-        ([trained, "--functions", "0"], "--functions is 0, expected 1 or more"),
+        ([trained, "--functions", "0"], "argument --functions: expected an integer >= 1"),
         ([trained, "--evolution", "--functions", "6"], "but the run logged 5 of its"),
         ([trained, "--evolution", "--all-channels"], "but the run logged 5 of its"),
-        ([trained, "--evolution", "--layers", "layr1"], "--layers: no PWLU is called 'layr1'"),
         ([lone], "config.yaml: cannot read it"),
-        ([lone, "--evolution"], "curves.jsonl is missing"),
+        ([lone, "--evolution"], "curves.jsonl is missing, the log of the run's functions"),
+        ([trained, "--evolution", "--images", "5"], "--evolution draws no inputs"),
+        (
+            [trained, "--evolution", "--averaged"],
+            "each step's own weights; leave --averaged out",
+        ),
+        ([short, "--evolution"], "has functions after 1 step(s), expected 2 or more"),
     ]:
         with pytest.raises(SystemExit):
             plot_pwlu.main(["--output", str(tmp_path / "out"), *map(str, arguments)])

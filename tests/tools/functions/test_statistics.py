@@ -27,12 +27,8 @@ def test_quantiles_of_a_stream_are_as_near_as_promised(name: str) -> None:
     for fraction in (0.0, 0.05, 0.5, 0.95, 1.0):
         expected = torch.quantile(values.float(), fraction, dim=1, interpolation="nearest")
         torch.testing.assert_close(quantiles.at(fraction), expected, rtol=2**-7, atol=2**-16)
-
-
-def test_quantiles_of_a_constant_are_one_number() -> None:
-    quantiles = Quantiles(1)
-    quantiles.add(torch.full((1, 99), 0.7))
-    assert quantiles.at(0.05).tolist() == quantiles.at(0.95).tolist() == [pytest.approx(0.7)]
+    if name == "constant":
+        assert torch.equal(quantiles.at(0.05), quantiles.at(0.95))
 
 
 def test_values_out_of_range_keep_their_order() -> None:

@@ -1,7 +1,3 @@
-from pathlib import Path
-
-import pytest
-
 from tests.tools.latency_records import latency_record
 from tools.latency.table import PAPER_NOTE, latency_table, paper_time, table_4
 from tools.paper.numbers import PAPER
@@ -18,17 +14,6 @@ def test_table_by_hand() -> None:
     assert PAPER_NOTE in text
     origin = "Commit 0123456789, 2026-01-02, torch 2.14.1. `python -m tools.latency --output x.json`"
     assert origin in text
-
-
-def test_table_without_the_paper() -> None:
-    assert "paper" not in latency_table(latency_record(), {})
-
-
-def test_paper_without_a_column(tmp_path: Path) -> None:
-    path = tmp_path / "paper.csv"
-    path.write_text("table,row,column,metric,number,unit\n4,ResNet-18,ReLU,inference_time,1,ms\n")
-    with pytest.raises(ValueError, match="paper.csv: expected the columns table, row"):
-        table_4(path)
 
 
 def test_paper_names_of_the_models() -> None:

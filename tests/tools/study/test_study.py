@@ -141,15 +141,12 @@ def test_the_page_says_what_was_asked_and_measured(results: Path) -> None:
     assert "## Study intervals: how many intervals does a function need?" in text
     assert "A few words about it." in text and "Commits: 0123456789." in text
     assert "9469 training images; network resnet18_025; epochs 30; images per batch 256;" in text
+    assert "By cell: epochs 30, 8; images per batch 256, 64;" in recipe(read_study("noise", results))
     assert "By cell" not in text and "## Study choices" not in text
     assert f"]({PAGE})" in (results / "README.md").read_text()
     (results / "study" / "intervals.md").write_text("Other words.\n")
     with pytest.raises(SystemExit, match=PAGE):
         report.main(["--results", str(results), "--check"])
-
-
-def test_the_recipe_names_what_differs_between_cells() -> None:
-    assert "By cell: epochs 30, 8; images per batch 256, 64;" in recipe(read_study("noise", Path("nowhere")))
 
 
 def test_networks_stand_side_by_side(tmp_path: Path) -> None:

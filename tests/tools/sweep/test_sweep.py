@@ -109,7 +109,7 @@ def test_some_cells(tmp_path: Path, calls: Path) -> None:
         (["--table", 5, "--cells", "r18*"], "--cells 'r18*' fits none of table 5's: baseline, layer-wise_"),
         (["--table", 5, "epoch=3"], "unknown key 'epoch'"),
         (["--table", 5, "optimizer.momentum=0.5"], "makes baseline_seed0 another experiment"),
-        (["--table", 5, "--jobs", 0], "argument --jobs: invalid"),
+        (["--table", 5, "--jobs", 0], "argument --jobs: expected an integer >= 1"),
         (["--table", 5, "--seeds", "a"], "argument --seeds: invalid"),
         (["--table", 5, "--images-per-second", 0], "argument --images-per-second: invalid"),
     ],
