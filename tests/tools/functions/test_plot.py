@@ -146,6 +146,13 @@ def test_evolution_of_a_run(trained: Path, tmp_path: Path) -> None:
         assert picture.width > 300
 
 
+def test_evolution_of_a_detector(trained_detector: Path) -> None:
+    opened = open_trained(trained_detector)
+    _, record = plot_pwlu.evolution(opened, names=["all"], at_most=2)
+    assert [entry["step"] for entry in record["steps"]] == [0, 1, 2]
+    assert list(record["steps"][0]["layers"]) == list(pwlu_layers_of(opened))
+
+
 def test_evolution_marks_the_realignment_and_says_what_was_left_out(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
