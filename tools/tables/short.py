@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.runs.manifest import short_commit
 from pwlu_ext.benchmarks.page import table as markdown_table
-from tools.latency.table import paper_time, read_latency, table_4
+from tools.latency.table import machine, paper_time, read_latency, table_4
 from tools.paper.numbers import PAPER
 from tools.tables.measurements import SHOWN, mean_and_spread
 
@@ -63,15 +63,17 @@ def operator_cpu_table(results: Path) -> list[str]:
 
 def training_step_table(results: Path) -> list[str]:
     """Return the times of a training step of ResNet-18 on a CPU, also over that with ReLU."""
-    path = results / "benchmarks" / "training_step.json"
-    record = _read(path, "python -m tools.latency --training-step only --models resnet18")
+    record = read_latency(results / "latency" / "training_step_cpu.json")
     rows = [
-        [step["activation"], f"{step['milliseconds']:.0f}", f"{step['over_relu']:.2f}"]
-        for step in record["sections"]["steps"]
+        [row["activation"], f"{row['p50_ms']:.0f}", f"{row['ratio_to_relu']:.2f}"]
+        for row in record["training_step"]
     ]
-    arguments = record["arguments"]
-    network = f"ResNet-18, {arguments['batch']} images of {arguments['image_size']} px, float32"
-    origin = f"{network}; {_machine(record['environment'])}"
+    arguments, environment = record["arguments"], record["environment"]
+    origin = (
+        f"ResNet-18, {arguments['training_batch_size']} images of {arguments['image_size']} px, float32; "
+        f"medians on {machine(environment['hardware'])}, torch {environment['packages']['torch']}, "
+        f"commit {short_commit(environment['code'])}."
+    )
     return [*markdown_table(["activation", "training step (ms)", "/ ReLU's"], rows), "", origin]
 
 
