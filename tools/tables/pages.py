@@ -76,7 +76,11 @@ def _table(table: int, results: Path) -> list[str]:
 
 def _table_4(results: Path) -> list[str]:
     """Return every measurement of inference times, relative to ReLU, with a link to its times."""
-    pages = latency_pages(results)
+    pages = {
+        path: text
+        for path, text in latency_pages(results).items()
+        if read_latency(path.with_suffix(".json"))["inference"]  # others are of the training step alone
+    }
     lines = [] if pages else ["Not measured yet: `make table-4`.", ""]
     for path, text in pages.items():
         place = path.relative_to(results).with_suffix("")
