@@ -6,10 +6,22 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageMode, UnidentifiedImageError
 from torchvision.transforms import v2
 
 Labels = npt.NDArray[np.int64]
+
+_EIGHT_BITS = ("|u1", "|b1")  # numpy's names for the values of a mode
+# Beside names with a dot in front: what macOS, Synology, QNAP, Windows and Linux put among a user's files.
+_SYSTEM_FOLDERS = {
+    "__MACOSX",
+    "@eaDir",
+    "@Recycle",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+}
 
 
 class DataError(ValueError):
@@ -17,7 +29,7 @@ class DataError(ValueError):
 
 
 class BrokenImageError(DataError):
-    """An image whose bytes could be read but not decoded; the message names it."""
+    """An image whose bytes could be read but not turned into RGB without loss; the message names it."""
 
 
 class ImageSource(Protocol):
@@ -35,16 +47,23 @@ class ImageSource(Protocol):
         """Return a permutation of the sample numbers, int64 of shape (len,), that depends on nothing else."""
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name (no path) is no data, as `._x.jpg` and `@eaDir`."""
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
+
+
 def decode_rgb(
     data: bytes, name: str, remedy: str = "repair or remove it, or set data.broken_images=skip"
 ) -> Image.Image:
-    """Decode an image file's bytes to RGB, whatever its mode (grey, palette, CMYK, with alpha).
+    """Decode an image file's bytes to RGB, whatever its 8-bit mode (grey, palette, CMYK, with alpha).
 
-    Raises BrokenImageError, which names the image and the `remedy`.
+    Raises BrokenImageError, which names the image and the `remedy`, and for values that do not fit 8 bits.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB")
+            mode = image.mode
+            if ImageMode.getmode(mode).typestr in _EIGHT_BITS:
+                return image.convert("RGB")
     except MemoryError:
         raise
     # Pillow reports broken data as OSError, SyntaxError, struct.error ...: the bytes are in memory, so each
@@ -53,6 +72,12 @@ def decode_rgb(
         # Pillow's own sentence names the buffer by its address, different each time.
         reason = "no image format known" if isinstance(error, UnidentifiedImageError) else str(error)
         raise BrokenImageError(f"cannot decode the image {name}: {reason}; {remedy}") from error
+    # Pillow would clip: everything over 255 would be white, floats from 0 to 1 black. Which range is meant
+    # only the user knows.
+    raise BrokenImageError(
+        f"cannot use the image {name}: mode {mode} has values that do not fit 8 bits; scale them to 0 .. 255 "
+        "and save it with 8 bits, all images of the data set by one factor (see docs/data.md)"
+    )
 
 
 class SelectedImages:

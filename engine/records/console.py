@@ -89,6 +89,12 @@ def warn(text: str) -> None:
     say(f"WARNING: {text}" if rank == 0 else f"WARNING from process {rank}: {text}")
 
 
+def warn_once(text: str) -> None:
+    """Print a warning that every process of a run comes to; only the main one does."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        warn(text)
+
+
 # COCO's averages by size and number of detections: eighteen numbers more, for the records alone.
 _DETAIL = re.compile(r"_(AR\d*[sml]?|AP[sml])$")
 

@@ -1,5 +1,6 @@
 import io
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from engine.data import BrokenImageError, DataError, ImageData, ImageOptions, build_data
 from tests.engine.data.loading import train_loader, val_loader
-from tests.engine.image_files import CLASSES, encoded, picture, write_folder
+from tests.engine.image_files import CLASSES, encoded, write_folder
 
 
 @pytest.fixture
@@ -29,13 +30,60 @@ def test_images_classes_and_labels_come_from_the_folders(folder: Path) -> None:
     assert np.array_equal(np.asarray(data.train.image(9)), np.asarray(expected))
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
-def test_every_mode_becomes_rgb(folder: Path, mode: str) -> None:
-    path = folder / "train" / "ant" / f"a.{'jpg' if mode == 'CMYK' else 'png'}"
-    picture(1).convert(mode).save(path)
+def test_hidden_names_are_left_out_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clean = photos(folder)
+    assert capsys.readouterr().out == ""
+    (folder / "train" / "ant" / "._000.jpg").write_bytes(b"Mac OS X")
+    (folder / "train" / "ant" / ".DS_Store").write_bytes(b"no picture, as in every folder of a Mac")
+    (folder / "val" / "Thumbs.db").write_bytes(b"no picture")
+    for copies in (
+        "train/.ipynb_checkpoints",
+        "val/ant/.ipynb_checkpoints",
+        "train/bee/@eaDir/x",
+        "__MACOSX",
+    ):
+        (folder / copies).mkdir(parents=True)
+        (folder / copies / "000.jpg").write_bytes(encoded(0))
     data = photos(folder)
-    first = data.num_train - 1 - data.train.labels.tolist()[::-1].index(0)
-    assert data.train.image(first).mode == "RGB"
+    assert data.class_names == list(CLASSES)
+    for found, expected in ((data.train, clean.train), (data.val, clean.val)):
+        assert found.labels.tolist() == expected.labels.tolist()
+        assert all(found.image(index) == expected.image(index) for index in range(len(expected)))
+    warning = capsys.readouterr().out
+    assert "left out 4 hidden files and folders" in warning and f"{folder}/train/ant/._000.jpg" in warning
+
+
+def test_upper_case_and_linked_folders_are_read(folder: Path, tmp_path: Path) -> None:
+    (folder / "val" / "ant" / "024.jpg").rename(folder / "val" / "ant" / "024.JPG")
+    (folder / "val" / "bee").rename(tmp_path / "elsewhere")
+    (folder / "val" / "bee").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert photos(folder).num_val == 15
+
+
+def test_a_link_to_a_folder_around_it_is_an_error(folder: Path) -> None:
+    (folder / "train" / "ant" / "all").symlink_to("..", target_is_directory=True)
+    with pytest.raises(DataError, match="train/ant/all is a link to a folder that holds the link"):
+        photos(folder)
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "\u00c5ngstr\u00f6m", "\ud55c\uad6d"])
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_class_names_in_other_unicode_forms_match(folder: Path, name: str, forms: tuple[str, str]) -> None:
+    for split, form in zip(("train", "val"), forms, strict=True):
+        (folder / split / "ant").rename(folder / split / unicodedata.normalize(form, name))
+    data = photos(folder)
+    number = data.class_names.index(unicodedata.normalize("NFC", name))
+    assert np.bincount(data.train.labels).tolist() == [8, 8, 8]
+    of_class = np.flatnonzero(data.val.labels == number)
+    expected = Image.open(io.BytesIO(encoded(24)))
+    assert np.array_equal(np.asarray(data.val.image(int(of_class[0]))), np.asarray(expected))
+
+
+def test_two_folders_of_one_class_name_are_an_error(folder: Path) -> None:
+    for form in ("NFC", "NFD"):
+        (folder / "train" / unicodedata.normalize(form, "caf\u00e9")).mkdir()
+    with pytest.raises(DataError, match=r"train has two folders for the class caf\u00e9.*'cafe\\u0301'.*xe9"):
+        photos(folder)
 
 
 def without_val(root: Path) -> None:
@@ -61,7 +109,7 @@ def with_another_class(root: Path) -> None:
     [
         (without_val, r"photos/val is not a folder; expected .*photos/train/<class>/\*\.jpg"),
         (without_classes, "photos/train has no class folders"),
-        (with_an_empty_class, "photos/val: Found no valid file for the classes bee"),
+        (with_an_empty_class, r"photos/val: no image \(.jpg, .*\) in the classes bee"),
         (with_another_class, r"2 classes are not in both .*: cow \(train only\), dog \(val only\)"),
     ],
 )

@@ -1,7 +1,11 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from engine.data.sampler import isolated_rng
 from engine.data.transforms import (
@@ -88,3 +92,37 @@ def test_photographs_are_mirrored_half_of_the_time_and_digits_never() -> None:
         with isolated_rng(seed):
             assert left_is_brighter(digit_transform(32)(halves()))
     assert 8 < mirrored < 32
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (1, 4000), (9000, 3), (2, 1001), (33, 2)])
+@pytest.mark.parametrize("make", [lambda side: eval_transform(side, 0.875), photo_transform, digit_transform])
+def test_a_strip_takes_no_more_memory_than_what_is_seen_of_it(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], make: Callable[[int], Transform]
+) -> None:
+    made = []
+    resize = Image.Image.resize
+
+    def recorded(image: Image.Image, *arguments: Any, **options: Any) -> Image.Image:
+        result = resize(image, *arguments, **options)
+        made.append(result.width * result.height)
+        return result
+
+    monkeypatch.setattr(Image.Image, "resize", recorded)
+    assert make(32)(picture(1, size)).shape == (3, 32, 32)
+    assert max(made) <= max(20 * 37 * 37, size[0] * size[1])
+
+
+@pytest.mark.parametrize("size", [(4000, 10), (10, 4000), (1601, 10), (3, 121)])
+def test_a_strip_is_seen_as_if_it_were_resized_as_a_whole(size: tuple[int, int]) -> None:
+    strip = picture(3, size)
+    whole = v2.Compose([v2.Resize(37), v2.CenterCrop(32)])(strip)
+    expected = torch.from_numpy(np.asarray(whole).transpose(2, 0, 1).astype(np.float32))
+    torch.testing.assert_close(pixels(eval_transform(32, 0.875)(strip)), expected, rtol=0, atol=2)
+
+
+@pytest.mark.parametrize("size", [(160, 10), (10, 160), (41, 40), (640, 40)])
+def test_images_up_to_16_times_as_long_as_wide_are_resized_as_a_whole(size: tuple[int, int]) -> None:
+    image = picture(3, size)
+    whole = v2.Compose([v2.Resize(37), v2.CenterCrop(32)])(image)
+    expected = torch.from_numpy(np.asarray(whole).transpose(2, 0, 1).astype(np.float32))
+    torch.testing.assert_close(pixels(eval_transform(32, 0.875)(image)), expected, rtol=0, atol=1e-3)
