@@ -21,33 +21,14 @@ _MASK_OPACITY = 0.45
 Pixels = npt.NDArray[np.uint8]
 
 
-def draw_detections(
-    images: Sequence[Image.Image],
-    truths: Sequence[torch.Tensor],
-    detections: Sequence[Detections],
-    names: Sequence[str],
-) -> Pixels:
-    """Return a grid of images with the boxes of ground truth and detections, uint8 (height, width, 3).
-
-    Images are RGB, of any sizes. Boxes are (n, 4) x1 y1 x2 y2 in their image's pixels; detections also have
-    scores (n,), labels (n,) and perhaps masks (n, height, width). Raises ValueError for no image, or other
-    than one truth and one entry of detections per image.
-    """
-    if not images or not len(images) == len(truths) == len(detections):
-        raise ValueError(
-            "images, truths, detections: expected one of each per image, for one image or more; got "
-            f"{len(images)}, {len(truths)}, {len(detections)}"
-        )
-    drawn = [
-        _draw_image(image, truth, found, names)
-        for image, truth, found in zip(images, truths, detections, strict=True)
+def detections_grid(cells: Sequence[torch.Tensor]) -> Pixels:
+    """Return one picture, uint8 (height, width, 3), of those that `draw_detections` returned, one or more."""
+    height, width = (max(cell.shape[axis] for cell in cells) for axis in (1, 2))
+    padded = [
+        functional.pad(cell, [0, 0, width - cell.shape[2], height - cell.shape[1]], fill=255)
+        for cell in cells
     ]
-    height, width = (max(picture.shape[axis] for picture in drawn) for axis in (1, 2))
-    cells = [
-        functional.pad(picture, [0, 0, width - picture.shape[2], height - picture.shape[1]], fill=255)
-        for picture in drawn
-    ]
-    grid = make_grid(torch.stack(cells), nrow=min(_COLUMNS, len(cells)), padding=_GAP_PX, pad_value=255)
+    grid = make_grid(torch.stack(padded), nrow=min(_COLUMNS, len(cells)), padding=_GAP_PX, pad_value=255)
     page = functional.pad(grid, [0, _HEAD_PX, 0, 0], fill=255)
     picture = functional.to_pil_image(page)
     legend = f"coloured: detections with score >= {MIN_SCORE:g}; white: ground truth"
@@ -55,9 +36,14 @@ def draw_detections(
     return np.asarray(picture)
 
 
-def _draw_image(
+def draw_detections(
     image: Image.Image, truth: torch.Tensor, found: Detections, names: Sequence[str]
 ) -> torch.Tensor:
+    """Return an image with the boxes of ground truth and detections, small, uint8 (3, height, width).
+
+    Boxes are (n, 4) x1 y1 x2 y2 in the image's pixels; `found` also has scores (n,), labels (n,) and perhaps
+    masks (n, height, width).
+    """
     scores = found["scores"].cpu()
     # The surest last, that is on top.
     shown = [place for place in scores.argsort(stable=True).tolist() if scores[place] >= MIN_SCORE]
@@ -65,7 +51,7 @@ def _draw_image(
     colors = [_color(label) for label in labels]
     pixels = functional.pil_to_tensor(image.convert("RGB"))
     if "masks" in found and shown:
-        masks = found["masks"].cpu().ne(0)[shown]
+        masks = found["masks"][shown].cpu().ne(0)
         pixels = draw_segmentation_masks(pixels, masks, alpha=_MASK_OPACITY, colors=colors)
     scale = _CELL_PX / max(image.size)
     pixels = functional.resize(pixels, [max(1, round(side * scale)) for side in pixels.shape[1:]])

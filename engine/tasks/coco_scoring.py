@@ -145,7 +145,7 @@ def _entries(image_id: int, found: Detections, category_ids: Sequence[int]) -> l
         for box, score, label in zip(boxes, found["scores"].tolist(), found["labels"].tolist(), strict=True)
     ]
     if "masks" in found:
-        masks = found["masks"].detach().cpu().ne(0).numpy()
-        for entry, segmentation in zip(entries, encode_masks(masks) if entries else [], strict=True):
+        masks = found["masks"].detach().cpu().numpy()
+        for entry, segmentation in zip(entries, encode_masks(masks), strict=True):
             entry["segmentation"] = segmentation
     return entries

@@ -1,6 +1,6 @@
 """Object detection as a task for the training loop: its batches, its losses, its evaluation as COCO's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from engine.data.coco import CocoData, DetectionBatch
 from engine.evaluation import Evaluation
-from engine.tasks.coco_pictures import Pixels, draw_detections
+from engine.tasks.coco_pictures import detections_grid, draw_detections
 from engine.tasks.coco_scoring import Detections, coco_results, score
 from engine.tasks.image_task import ImageTask
 
@@ -62,21 +62,21 @@ class Detection(ImageTask):
         found = self._detect(model, should_stop)
         if found is None:
             return None
-        results, shown = found
+        results, drawn = found
         gathered = [entry for share in self.world.gather(results) for entry in share]
         metrics = self.world.on_main(lambda: self._score(gathered))
         if not self.world.is_main:
             return Evaluation(metrics)
-        pictures = {"detections": self._draw(shown)} if shown else {}
+        pictures = {"detections": detections_grid(drawn)} if drawn else {}
         return Evaluation(metrics, pictures, {"detections": gathered})
 
     @torch.no_grad()
     def _detect(
         self, model: nn.Module, should_stop: Callable[[], bool]
-    ) -> tuple[list[dict[str, Any]], dict[int, Detections]] | None:
-        """Return this process's share of COCO results, and the detections in its first images by id."""
+    ) -> tuple[list[dict[str, Any]], list[torch.Tensor]] | None:
+        """Return this process's share of COCO results and, on the main one, its first images, drawn."""
         results: list[dict[str, Any]] = []
-        shown: dict[int, Detections] = {}
+        drawn: list[torch.Tensor] = []
         was_training = model.training
         model.eval()
         # One by one: a batch is padded to a common size, and its borders change what is found near them.
@@ -88,12 +88,12 @@ class Detection(ImageTask):
                     [self._on_device(image) for image in batch.images], original_sizes=batch.original_sizes
                 )
             results += coco_results(batch.image_ids, detections, self.data.category_ids)
-            for image_id, one in zip(batch.image_ids, detections, strict=True):
-                if len(shown) < PICTURES:
-                    shown[image_id] = {name: tensor.cpu() for name, tensor in one.items()}
+            # Drawn at once: the masks of a large photograph take a gigabyte.
+            if self.world.is_main and len(drawn) < PICTURES:
+                drawn += [self._draw(*shown) for shown in zip(batch.image_ids, detections, strict=True)]
         model.train(was_training)
         # Asked once more: what comes now takes minutes for thousands of images, and is not interrupted.
-        return None if self.world.sum([float(should_stop())])[0] else (results, shown)
+        return None if self.world.sum([float(should_stop())])[0] else (results, drawn)
 
     def _score(self, results: list[dict[str, Any]]) -> dict[str, float]:
         scores = score(
@@ -105,14 +105,10 @@ class Detection(ImageTask):
         percent = {name: 100 * value for name, value in scores.items() if value >= 0}
         return {**percent, self.main_metric: percent.get(self.main_metric, 0.0), "images": self.data.num_val}
 
-    def _draw(self, shown: Mapping[int, Detections]) -> Pixels:
-        val, places = self.data.val, [self.data.val_place(image_id) for image_id in shown]
-        return draw_detections(
-            [val.picture(place) for place in places],
-            [torch.from_numpy(val.annotations.objects(place).boxes) for place in places],
-            list(shown.values()),
-            self.data.category_names,
-        )
+    def _draw(self, image_id: int, found: Detections) -> torch.Tensor:
+        val, place = self.data.val, self.data.val_place(image_id)
+        truth = torch.from_numpy(val.annotations.objects(place).boxes)
+        return draw_detections(val.picture(place), truth, found, self.data.category_names)
 
     def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.world.device, non_blocking=True)

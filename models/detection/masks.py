@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-MAX_PASTED_ELEMENTS = 2**24  # of probabilities at a time, 64 MiB
+MAX_ELEMENTS = 2**24  # of masks as floats at a time, 64 MiB
+_MAX_WHOLE = 2**26  # the same of an image of which all masks are used
 
 
 def cut_masks(masks: Tensor, index: Tensor, boxes: Tensor, cells: int) -> Tensor:
@@ -16,9 +17,27 @@ def cut_masks(masks: Tensor, index: Tensor, boxes: Tensor, cells: int) -> Tensor
 
     `masks` are uint8 (m, H, W), `index` int64 (n,) the mask that each of the `boxes` (n, 4) is for.
     """
+    # Lengths alone decide, so that nothing waits for a GPU.
+    if len(masks) <= len(boxes) and masks.numel() <= _MAX_WHOLE:
+        return _cut(masks, index, boxes, cells)
+    # Masks are chosen before they become floats, a few regions at a time: 500 objects would take 2 GB, and
+    # most of them belong to no region.
+    at_once = _masks_at_once(*masks.shape[1:])
+    parts = [
+        _cut(masks[chosen], torch.arange(len(chosen), device=masks.device), part, cells)
+        for chosen, part in zip(index.split(at_once), boxes.split(at_once), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _cut(masks: Tensor, index: Tensor, boxes: Tensor, cells: int) -> Tensor:
     regions = torch.cat([index[:, None].float(), boxes.float()], dim=1)
     share = roi_align(masks[:, None].float(), regions, cells, aligned=True)
     return (share[:, 0] >= 0.5).float()
+
+
+def _masks_at_once(height: int, width: int) -> int:
+    return max(1, MAX_ELEMENTS // max(1, height * width))
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
@@ -28,7 +47,7 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], thr
     """
     height, width = size
     pasted = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
-    at_once = max(1, MAX_PASTED_ELEMENTS // max(1, height * width))
+    at_once = _masks_at_once(height, width)
     for start in range(0, len(boxes), at_once):
         part = slice(start, start + at_once)
         x1, y1, x2, y2 = boxes[part].float().unbind(1)

@@ -81,32 +81,38 @@ def _runs_of_text(text: str) -> list[int] | None:
 
 
 def rasterize(
-    segmentations: Sequence[Segmentation], original_size: tuple[int, int], size: tuple[int, int]
+    segmentations: Sequence[Segmentation],
+    original_size: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    mirrored: bool = False,
 ) -> torch.Tensor:
     """Return masks, uint8 (n, height, width) of 0 and 1, of a picture resized from `original_size` to `size`.
 
     Sizes are (height, width). Polygons are scaled, then filled as pycocotools does; an RLE's pixels are those
-    nearest.
+    nearest. Then the masks are mirrored left to right, if at all.
     """
     masks = np.empty((len(segmentations), *size), dtype=np.uint8)
     scale = size[1] / original_size[1], size[0] / original_size[0]
     for mask, segmentation in zip(masks, segmentations, strict=True):
         if isinstance(segmentation, dict):
             picture = Image.fromarray(np.ascontiguousarray(_decoded(segmentation)))
-            mask[:] = np.asarray(picture.resize(size[::-1], Image.Resampling.NEAREST))
+            filled = np.asarray(picture.resize(size[::-1], Image.Resampling.NEAREST))
         else:
             scaled = [(np.reshape(polygon, (-1, 2)) * scale).ravel() for polygon in segmentation]
-            mask[:] = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(scaled, *size)))
+            filled = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(scaled, *size)))
+        mask[:] = filled[:, ::-1] if mirrored else filled
     return torch.from_numpy(masks)
 
 
-def encode_masks(masks: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+def encode_masks(masks: npt.NDArray[np.bool_ | np.uint8]) -> list[dict[str, Any]]:
     """Return {"size": [height, width], "counts": str}, ready for JSON, of masks (n, height, width)."""
-    # pycocotools counts down the columns: it takes (height, width, n) in Fortran's order.
-    planes = np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0))
+    # One by one: 100 masks of 12 megapixels would be copied several times over. pycocotools counts down the
+    # columns: it takes Fortran's order.
+    encoded = [coco_mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8)) for mask in masks]
     return [
         {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
-        for rle in coco_mask.encode(planes)
+        for rle in encoded
     ]
 
 

@@ -86,8 +86,7 @@ def to_target(
     target = {"boxes": boxes[kept], "labels": torch.from_numpy(objects.labels)[kept]}
     if with_masks:
         outlines = [objects.segmentations[number] for number in kept.nonzero().flatten().tolist()]
-        masks = rasterize(outlines, original_size, size)
-        target["masks"] = masks.flip(2) if mirrored else masks
+        target["masks"] = rasterize(outlines, original_size, size, mirrored=mirrored)
     return target
 
 

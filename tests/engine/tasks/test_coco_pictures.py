@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from engine.records.curves import OKABE_ITO
-from engine.tasks.coco_pictures import draw_detections
+from engine.tasks.coco_pictures import detections_grid, draw_detections
 
 NAMES = ["cat", "dog", "baseball glove"]
 Box = tuple[float, float, float, float]
@@ -29,7 +29,7 @@ NOTHING = objects()
 
 
 def drawn(image: Image.Image, found: dict[str, Any], truth: torch.Tensor = NO_BOX) -> np.ndarray:
-    return draw_detections([image], [truth], [found], NAMES)
+    return detections_grid([draw_detections(image, truth, found, NAMES)])
 
 
 def color(label: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,14 @@ def test_every_value_but_0_is_in_the_mask() -> None:
     masks = torch.tensor([[[0, 1], [2, 255]]], dtype=torch.uint8)
     (entry,) = coco_results([1], [random_detections(1) | {"masks": masks}], CATEGORY_IDS)
     assert coco_mask.decode(entry["segmentation"]).tolist() == [[0, 1], [1, 1]]
+
+
+def test_large_masks_are_not_copied_all_at_once() -> None:
+    detections = random_detections(60)
+    detections["masks"] = torch.zeros(60, 300, 400, dtype=torch.bool)
+    detections["masks"][:, 50:150, 70:90] = True
+    tracemalloc.start()
+    coco_results([1], [detections], CATEGORY_IDS)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * 300 * 400

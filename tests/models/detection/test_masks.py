@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.detection.masks import cut_masks, paste_masks
 from tests.models.detection import tiny
@@ -34,7 +36,7 @@ def test_a_box_beyond_the_image_is_cut_off() -> None:
 def test_many_masks_are_pasted_in_parts(monkeypatch) -> None:
     masks = cut_masks(tiny.ellipses(BOXES, *SIZE).to(torch.uint8), torch.arange(4), BOXES, 28)
     whole = paste_masks(masks, BOXES, SIZE, 0.5)
-    monkeypatch.setattr("models.detection.masks.MAX_PASTED_ELEMENTS", 3 * SIZE[0] * SIZE[1])
+    monkeypatch.setattr("models.detection.masks.MAX_ELEMENTS", 3 * SIZE[0] * SIZE[1])
     assert torch.equal(paste_masks(masks, BOXES, SIZE, 0.5), whole)
 
 
@@ -55,3 +57,46 @@ def test_pasted_masks_are_the_same_under_autocast() -> None:
     exact = paste_masks(probabilities, boxes, size, 0.5)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(paste_masks(probabilities, boxes, size, 0.5), exact)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes how many elements the largest tensor made of floats has."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.is_floating_point():
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+def crowded(objects: int, regions: int, height: int, width: int) -> tuple[torch.Tensor, ...]:
+    """Masks of as many objects, which of them the regions are for, and the regions' boxes."""
+    torch.manual_seed(0)
+    corners = torch.rand(objects, 2) * torch.tensor([width, height]) * 0.7
+    boxes = torch.cat([corners, corners + 3 + torch.rand(objects, 2) * 20], dim=1)
+    masks = (tiny.ellipses(boxes, height, width) > 0).to(torch.uint8)
+    index = torch.randint(objects, (regions,))
+    return masks, index, boxes[index] + torch.rand(regions, 4)
+
+
+@pytest.mark.parametrize(("objects", "regions"), [(500, 20), (500, 600), (90, 128), (3, 40)])
+def test_of_many_objects_only_the_masks_in_use_become_floats(monkeypatch, objects: int, regions: int) -> None:
+    height, width, at_once = 60, 90, 10
+    masks, index, boxes = crowded(objects, regions, height, width)
+    whole = cut_masks(masks, index, boxes, 28)  # small enough to be cut at once
+    monkeypatch.setattr("models.detection.masks.MAX_ELEMENTS", at_once * height * width)
+    monkeypatch.setattr("models.detection.masks._MAX_WHOLE", at_once * height * width)
+    with LargestTensor() as largest:
+        parts = cut_masks(masks, index, boxes, 28)
+    assert torch.equal(parts, whole) and whole.any() and not whole.all()
+    assert largest.elements <= max(at_once * height * width, whole.numel())
+
+
+def test_five_hundred_objects_take_no_gigabyte() -> None:
+    masks = torch.zeros(500, 300, 400, dtype=torch.uint8)
+    index, boxes = torch.randint(500, (128,)), torch.tensor([[10.0, 10, 60, 50]]).expand(128, 4)
+    with LargestTensor() as largest:
+        cut_masks(masks, index, boxes, 28)
+    assert largest.elements < masks.numel() / 3
