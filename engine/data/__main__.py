@@ -21,6 +21,10 @@ def main() -> None:
             say(str(write_index(root, split)))
     except DataError as error:
         parser.error(str(error))
+    except OSError as error:
+        parser.error(
+            f"cannot write {error.filename}: {error.strerror}; link the shards into a folder of your own"
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 """
 
 import re
-import tarfile
 import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from webdataset.tariterators import base_plus_ext
 
+from engine.data.shard import HIDDEN, NOT_PLAIN, ShardContent, read_shard
 from engine.data.source import DataError, Labels
 from engine.files import write_atomically
-from engine.records.console import warn
+from engine.records.console import listed, warn_once
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
-_METADATA = re.compile(r"__[^/]*__($|/)")  # members that webdataset reserves for itself
-_END_OF_ARCHIVE = bytes(tarfile.BLOCKSIZE)
+_NO_SHARD = re.compile(r"\.(tgz|tar(\.(gz|bz2|xz|zst|lz4))?)$", re.IGNORECASE)  # unless it is .tar
 
 
 @dataclass(frozen=True)
@@ -29,118 +26,121 @@ class ShardIndex:
 
     shard_names: npt.NDArray[np.str_]  # (shards,)
     shard_bytes: npt.NDArray[np.int64]  # (shards,) file sizes, to notice other shards under the same names
+    shard_times: npt.NDArray[np.int64]  # (shards,) of the last change in ns, for the same purpose
     shard_sizes: npt.NDArray[np.int64]  # (shards,) numbers of samples
     offsets: npt.NDArray[np.int64]  # (samples,) of the image's first byte in its shard
     lengths: npt.NDArray[np.int64]  # (samples,) of the image in bytes
     labels: Labels  # (samples,)
+    label_offsets: npt.NDArray[np.int64]  # (samples,) of the label's first byte in its shard
+    checksums: npt.NDArray[np.int64]  # (samples,) of engine.data.shard, to notice what sizes and times hide
+    remarks: npt.NDArray[np.str_]  # sentences about images and shards left out
 
 
 def load_or_scan(root: Path, split: str) -> ShardIndex:
-    """Return the index of root/<split>-*.tar: the one on disk, otherwise one made by reading the headers.
+    """Return the index of root/<split>-*.tar: the one on disk, or where it does not fit a new one.
 
-    Raises DataError for missing, damaged or unlabelled shards, and for an index of other shards.
+    Raises DataError for missing, damaged or unlabelled shards.
     """
     shards, path = _shards(root, split), _index_path(root, split)
-    if path.exists():
-        return _load(path, shards)
-    hint = f"python -m engine.data {root}"
-    warn(f"reading the headers of {len(shards)} shards; `{hint}` saves that")
-    return _scan(shards)
+    index, reason = _load(path, shards) if path.exists() else (None, "")
+    if index is None:
+        hint = f"python -m engine.data {root}"
+        warn_once(f"{reason}reading the headers of {len(shards)} shards; `{hint}` saves that")
+        index = _scan(split, shards)
+    _tell(index)
+    return index
 
 
 def write_index(root: Path, split: str) -> Path:
     """Write the index of root/<split>-*.tar and return its path. Raises as load_or_scan does."""
-    path, columns = _index_path(root, split), asdict(_scan(_shards(root, split)))
-    write_atomically(path, lambda file: np.savez(file, **columns))
+    path, index = _index_path(root, split), _scan(split, _shards(root, split))
+    write_atomically(path, lambda file: np.savez(file, **asdict(index)))
+    _tell(index)
     return path
+
+
+def _tell(index: ShardIndex) -> None:
+    for remark in index.remarks.tolist():
+        warn_once(remark)
 
 
 def _shards(root: Path, split: str) -> list[Path]:
     shards = sorted(root.glob(f"{split}-*.tar"))
+    others = {path for path in root.glob(f"{split}-*") if _NO_SHARD.search(path.name)} - set(shards)
+    left_out = f"{listed(sorted(path.name for path in others))}: only uncompressed files *.tar are read"
     if not shards:
-        raise DataError(f"root: no shards {root}/{split}-*.tar; expected train-*.tar and val-*.tar in {root}")
+        found = f"; found {left_out}" if others else ""
+        raise DataError(
+            f"root: no shards {root}/{split}-*.tar; expected train-*.tar and val-*.tar in {root}{found}"
+        )
+    if others:
+        warn_once(f"{root}: left out {left_out}")
     return shards
 
 
-def _scan(shards: list[Path]) -> ShardIndex:
-    found = [_scan_shard(shard) for shard in shards]
-    offsets, lengths, labels = np.concatenate(found, axis=1)
+def _scan(split: str, shards: list[Path]) -> ShardIndex:
+    # Before they are read: a file that changes meanwhile is then noticed at the next start.
+    identities = _identities(shards)
+    contents = [read_shard(shard) for shard in shards]
+    if all(content.is_empty for content in contents):
+        raise DataError(f"root: {shards[0].parent}: each of the {len(shards)} shards {split}-*.tar is empty")
+    offsets, lengths, labels, label_offsets, checksums = np.concatenate(
+        [content.columns for content in contents], axis=1
+    )
     return ShardIndex(
-        shard_names=np.array([shard.name for shard in shards]),
-        shard_bytes=np.array([shard.stat().st_size for shard in shards], dtype=np.int64),
-        shard_sizes=np.array([rows.shape[1] for rows in found], dtype=np.int64),
+        shard_names=np.array([name for name, _, _ in identities]),
+        shard_bytes=np.array([size for _, size, _ in identities], dtype=np.int64),
+        shard_times=np.array([time for _, _, time in identities], dtype=np.int64),
+        shard_sizes=np.array([content.columns.shape[1] for content in contents], dtype=np.int64),
         offsets=offsets,
         lengths=lengths,
         labels=labels,
+        label_offsets=label_offsets,
+        checksums=checksums,
+        remarks=np.array(_remarks(split, shards, contents), dtype=np.str_),
     )
 
 
-def _scan_shard(shard: Path) -> npt.NDArray[np.int64]:
-    """Return (3, samples): offset, length and label of each sample."""
+def _identities(shards: list[Path]) -> list[tuple[str, int, int]]:
+    """Return name, size in bytes and time of the last change in ns of each."""
     try:
-        with tarfile.open(shard, "r:") as tar:
-            images, labels = _pairs(tar, shard)
-            end = tar.offset
-    except tarfile.TarError as error:
-        raise DataError(f"{shard}: not a whole uncompressed tar file: {error}") from error
-    _require_end_of_archive(shard, end)
-    unpaired = sorted(images.keys() ^ labels.keys())
-    if unpaired or not images:
-        found = f"{unpaired[0]!r} lacks one of them" if unpaired else "there is no sample"
-        raise DataError(f"{shard}: a sample is a jpg, jpeg or png and a cls; {found}")
-    rows = [(*place, labels[key]) for key, place in images.items()]
-    return np.array(rows, dtype=np.int64).T
+        found = [(shard.name, shard.stat()) for shard in shards]
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return [(name, status.st_size, status.st_mtime_ns) for name, status in found]
 
 
-def _pairs(tar: tarfile.TarFile, shard: Path) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
-    images: dict[str, tuple[int, int]] = {}
-    labels: dict[str, int] = {}
-    for member in tar:
-        key, extension = base_plus_ext(member.name)
-        if not member.isreg() or key is None or _METADATA.match(member.name):
-            continue
-        if extension == "cls":
-            labels[key] = _read_label(tar, member, shard)
-        elif extension.lower() in IMAGE_EXTENSIONS:
-            if key in images:
-                raise DataError(f"{shard}: two images for the sample {key!r}")
-            images[key] = (member.offset_data, member.size)
-    return images, labels
-
-
-def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> int:
-    content = tar.extractfile(member)
-    assert content is not None  # None only for what is no regular file
-    text = content.read()
-    if not text.strip().isdigit():
-        raise DataError(f"{shard}: {member.name}: expected a class number 0, 1, 2 ..., got {text[:40]!r}")
-    return int(text)
-
-
-def _require_end_of_archive(shard: Path, offset: int) -> None:
-    """Raise DataError unless the zero block that ends every whole tar file stands at `offset`."""
-    with shard.open("rb") as file:
-        file.seek(offset)
-        if file.read(tarfile.BLOCKSIZE) != _END_OF_ARCHIVE:
-            raise DataError(f"{shard}: the file is cut off or damaged after {offset} bytes; copy it again")
+def _remarks(split: str, shards: list[Path], contents: list[ShardContent]) -> list[str]:
+    empty = [shard.name for shard, content in zip(shards, contents, strict=True) if content.is_empty]
+    remarks = [f"{split}-*.tar: empty shards: {listed(empty)}"] if empty else []
+    for reason in (HIDDEN, NOT_PLAIN):
+        names = [
+            f"{name!r} in {shard.name}"
+            for shard, content in zip(shards, contents, strict=True)
+            for name in content.left_out.get(reason, [])
+        ]
+        if names:
+            remarks.append(f"{split}-*.tar: images left out, as {reason}: {listed(names)}")
+    return remarks
 
 
 def _index_path(root: Path, split: str) -> Path:
     return root / f"index-{split}.npz"
 
 
-def _load(path: Path, shards: list[Path]) -> ShardIndex:
+def _load(path: Path, shards: list[Path]) -> tuple[ShardIndex | None, str]:
+    """Return the index, or None and what is wrong with it."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             columns: dict[str, Any] = {field.name: arrays[field.name] for field in fields(ShardIndex)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not an index of shards ({error}); {_how_to_renew(path)}") from error
+        return None, f"{path}: not an index of this version ({error}): "
     index = ShardIndex(**columns)
-    now = [(shard.name, shard.stat().st_size) for shard in shards]
-    if now != list(zip(index.shard_names.tolist(), index.shard_bytes.tolist(), strict=True)):
-        raise DataError(f"{path}: made from other shards than those beside it; {_how_to_renew(path)}")
-    return index
-
-
-def _how_to_renew(path: Path) -> str:
-    return f"delete it or run python -m engine.data {path.parent}"
+    known = zip(
+        *(column.tolist() for column in (index.shard_names, index.shard_bytes, index.shard_times)),
+        strict=True,
+    )
+    changed = {name for name, _, _ in set(known) ^ set(_identities(shards))}
+    if changed:
+        return None, f"{path}: shards have changed since, are new or gone: {listed(sorted(changed))}: "
+    return index, ""

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from engine.data.sampler import shuffled_in_windows
+from engine.data.shard import member_name, read_image
 from engine.data.shard_index import ShardIndex, load_or_scan
-from engine.data.source import DataError, decode_rgb
+from engine.data.source import DataError, Labels, decode_rgb
+from engine.records.console import listed, warn_once
 
 _WINDOW_SHARDS = 16  # shuffled together: with the usual 1000 images a shard, a choice from 16,000 images
 
@@ -32,17 +34,40 @@ class ShardImages:
         return len(self.labels)
 
     def image(self, index: int) -> Image.Image:
-        """Return one image in RGB. Raises BrokenImageError, and OSError where the shard cannot be read."""
-        shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        name = str(self._index.shard_names[shard])
-        with (self._root / name).open("rb") as file:
-            file.seek(int(self._index.offsets[index]))
-            data = file.read(int(self._index.lengths[index]))
-        return decode_rgb(data, f"number {index - self._first[shard]} of {name}")
+        """Return one image in RGB.
+
+        Raises BrokenImageError, DataError where the index does not fit, and OSError for an unreadable shard.
+        """
+        path, number = self._place(index)
+        found = self._index
+        columns = (found.offsets, found.lengths, found.label_offsets, found.checksums)
+        data = read_image(path, *(int(column[index]) for column in columns))
+        if data is None:
+            raise DataError(
+                f"{path}: the shard has changed: name, size, place or label of number {number} is not what "
+                f"was read before; run `python -m engine.data {self._root}` and start again"
+            )
+        return decode_rgb(data, f"number {number} of {path.name}")
+
+    def require_labels_below(self, count: int) -> None:
+        """Raise DataError for a larger label; it names the first sample that has one."""
+        wrong = np.flatnonzero(self.labels >= count)
+        if len(wrong):
+            index = wrong[0]
+            path, number = self._place(index)
+            with path.open("rb") as file:
+                name = member_name(file, int(self._index.label_offsets[index]))
+            label, last = self.labels[index], count - 1
+            raise DataError(f"{path}: {name!r} (number {number}) has label {label}; classes are 0 .. {last}")
 
     def epoch_order(self, seed: int, epoch: int) -> torch.Tensor:
         # Few shards at a time, so that reads stay close together.
         return shuffled_in_windows(self._index.shard_sizes.tolist(), _WINDOW_SHARDS, seed, epoch)
+
+    def _place(self, index: int) -> tuple[Path, int]:
+        """Return a sample's shard, and its number in there."""
+        shard = int(np.searchsorted(self._first, index, side="right")) - 1
+        return self._root / str(self._index.shard_names[shard]), index - int(self._first[shard])
 
 
 def open_shards(root: Path) -> tuple[ShardImages, ShardImages, list[str]]:
@@ -51,24 +76,34 @@ def open_shards(root: Path) -> tuple[ShardImages, ShardImages, list[str]]:
     Class names come from root/meta.json, {"classes": [...]}, where it exists; otherwise they are the numbers.
     Raises DataError for missing or damaged shards and for labels that do not fit the classes.
     """
-    train, val = load_or_scan(root, "train"), load_or_scan(root, "val")
-    names = _class_names(root / "meta.json", 1 + int(train.labels.max()))
-    seen = np.unique(train.labels).tolist()
-    if seen != list(range(len(names))):
-        raise DataError(
-            f"root: {root}: {len(names)} classes need each of the training labels 0 .. {len(names) - 1}; "
-            f"got {len(seen)} different ones, {seen[0]} .. {seen[-1]}"
+    train, val = ShardImages(root, load_or_scan(root, "train")), ShardImages(root, load_or_scan(root, "val"))
+    path = root / "meta.json"
+    names = _class_names(path) if path.exists() else _numbers(root, train.labels)
+    for images in (train, val):
+        images.require_labels_below(len(names))
+    seen = np.unique(train.labels)
+    if len(seen) < len(names):
+        unseen = np.setdiff1d(np.arange(len(names)), seen)
+        warn_once(
+            f"train-*.tar: {path} has {len(names)} classes; without an image are "
+            + listed([names[number] for number in unseen])
         )
-    if val.labels.max() >= len(names):
-        raise DataError(
-            f"root: {root}: val-*.tar has label {val.labels.max()}, but there are {len(names)} classes"
-        )
-    return ShardImages(root, train), ShardImages(root, val), names
+    return train, val, names
 
 
-def _class_names(path: Path, count: int) -> list[str]:
-    if not path.exists():
-        return [str(number) for number in range(count)]
+def _numbers(root: Path, labels: Labels) -> list[str]:
+    """Return the numbers of the classes as their names. Raises DataError unless each of them is a label."""
+    seen = np.unique(labels).tolist()
+    if seen[-1] != len(seen) - 1:
+        raise DataError(
+            f"root: {root}: train-*.tar has {len(seen)} different labels, {seen[0]} .. {seen[-1]}, so the "
+            "number of classes is unknown: either write the names of all, in the order of the labels, to "
+            f'{root}/meta.json, {{"classes": [...]}}, or number the classes from 0 without a gap'
+        )
+    return [str(number) for number in seen]
+
+
+def _class_names(path: Path) -> list[str]:
     try:
         names = json.loads(path.read_text(encoding="utf-8"))["classes"]
     except (ValueError, KeyError, TypeError) as error:

@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.records.record import Record
 
@@ -93,6 +93,11 @@ def warn_once(text: str) -> None:
     """Print a warning that every process of a run comes to; only the main one does."""
     if int(os.environ.get("RANK", 0)) == 0:
         warn(text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return how many names there are, and the first three: `24 (a, b, c, ...)`."""
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 # COCO's averages by size and number of detections: eighteen numbers more, for the records alone.
