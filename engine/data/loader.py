@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from engine.data.sampler import isolated_rng, mix_seed
 from engine.data.source import BrokenImageError, DataError, ImageSource
 from engine.data.transforms import Transform
+from engine.errors import UserError
 from engine.processes.preemption import obey_parent_only, stop_signals_blocked
 
 T = TypeVar("T")
@@ -68,6 +69,20 @@ def image_batch(samples: list[ImageSample]) -> ImageBatch:
     return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
 
 
+class _Safe(Dataset[Read[T] | Exception]):
+    """Samples, or in the place of one the error that the user can mend."""
+
+    # A DataLoader raises an error of a loading process anew, with that process's traceback for a message.
+    def __init__(self, samples: Dataset[Read[T]]) -> None:
+        self._samples = samples
+
+    def __getitem__(self, index: int) -> Read[T] | Exception:
+        try:
+            return self._samples[index]
+        except (UserError, OSError) as error:
+            return error
+
+
 class BatchLoader(Generic[Batch]):
     """Iterates over the batches that `collate` makes of the readable samples of a data set.
 
@@ -89,7 +104,7 @@ class BatchLoader(Generic[Batch]):
         self._skip_broken = skip_broken
         self._batches = len(batches)
         self._loader = DataLoader(
-            dataset,
+            _Safe(dataset),
             batch_sampler=batches,
             collate_fn=partial(_collate, collate),
             num_workers=workers,
@@ -106,11 +121,14 @@ class BatchLoader(Generic[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches, without those of which no image is readable.
 
-        Raises BrokenImageError, which names the image, unless broken ones are to be skipped.
+        Raises BrokenImageError, which names the image, unless broken ones are to be skipped, and what reading
+        raises for the user: DataError, or OSError for a file that cannot be read.
         """
         with stop_signals_blocked():  # until the loading processes can deal with them
             batches = iter(self._loader)
         for batch, broken in batches:
+            if isinstance(batch, Exception):
+                raise batch
             if broken and not self._skip_broken:
                 raise BrokenImageError(broken[0])
             self.skipped += broken
@@ -118,7 +136,14 @@ class BatchLoader(Generic[Batch]):
                 yield batch
 
 
-def _collate(collate: Callable[[list[T]], Batch], samples: list[Read[T]]) -> tuple[Batch | None, list[str]]:
-    broken = [sentence for read in samples for sentence in read.broken]
-    readable = [read.sample for read in samples if read.sample is not None]
+def _collate(
+    collate: Callable[[list[T]], Batch], samples: list[Read[T] | Exception]
+) -> tuple[Batch | Exception | None, list[str]]:
+    reads = []
+    for read in samples:
+        if isinstance(read, Exception):
+            return read, []
+        reads.append(read)
+    broken = [sentence for read in reads for sentence in read.broken]
+    readable = [read.sample for read in reads if read.sample is not None]
     return collate(readable) if readable else None, broken

@@ -9,6 +9,8 @@ import torch
 from PIL import Image, ImageMode, UnidentifiedImageError
 from torchvision.transforms import v2
 
+from engine.errors import UserError
+
 Labels = npt.NDArray[np.int64]
 
 _EIGHT_BITS = ("|u1", "|b1")  # numpy's names for the values of a mode
@@ -24,7 +26,7 @@ _SYSTEM_FOLDERS = {
 }
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Images on disk that the user has to change; the message says which, and what was expected."""
 
 

@@ -158,9 +158,10 @@ def _choose_device(device: str, local_rank: int) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and available == 0):
         return torch.device("cpu")
-    if local_rank >= available:
+    local_size = max(local_rank + 1, _environment("LOCAL_WORLD_SIZE", 1))
+    if local_size > available:
         raise ValueError(
-            f"device: process {local_rank} of this machine found {available} usable GPUs; start at most one "
+            f"device: this machine has {available} usable GPUs and {local_size} processes; start at most one "
             "process per GPU (torchrun --nproc-per-node), or pass runtime.device=cpu"
         )
     return torch.device("cuda", local_rank)

@@ -4,15 +4,14 @@ import argparse
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from engine.errors import UserError
 from engine.processes import distributed
 from engine.processes.distributed import MainProcessError, World
+from engine.processes.failure import report_failure
 from engine.processes.preemption import StopRequest
 
 EXIT_DONE = 0
@@ -32,9 +31,7 @@ class Arguments:
 
 def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Arguments:
     """Read the command line (the process's own if `argv` is None); leave with a message if it is wrong."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a file of configs/")
     parser.add_argument(
         "--eval", type=Path, metavar="CHECKPOINT", help="evaluate these weights instead of training"
@@ -42,6 +39,14 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Argu
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the file's")
     parsed = parser.parse_intermixed_args(argv)
     return Arguments(parsed.config, parsed.eval, parsed.overrides)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses a wrong command line once for all processes of a machine."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            super()._print_message(message, file)
 
 
 @contextlib.contextmanager
@@ -54,35 +59,24 @@ def joined_processes(device: str) -> Iterator[tuple[World, StopRequest]]:
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Leave the process with the status that `main` returns, or with an error a person can read.
-
-    A UserError is one line of the main process. A ValueError is one line of every process it happens on, with
-    the place that raised it; anything else comes with its whole traceback.
-    """
-    rank = int(os.environ.get("RANK", 0))
+    """Leave the process with the status that `main` returns, or say what the user should know of an error."""
     try:
         status = main()
     except KeyboardInterrupt:
-        message = "interrupted; the same command goes on from the last checkpoint"
-        _leave(EXIT_INTERRUPTED, message if rank == 0 else "")
+        if int(os.environ.get("RANK", 0)) == 0:
+            print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        _leave(EXIT_INTERRUPTED)
     except MainProcessError:
-        _leave(EXIT_FAILED, "")  # the main process says what happened
-    except UserError as error:
-        _leave(EXIT_FAILED, f"error: {error}" if rank == 0 else "")
-    except ValueError as error:
-        origin = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{os.path.relpath(origin.filename)}:{origin.lineno}"
-        _leave(EXIT_FAILED, f"error in process {rank}: {error} ({place})")
+        _leave(EXIT_FAILED)  # the main process says what happened
     except Exception as error:
-        message = f"error in process {rank}: {type(error).__name__}: {error}"
-        _leave(EXIT_FAILED, traceback.format_exc() + message)
+        report_failure(error)
+        _leave(EXIT_FAILED)
     sys.exit(status)
 
 
-def _leave(status: int, message: str) -> NoReturn:
+def _leave(status: int) -> NoReturn:
     """Leave at once: tidying up may wait for ever for processes that are gone; torchrun ends the others."""
-    sys.stdout.flush()
-    if message:
-        print(message, file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a log on a full disk
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)

@@ -11,7 +11,8 @@ import torch
 
 from engine.data import ImageData, ImageOptions, build_data
 from engine.data.digits import DigitImages
-from engine.data.source import ImageSource
+from engine.data.source import DataError, ImageSource
+from engine.errors import sentence_of
 from tests.engine.data.loading import train_loader, val_loader
 from tests.engine.image_files import write_folder, write_shards
 
@@ -136,3 +137,21 @@ def test_reading_leaves_the_global_rng_alone(roots: dict[str, Path], kind: str, 
     read(data)
     list(val_loader(data))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_is_gone_is_named_without_a_traceback(tmp_path: Path, workers: int) -> None:
+    images = build_data(ImageOptions(root=str(write_folder(tmp_path)), workers=workers), 0)
+    (tmp_path / "train" / "ant" / "000.jpg").unlink()
+    with pytest.raises(OSError) as caught:
+        list(images.train_loader(0, [[0, 1]]))
+    assert "000.jpg: No such file" in str(sentence_of(caught.value))
+
+
+def test_the_sentence_of_a_loading_process_has_no_traceback(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    for file in root.rglob("train/*/*.jpg"):
+        file.write_bytes(b"")
+    images = build_data(ImageOptions(root=str(root), workers=1, broken_images="skip"), 0)
+    with pytest.raises(DataError, match="^none of the 24 training images can be decoded"):
+        list(images.train_loader(0, [[0, 1]]))

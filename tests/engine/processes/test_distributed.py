@@ -28,14 +28,16 @@ def test_one_process_needs_no_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_device_is_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert distributed.start("auto").device == torch.device("cpu")
-    with pytest.raises(ValueError, match="process 0 of this machine found 0 usable GPUs.*runtime.device=cpu"):
+    with pytest.raises(
+        ValueError, match="this machine has 0 usable GPUs and 1 processes.*runtime.device=cpu"
+    ):
         distributed.start("cuda")
     with pytest.raises(ValueError, match="device is 'tpu', expected one of auto, cpu, cuda"):
         distributed.start("tpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="process 2 of this machine found 2 usable GPUs; start at most one"):
+    with pytest.raises(ValueError, match="this machine has 2 usable GPUs and 3 processes; start at most one"):
         distributed.start("cuda")
 
 

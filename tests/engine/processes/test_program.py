@@ -3,6 +3,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from engine.data.source import DataError
 from engine.errors import UserError
 from engine.processes.distributed import MainProcessError
 from engine.processes.program import EXIT_STOPPED, exit_with
@@ -34,14 +35,17 @@ INTERRUPTED = "interrupted; the same command goes on from the last checkpoint\n"
         (MainProcessError("disk full"), 1, 1, None, ""),
         (KeyboardInterrupt(), 0, 130, INTERRUPTED, ""),
         (KeyboardInterrupt(), 1, 130, None, ""),
-        (ValueError("no such folder"), 3, 1, "error in process 3: no such folder (", ")\n"),
+        (DataError("no such folder"), 0, 1, "error: no such folder\n", ""),
+        (FileNotFoundError(2, "No such file", "x.jpg"), 0, 1, "error: x.jpg: No such file\n", ""),
+        (ValueError("no shape"), 0, 1, "Traceback", "error in process 0: ValueError: no shape\n"),
         (KeyError("key"), 0, 1, "Traceback", "error in process 0: KeyError: 'key'\n"),
     ],
 )
 def test_failures_leave_at_once(
     error: BaseException, rank: int, status: int, begin: str | None, end: str, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setenv("RANK", str(rank))
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
     monkeypatch.setattr("os._exit", leave)
     with pytest.raises(Left, match=f"^{status}$"):
         exit_with(raising(error))
@@ -51,9 +55,9 @@ def test_failures_leave_at_once(
         assert printed.err == ""
     else:
         assert printed.err.startswith(begin) and printed.err.endswith(end)
-        is_unexpected = isinstance(error, ValueError | KeyError)
-        assert ("test_program.py" in printed.err) == is_unexpected
-        assert isinstance(error, KeyError) or printed.err.count("\n") == 1
+        is_crash = begin == "Traceback"
+        assert ("test_program.py" in printed.err) == is_crash
+        assert is_crash or printed.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("status", [0, EXIT_STOPPED])

@@ -1,0 +1,70 @@
+"""What a process that fails says: once for all processes of a run, and to torchrun, which repeats it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import torch.distributed as dist
+
+from engine.errors import sentence_of
+from engine.processes.preemption import stop_signals_blocked
+
+_STORE_TIMEOUT = timedelta(seconds=5)
+
+
+def report_failure(error: Exception) -> None:
+    """Print what the user should know of an error: a sentence if he can mend it, else its traceback.
+
+    Nothing is printed where another process of the run has said the same, or where the error only says that
+    another one has failed.
+    """
+    rank, sentence = int(os.environ.get("RANK", 0)), sentence_of(error)
+    cause = sentence or "".join(traceback.format_exception(error))
+    text = f"{cause}error in process {rank}: {type(error).__name__}: {error}"
+    if sentence:
+        text = f"error in process {rank}: {sentence}" if rank else f"error: {sentence}"
+    with contextlib.suppress(OSError):  # a log on a full disk
+        sys.stdout.flush()
+    with stop_signals_blocked():  # as soon as one process has left, torchrun ends the others
+        failures = _count("failures")
+        if failures is not None and failures > 1 and _is_lost_peer(error):
+            return
+        _tell_torchrun(cause)
+        said = _count(hashlib.sha256(cause.encode()).hexdigest())
+        if said is None:  # rather twice than not at all; before they join, all processes do the same
+            said = 1 if dist.is_initialized() or not sentence else 1 + int(os.environ.get("LOCAL_RANK", 0))
+        if said == 1:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _is_lost_peer(error: Exception) -> bool:
+    return isinstance(error, dist.DistError) or "by peer" in str(error)  # nccl's; gloo's is a RuntimeError
+
+
+def _tell_torchrun(cause: str) -> None:
+    """Write the file from which torchrun reads why a process failed, in the form of its ErrorHandler."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is not None:
+        extra = {"py_callstack": cause, "timestamp": str(int(time.time()))}
+        Path(file).write_text(json.dumps({"message": {"message": cause, "extraInfo": extra}}))
+
+
+def _count(what: str) -> int | None:
+    """Return how many processes of the run, with this one, have counted the same; None if unknown."""
+    with_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or not (dist.is_initialized() or with_agent):
+        return None
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        # A connection of its own: another thread may be waiting with the group's.
+        store = dist.TCPStore(address, port, is_master=False, timeout=_STORE_TIMEOUT)
+        return store.add(f"pwlu/{attempt}/{what}", 1)
+    except dist.DistError:  # the process that kept the store has left
+        return None
