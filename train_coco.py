@@ -67,7 +67,7 @@ def train(config: CocoConfig, run: Run, task: Detection, model: nn.Module, repor
         clip_grad_norm=config.optimizer.clip_grad_norm,
         seed=config.seed,
         announcement=str(report),
-        components={"detector": describe_package(config.model.library)},
+        components=lambda: {"detector": describe_package(config.model.library)},
     )
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation finds."""
+"""What an evaluation finds, and what happens in a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,3 +19,18 @@ class Evaluation:
     metrics: Mapping[str, float]
     pictures: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened after `step` optimizer steps, which is `epoch` epochs.
+
+    Kinds: `train` (values loss, its terms if there are several, lr, phase, images_per_second), `realign`,
+    `eval` (the task's metrics).
+    """
+
+    kind: str
+    step: int
+    epoch: float
+    values: Mapping[str, float | int] = field(default_factory=dict)
+    evaluation: Evaluation | None = None

@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -77,3 +78,27 @@ def nan_loss(rank: int, *, micro_batch: int) -> None:
         return {name: term * factor for name, term in compute(task, model, batch).items()}
 
     Classification.losses = losses  # type: ignore[method-assign]
+
+
+def fail_sync(number: int, *, of_folders: bool) -> None:
+    """Let os.fsync fail with an error number, as a file system without it does."""
+    sync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode) == of_folders:
+            raise OSError(number, os.strerror(number))
+        sync(handle)
+
+    os.fsync = refuse
+
+
+def fail_opening_folders(number: int) -> None:
+    """Let os.open of a folder fail with an error number, as some FUSE mounts do."""
+    opener = os.open
+
+    def refuse(path: Any, *arguments: Any, **named: Any) -> int:
+        if os.path.isdir(path):
+            raise OSError(number, os.strerror(number), path)
+        return opener(path, *arguments, **named)
+
+    os.open = refuse  # type: ignore[assignment]

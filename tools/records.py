@@ -81,6 +81,6 @@ def write_figure(picture: Path, figure: Figure, record: Mapping[str, Any], inden
     picture.parent.mkdir(parents=True, exist_ok=True)
     beside = picture.with_suffix(".json")
     write_picture(picture, render(figure))
-    text = json.dumps({"code": describe_code(Path(__file__).parent), **record}, indent=indent)
+    text = json.dumps({"code": describe_code(), **record}, indent=indent)
     write_text_atomically(beside, text + "\n")
     say(f"picture: {picture}\nrecord: {beside}")

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from engine.records.record import Record
+from engine.evaluation import Record
 
 
 class Stopwatch:
@@ -98,6 +98,16 @@ def warn_once(text: str) -> None:
 def listed(names: Sequence[str]) -> str:
     """Return how many names there are, and the first three: `24 (a, b, c, ...)`."""
     return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
+_warned: set[str] = set()
+
+
+def warn_first_time(topic: str, text: str) -> None:
+    """Print a warning unless this process has printed one of the same topic."""
+    if topic not in _warned:
+        _warned.add(topic)
+        warn(text)
 
 
 # COCO's averages by size and number of detections: eighteen numbers more, for the records alone.

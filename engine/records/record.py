@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from engine.evaluation import Evaluation
-from engine.files import write_atomically, write_text_atomically
-
-
-@dataclass(frozen=True)
-class Record:
-    """What happened after `step` optimizer steps, which is `epoch` epochs.
-
-    Kinds: `train` (values loss, its terms if there are several, lr, phase, images_per_second), `realign`,
-    `eval` (the task's metrics).
-    """
-
-    kind: str
-    step: int
-    epoch: float
-    values: Mapping[str, float | int] = field(default_factory=dict)
-    evaluation: Evaluation | None = None
+from engine.evaluation import Evaluation, Record
+from engine.files import named_errors, write_atomically, write_text_atomically
 
 
 class JsonLines:
@@ -38,8 +22,9 @@ class JsonLines:
 
     def __init__(self, path: Path, resume_step: int) -> None:
         if path.exists():  # drop what will happen again
-            kept = [line for line in path.read_text().splitlines() if _is_kept(line, resume_step)]
+            kept = [line for line in _lines(path) if _is_kept(line, resume_step)]
             write_text_atomically(path, "".join(line + "\n" for line in kept))
+        self._path = path
         self._file = open(path, "a", encoding="utf-8")
 
     def __call__(self, record: Record) -> None:
@@ -51,33 +36,40 @@ class JsonLines:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Append any entry with a kind and a step, without NaN."""
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
-        self._file.flush()  # a process that dies later loses no line
+        with named_errors(self._path):
+            self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+            self._file.flush()  # a process that dies later loses no line
 
     def close(self) -> None:
-        self._file.close()
+        with named_errors(self._path):
+            self._file.close()
 
 
 class TensorBoard:
     """Writes numbers as scalars `<kind>/<name>`, and pictures."""
 
     def __init__(self, folder: Path, resume_step: int) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
+        self._folder = folder
+        with named_errors(folder):
+            self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
 
     def __call__(self, record: Record) -> None:
-        for name, value in record.values.items():
-            self.writer.add_scalar(f"{record.kind}/{name}", value, record.step)
-        if record.evaluation:
-            for name, picture in record.evaluation.pictures.items():
-                self.add_picture(f"eval/{name}", picture, record.step)
-            self.writer.flush()
+        with named_errors(self._folder):
+            for name, value in record.values.items():
+                self.writer.add_scalar(f"{record.kind}/{name}", value, record.step)
+            if record.evaluation:
+                for name, picture in record.evaluation.pictures.items():
+                    self.add_picture(f"eval/{name}", picture, record.step)
+                self.writer.flush()
 
     def add_picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        self.writer.add_image(name, picture, step, dataformats="HWC")
-        self.writer.flush()
+        with named_errors(self._folder):
+            self.writer.add_image(name, picture, step, dataformats="HWC")
+            self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()
+        with named_errors(self._folder):
+            self.writer.close()
 
 
 class EvaluationFiles:
@@ -106,7 +98,11 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Return the records of a file of JSON lines, without lines that were cut off."""
-    return [entry for line in path.read_text().splitlines() if (entry := _parse(line)) is not None]
+    return [entry for line in _lines(path) if (entry := _parse(line)) is not None]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8", errors="replace").splitlines()  # a power cut may leave anything
 
 
 def _parse(line: str) -> dict[str, Any] | None:

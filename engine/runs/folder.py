@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from engine.config.experiment import Experiment
-from engine.files import remove_temporary_files, write_text_atomically
+from engine.files import UNSUPPORTED, remove_temporary_files, write_text_atomically
 from engine.records.console import warn
 from engine.training.checkpoint import CheckpointError, CheckpointFolder, require_same
 
@@ -41,6 +42,19 @@ class RunFolder:
     def evaluation_of(self, checkpoint: Path) -> Path:
         return self.path / f"evaluation_of_{checkpoint.stem}"
 
+    def require_writable(self) -> None:
+        """Raise CheckpointError where no files can be made in the folder, or it cannot be made itself."""
+        place = self.path
+        while not os.path.lexists(place):
+            place = place.parent
+        if not place.is_dir():
+            raise CheckpointError(f"output: {place} is no folder; name one, or a new one, by output=...")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise CheckpointError(
+                f"output: nothing can be written to {place}, which is read-only or belongs to another user; "
+                "name another folder by output=..."
+            )
+
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the folder, created if missing, for the block; warn where the file system has no locks.
@@ -54,6 +68,8 @@ class RunFolder:
                 # Ends with the process, however it ends; data loading processes do not inherit it.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
+                if error.errno not in (*UNSUPPORTED, errno.ENOLCK, errno.EACCES, errno.EAGAIN):
+                    raise OSError(error.errno, error.strerror, str(self._lock)) from error
                 if error.errno in (errno.EACCES, errno.EAGAIN):
                     raise CheckpointError(
                         f"{self.path} is in use: another start of this run is at work there; wait for its "
@@ -74,7 +90,7 @@ class RunFolder:
             mark.unlink(missing_ok=True)
         checkpoint = self.checkpoints.load_latest()
         has_records = self.metrics.exists() and self.metrics.stat().st_size > 0
-        manifest = self._read_manifest()
+        manifest = self.read_manifest()
         if manifest is None or not (checkpoint or has_records):  # no step was taken here yet
             manifest = {
                 "experiment_hash": experiment.hash,
@@ -99,17 +115,17 @@ class RunFolder:
         """
         if not self._finished.exists():
             return None
-        manifest = self._read_manifest()
+        manifest = self.read_manifest()
         if manifest:
             require_same(manifest["experiment"], experiment, self.path)
-        return json.loads(self._finished.read_text())
+        return self._read(self._finished)
 
     def divergence(self) -> dict[str, Any] | None:
         """Return `step` and `lr` (learning rate) at which the run diverged, None for one that did not."""
-        return json.loads(self._diverged.read_text()) if self._diverged.exists() else None
+        return self._read(self._diverged) if self._diverged.exists() else None
 
     def add_start(self, start: dict[str, Any]) -> None:
-        manifest = self._read_manifest()
+        manifest = self.read_manifest()
         assert manifest is not None
         manifest["starts"].append(start)
         self._write_manifest(manifest)
@@ -124,13 +140,19 @@ class RunFolder:
         """Write that the loss was not finite after `step` steps, with the learning rate `lr`."""
         write_text_atomically(self._diverged, json.dumps({"step": step, "lr": lr}) + "\n")
 
-    def _read_manifest(self) -> dict[str, Any] | None:
-        if not self.manifest.exists():
-            return None
+    def read_manifest(self) -> dict[str, Any] | None:
+        """Return what identifies the run, and its starts; None before the first. Raises CheckpointError."""
+        return self._read(self.manifest, "experiment") if self.manifest.exists() else None
+
+    def _read(self, file: Path, *keys: str) -> dict[str, Any]:
         try:
-            return json.loads(self.manifest.read_text())
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{self.manifest}: not a manifest of this project: {error}") from error
+            content = json.loads(file.read_text("utf-8"))
+            return {key: content[key] for key in keys} | content
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{file}: not what a run of this project writes there ({type(error).__name__}: {error}); "
+                "remove it, or name another folder by output=..."
+            ) from error
 
     def _write_manifest(self, manifest: dict[str, Any]) -> None:
         write_text_atomically(self.manifest, json.dumps(manifest, indent=2) + "\n")

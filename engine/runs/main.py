@@ -34,8 +34,10 @@ def train_or_evaluate(
     config = load_config(arguments.config, arguments.overrides, schema)
     with joined_processes(config.runtime.device) as (world, stop):
         run = Run(RunFolder(config.output), experiment_of(config), world, stop)
-        if arguments.checkpoint is None and run.is_finished():
-            return EXIT_DONE
+        if arguments.checkpoint is None:
+            if run.is_finished():
+                return EXIT_DONE
+            world.on_main(run.folder.require_writable)  # before the data are opened
         task, model, report = build(config, world)
         if arguments.checkpoint is None:
             done = train(config, run, task, model, report)

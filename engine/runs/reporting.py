@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from torch import nn
 
+from engine.evaluation import Record
 from engine.records.console import Console
 from engine.records.curves import draw_curves, pwlu_layers, render
 from engine.records.functions_log import FunctionsLog
-from engine.records.record import EvaluationFiles, JsonLines, Record, TensorBoard, write_picture
+from engine.records.record import EvaluationFiles, JsonLines, TensorBoard, write_picture
 from engine.runs.folder import RunFolder
 from engine.training.loop import Plan
 

@@ -54,18 +54,19 @@ class Run:
         clip_grad_norm: float,
         seed: int,
         announcement: str,
-        components: Mapping[str, Any] | None = None,
+        components: Callable[[], Mapping[str, Any]] = dict,
     ) -> bool:
         """Train from the folder's last checkpoint, if it has one, to the end (True) or to a signal (False).
 
-        `announcement` is printed after the folder is accepted; `components` go into the manifest's start.
+        `announcement` is printed after the folder is accepted; `components` is called on the main process,
+        for the manifest's start.
         Raises CheckpointError for a folder that is in use, of another experiment, or without a good
         checkpoint, and TrainingDiverged for a loss that became NaN or infinite.
         """
         world, folder = self.world, self.folder
         with contextlib.ExitStack() as until_end:
             world.on_main(lambda: until_end.enter_context(folder.claimed()))
-            resumed = self._begin(state, task.facts(), components or {})
+            resumed = self._begin(state, task.facts(), components)
             reporting = Reporting(folder, state.model, plan, resume_step=state.step, active=world.is_main)
             until_end.callback(reporting.close)
             take_step = TrainStep(
@@ -100,16 +101,21 @@ class Run:
             world.on_main(lambda: self._conclude(finished, loop))
             return finished
 
-    def _begin(self, state: TrainingState, data: Mapping[str, Any], components: Mapping[str, Any]) -> bool:
+    def _begin(
+        self, state: TrainingState, data: Mapping[str, Any], components: Callable[[], Mapping[str, Any]]
+    ) -> bool:
         world = self.world
         # The main process alone reads it: no other machine needs to see the folder.
         checkpoint = world.on_main(lambda: self.folder.open(self.experiment, data))
         if checkpoint is not None:
             state.load_state_dict(checkpoint)
-        start = describe_start(
-            step=state.step, world_size=world.size, device=world.device, components=components
+        world.on_main(
+            lambda: self.folder.add_start(
+                describe_start(
+                    step=state.step, world_size=world.size, device=world.device, components=components()
+                )
+            )
         )
-        world.on_main(lambda: self.folder.add_start(start))
         return checkpoint is not None
 
     def evaluate(self, path: Path, task: Task, model: nn.Module) -> bool:
@@ -129,10 +135,10 @@ class Run:
         evaluation = evaluate_all(task, model, ema, self.world, lambda: self.stop.requested)
         if evaluation is None:
             return False
-        files = EvaluationFiles(self.folder.evaluation_of(path))
-        self.world.on_main(lambda: files.write(evaluation))
         if self.world.is_main:
             say(json.dumps({"checkpoint": str(path), "step": checkpoint["step"], **evaluation.metrics}))
+        files = EvaluationFiles(self.folder.evaluation_of(path))
+        self.world.on_main(lambda: files.write(evaluation))
         return True
 
     def _conclude(self, finished: bool, loop: Loop) -> None:

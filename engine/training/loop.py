@@ -13,11 +13,10 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
-from engine.evaluation import Evaluation
+from engine.evaluation import Evaluation, Record
 from engine.processes.distributed import World
 from engine.processes.preemption import StopRequest
 from engine.records.console import Stopwatch
-from engine.records.record import Record
 from engine.training.checkpoint import CheckpointFolder
 from engine.training.ema import Ema
 from engine.training.state import TrainingState

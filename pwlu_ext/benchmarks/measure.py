@@ -108,7 +108,7 @@ def peak_mib(call: Call, others_bytes: int) -> float:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return where and with what a measurement was made, as plain values."""
-    code, hardware = describe_code(Path(__file__).parent), describe_hardware(device)
+    code, hardware = describe_code(), describe_hardware(device)
     found = {
         "commit": short_commit(code, digits=40),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

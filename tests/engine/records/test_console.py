@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from engine.evaluation import Record
 from engine.records.console import Console, Stopwatch, say, warn
-from engine.records.record import Record
 
 
 class Clock:

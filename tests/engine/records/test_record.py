@@ -2,7 +2,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.records.record import JsonLines, Record, TensorBoard, read_records
+from engine.evaluation import Record
+from engine.records.record import JsonLines, TensorBoard, read_records
 
 
 def write(path: Path, resume_step: int, records: list[Record]) -> None:

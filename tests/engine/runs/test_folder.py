@@ -2,6 +2,7 @@ import errno
 import fcntl
 import json
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -102,7 +103,7 @@ def test_half_written_files_are_removed(folder: RunFolder) -> None:
 
 def test_a_folder_with_a_foreign_manifest_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("not json")
-    with pytest.raises(CheckpointError, match=r"manifest\.json: not a manifest of this project"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json: not what a run of this project writes"):
         RunFolder(tmp_path).open(experiment(), DATA)
     assert (tmp_path / "manifest.json").read_text() == "not json"
 
@@ -161,3 +162,44 @@ def test_a_file_system_without_locks_is_a_warning(
     claim(tmp_path / "run")
     warning = capsys.readouterr().out
     assert "No locks available" in warning and "do not start this run twice" in warning
+
+
+def test_a_lock_that_fails_for_another_reason_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "lockf", fail)
+    with pytest.raises(OSError, match="Input/output error: .*run/.lock"):
+        claim(tmp_path / "run")
+
+
+def test_where_nothing_can_be_written_is_said_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunFolder(tmp_path / "runs" / "a").require_writable()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name in ("file", "file/run", "link"):
+        with pytest.raises(CheckpointError, match=r"output: .*(file|link) is no folder; .*output="):
+            RunFolder(tmp_path / name).require_writable()
+    assert (tmp_path / "file").read_text() == "mine"
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(CheckpointError, match=f"nothing can be written to {tmp_path}, .*output="):
+        RunFolder(tmp_path / "runs" / "a").require_writable()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "5", '{"experiment": ', "\0\0\0"])
+def test_a_mark_made_by_hand_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "FINISHED").write_text(content)
+    with pytest.raises(CheckpointError, match="FINISHED: not what a run of this project writes"):
+        RunFolder(tmp_path).final_metrics({})
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"name": "of another program"}'])
+def test_a_manifest_of_another_program_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"manifest\.json: not what a run of this project writes"):
+        RunFolder(tmp_path).open(experiment(), DATA)
