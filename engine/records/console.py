@@ -55,7 +55,7 @@ class Console:
         elif record.kind == "eval":
             say(f"{self._place(record)}  validation: {metrics_line(record.values)}")
         elif record.kind == "realign":
-            meaning = "every PWLU now covers its input, mean +- 3 std; phase II begins"
+            meaning = "PWLUs now cover their input, mean +- 3 std; phase II begins"
             say(f"{self._place(record)}  realignment: {meaning}")
 
     def _place(self, record: Record) -> str:

@@ -44,13 +44,18 @@ def check_arguments(
 
 
 def _check_parameter(name: str, parameter: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
-    expected = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if parameter.dtype != expected:
-        raise ValueError(f"pwlu: `{name}` must be {expected} for a {x.dtype} x, but is {parameter.dtype}.")
+    check_dtype(name, parameter, x)
     if parameter.device != x.device:
         raise ValueError(f"pwlu: `{name}` is on {parameter.device}, but x is on {x.device}.")
     if parameter.shape != shape:
         raise ValueError(f"pwlu: `{name}` must have shape {shape}, but has {tuple(parameter.shape)}.")
+
+
+def check_dtype(name: str, parameter: Tensor, x: Tensor) -> None:
+    """Raise ValueError for a parameter that is not float32, or float64 for a float64 x."""
+    expected = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if parameter.dtype != expected:
+        raise ValueError(f"pwlu: `{name}` must be {expected} for a {x.dtype} x, but is {parameter.dtype}.")
 
 
 def broadcast_shape(x: Tensor, groups: int, channel_dim: int) -> list[int]:

@@ -8,7 +8,9 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .arguments import check_dtype
 from .ops import pwlu
+from .sharding import write_whole
 from .statistics import StepStatistics
 
 torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides inside it is not known yet
@@ -78,7 +80,8 @@ class PWLU(nn.Module):
 
     def reset_parameters(self) -> None:
         """Become ReLU on [-bound, bound]; forget the statistics."""
-        self.reset_to_relu(torch.full_like(self.left, -self.bound), torch.full_like(self.right, self.bound))
+        right = torch.full_like(self.running_mean, self.bound)  # whole also where `self.right` is sharded
+        self.reset_to_relu(-right, right)
         self.running_mean.zero_()
         self.running_std.zero_()
 
@@ -90,11 +93,11 @@ class PWLU(nn.Module):
         )
         knots = left[:, None] + steps * (right - left)[:, None]  # B_idx, Eq. 3
         # In place: optimizers and DistributedDataParallel keep their hold on the parameters.
-        self.left.copy_(left)
-        self.right.copy_(right)
+        write_whole(self.left, left)
+        write_whole(self.right, right)
+        write_whole(self.points, knots.relu())
         self.left_slope.fill_(0)
         self.right_slope.fill_(1)
-        self.points.copy_(knots.relu())
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function; in phase I's training steps that is ReLU, and statistics of x are collected."""
@@ -106,7 +109,8 @@ class PWLU(nn.Module):
                 "PWLU: phase I cannot be traced: the trace would collect nothing and stay ReLU for ever. "
                 "Trace in eval mode, or after phase I."
             )
-        self.statistics.update(x.detach(), self.channel_dim)
+        _check_dtype(self.left, x)
+        self.statistics.update(x.detach(), self.channel_dim, self.left)
         return _FrozenReLU.apply(x, *parameters)
 
     def extra_repr(self) -> str:
@@ -128,6 +132,17 @@ class PWLU(nn.Module):
         if self.statistics is not None:
             self.statistics.apply(fn)
         return super()._apply(fn, recurse)
+
+
+def _check_dtype(left: Tensor, x: Tensor) -> None:
+    # The operator checks it in phase II, which would be late.
+    if left.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"PWLU: parameters must stay float32, but are {left.dtype}. Do not cast them. Where FSDP2's "
+            "MixedPrecisionPolicy does, first give the PWLUs a group of their own without one: "
+            "fully_shard([m for m in model.modules() if isinstance(m, pwlu.PWLU)])."
+        )
+    check_dtype("left", left, x)
 
 
 class _FrozenReLU(torch.autograd.Function):

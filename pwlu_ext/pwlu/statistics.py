@@ -1,4 +1,4 @@
-"""The input statistics of phase I (Eq. 5)."""
+"""The input statistics of one step of phase I (Eq. 5)."""
 
 from collections.abc import Callable
 
@@ -12,19 +12,31 @@ class StepStatistics:
     # A step may call a PWLU several times (gradient accumulation, a detector's pyramid levels) or with an
     # empty tensor: parts are merged exactly, weighted by their number of elements. They are not buffers of
     # the module: DistributedDataParallel would overwrite every rank's part with rank 0's.
+    # An element that is not finite makes what the step has collected NaN or infinite, up to its end.
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, like: Tensor, *, may_be_skipped: bool = False) -> None:
         self.count = torch.zeros((), dtype=like.dtype, device=like.device)
-        self.mean = torch.zeros_like(like, requires_grad=False)
-        self.deviation = torch.zeros_like(like, requires_grad=False)
+        self.mean = torch.zeros_like(like)
+        self.deviation = torch.zeros_like(like)
+        self.dropped = torch.zeros_like(self.count)  # times that what was not finite was dropped
+        self._may_be_skipped = may_be_skipped  # a step may end without `clear`: a GradScaler skips it
+        self._is_empty = True
 
     @torch.no_grad()
-    def update(self, x: Tensor, channel_dim: int) -> None:
+    def update(self, x: Tensor, channel_dim: int, parameter: Tensor) -> None:
         """Merge the elements of `x` (N, C, *), grouped by channel or, for a single function, all together.
 
+        `parameter`: any of the functions'; it has a gradient after the step's first backward pass.
+
         Raises:
-            ValueError: x has another number of channels in `channel_dim` than there are functions.
+            ValueError: x has another number of channels in `channel_dim` than there are functions, or is on
+                another device.
         """
+        if x.device != self.mean.device:
+            raise ValueError(
+                f"PWLU: x is on {x.device}, but the statistics of phase I are on {self.mean.device}. "
+                "DataParallel cannot collect them from several devices; use DistributedDataParallel."
+            )
         groups = self.mean.numel()
         dims = list(range(x.dim()))
         if groups > 1:
@@ -36,11 +48,25 @@ class StepStatistics:
             dims.remove(channel_dim % x.dim())
         if x.numel() == 0:
             return
+        if (
+            self._may_be_skipped
+            and not self._is_empty
+            and not (parameter.is_leaf and parameter.grad is not None)
+        ):
+            self._drop_what_is_not_finite()
+        self._is_empty = False
         x = x.to(self.mean.dtype)
         # Two passes: torch.var_mean is five times slower on a CPU, and one pass over squares would cancel.
         mean = x.mean(dims, keepdim=True) if dims else x
         deviation = (x - mean).square_().sum(dims) if dims else torch.zeros_like(x)
         self._merge(x.numel() // groups, mean.reshape_as(self.mean), deviation.reshape_as(self.mean))
+
+    def _drop_what_is_not_finite(self) -> None:
+        # The gradients were cleared, but the optimizer made no step: it is of a step that was skipped.
+        finite = (self.mean.isfinite() & self.deviation.isfinite()).all()
+        for tensor in (self.count, self.mean, self.deviation):
+            tensor.copy_(torch.where(finite, tensor, 0))
+        self.dropped += ~finite
 
     def _merge(self, count: int, mean: Tensor, deviation: Tensor) -> None:
         total = self.count + count
@@ -51,9 +77,11 @@ class StepStatistics:
 
     def clear(self) -> None:
         """Forget the step's elements."""
-        for tensor in (self.count, self.mean, self.deviation):
+        for tensor in (self.count, self.mean, self.deviation, self.dropped):
             tensor.zero_()
+        self._is_empty = True
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast together with the module."""
-        self.count, self.mean, self.deviation = fn(self.count), fn(self.mean), fn(self.deviation)
+        for name in ("count", "mean", "deviation", "dropped"):
+            setattr(self, name, fn(getattr(self, name)))

@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from .module import PWLU
+from .remarks import Remarks, find_sites
+from .running_statistics import take_step
 from .statistics import StepStatistics
 
-MOMENTUM = 0.1  # the weight of the newest step in Eq. 5
 SIGMAS = 3.0  # the "3-sigma rule" of Eq. 6
 
 
@@ -19,7 +20,8 @@ class TwoPhaseLearning:
     Phase I (steps 0 to T' - 1): every PWLU is ReLU, its parameters do not move, and the mean and standard
     deviation of its input are collected (Eq. 5) over everything that reached it in a step, on all ranks.
     After step T' - 1 the boundaries are reset to mean +- 3 std and the points to ReLU (Eq. 6). Phase II:
-    everything learns. Construct it on every rank, after the model is on its device:
+    everything learns. A step whose input to a PWLU is not finite, on any rank, has no part in that one's
+    statistics. Construct it on every rank, after the model is on its device:
 
         phases = TwoPhaseLearning(model, phase1_steps=5 * steps_per_epoch, optimizer=optimizer)
 
@@ -41,8 +43,13 @@ class TwoPhaseLearning:
             initialised.
 
     Raises:
-        ValueError: phase1_steps is no non-negative integer; the optimizer's `step` calls no hooks; or another
-            TwoPhaseLearning has the model in phase I.
+        ValueError: phase1_steps is no non-negative integer; the optimizer's `step` calls no hooks; another
+            TwoPhaseLearning has the model in phase I; or FullyShardedDataParallel (FSDP1) or ZeRO-3 has cut
+            the parameters up.
+
+    Warns:
+        UserWarning: a site had input that is not finite; at the realignment, a site had no input. Once, by
+            the group's first process.
     """
 
     def __init__(
@@ -59,10 +66,13 @@ class TwoPhaseLearning:
         self.step_count = 0
         self._optimizer = optimizer
         self._process_group = process_group
-        self._sites = {name: module for name, module in model.named_modules() if isinstance(module, PWLU)}
+        self._is_first_step = True
+        self._sites = find_sites(model)
+        self._remarks = Remarks(model, self._sites, process_group)
         if optimizer is not None:
             _check_optimizer(optimizer, self._sites)
         if phase1_steps > 0:
+            _check_whole(self._sites)
             for site in self._sites.values():
                 site.reset_parameters()
         self._start_or_stop_collecting()
@@ -86,14 +96,14 @@ class TwoPhaseLearning:
         """Call after every ``optimizer.step``. Return True once: at the step that realigned the boundaries.
 
         Raises:
-            RuntimeError: an input's statistics are not finite at the end of phase I, or the optimizer that
-                was given calls this itself.
+            RuntimeError: the optimizer that was given calls this itself.
         """
         self._check_calls_are_explicit()
         return self._count_step()
 
     def state_dict(self) -> dict[str, int]:
         """Return plain integers for a checkpoint between steps; the statistics are buffers of the model."""
+        self._remarks.tell_left_out()
         return {"step_count": self.step_count, "phase1_steps": self.phase1_steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -162,38 +172,33 @@ class TwoPhaseLearning:
 
     def _count_step(self) -> bool:
         """Return True if phase I ends with this step."""
-        was_phase1 = self.phase == 1
-        if was_phase1:
-            self._fold_statistics()
+        if self.phase == 2:
+            self.step_count += 1
+            return False
+        if self._is_first_step:
+            _check_whole(self._sites)
+            self._remarks.before_first_step()
+            self._is_first_step = False
+        left_out = take_step(list(self._sites.values()), self._process_group)
         self.step_count += 1
-        realigned = was_phase1 and self.phase == 2
+        realigned = self.phase == 2
         if realigned:
-            for name, site in self._sites.items():
-                _realign(name, site)
-            self._start_or_stop_collecting()
+            for site in self._sites.values():
+                _realign(site)
+                site.statistics = None
+        # Last: a warning may be an error.
+        self._remarks.count_left_out(left_out, self.step_count)
+        if realigned:
+            self._remarks.after_realignment()
         return realigned
 
     def _start_or_stop_collecting(self) -> None:
+        may_be_skipped = self._optimizer is not None
         for site in self._sites.values():
-            site.statistics = StepStatistics(site.left) if self.phase == 1 else None
-
-    @torch.no_grad()
-    def _fold_statistics(self) -> None:
-        # Eq. 5 with the step's statistics of all ranks
-        sites = list(self._sites.values())
-        collected = [site.statistics for site in sites if site.statistics is not None]
-        count, mean, std = _over_ranks(
-            torch.cat([s.count.expand_as(s.mean) for s in collected]),
-            torch.cat([s.mean for s in collected]),
-            torch.cat([s.deviation for s in collected]),
-            self._process_group,
-        )
-        sizes = [site.num_parameters for site in sites]
-        new = zip(sites, count.split(sizes), mean.split(sizes), std.split(sizes), strict=True)
-        for site, site_count, site_mean, site_std in new:
-            _move_running_statistics(site, site_count, site_mean, site_std)
-        for statistics in collected:
-            statistics.clear()
+            site.statistics = (
+                StepStatistics(site.running_mean, may_be_skipped=may_be_skipped) if self.phase == 1 else None
+            )
+        self._is_first_step = True
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, sites: dict[str, PWLU]) -> None:
@@ -212,38 +217,23 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, sites: dict[str, PWLU]) -
             )
 
 
-def _over_ranks(
-    count: Tensor, mean: Tensor, deviation: Tensor, group: dist.ProcessGroup | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return count, mean and (biased) standard deviation of all ranks' elements, NaN where there are none."""
-    # Two reductions, the second one of deviations around the common mean: squares would cancel.
-    distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
-    sums = torch.stack([count, count * mean])
-    if distributed:
-        dist.all_reduce(sums, group=group)
-    total, common_mean = sums[0], sums[1] / sums[0]
-    squares = torch.where(count > 0, deviation + count * (mean - common_mean) ** 2, 0)
-    if distributed:
-        dist.all_reduce(squares, group=group)
-    return total, common_mean, (squares / total).sqrt()
+def _check_whole(sites: dict[str, PWLU]) -> None:
+    for name, site in sites.items():
+        shape = (site.num_parameters, site.num_intervals + 1)
+        points = site._parameters.get("points")
+        if points is None or points.shape != shape:
+            found = "no parameters" if points is None else f"`points` of shape {tuple(points.shape)}"
+            raise ValueError(
+                f"PWLU '{name}' has {found}, but needs them whole: {shape}. FullyShardedDataParallel (FSDP1) "
+                "and DeepSpeed's ZeRO-3 cut parameters up. Use DistributedDataParallel, or FSDP2: "
+                "torch.distributed.fsdp.fully_shard."
+            )
 
 
-def _move_running_statistics(site: PWLU, count: Tensor, mean: Tensor, std: Tensor) -> None:
-    # Eq. 5, in place. Without input nothing changes. The first input sets the statistics: a start from 0
-    # would bias short runs.
-    is_first = (site.running_mean == 0) & (site.running_std == 0)
-    weight = torch.where(is_first, 1.0, MOMENTUM)
-    for running, new in ((site.running_mean, mean), (site.running_std, std)):
-        running.copy_(torch.where(count > 0, running + weight * (new - running), running))
-
-
-def _realign(name: str, site: PWLU) -> None:
-    # Eq. 6. A function whose input did not vary (a dead channel) keeps its width, around the mean.
+def _realign(site: PWLU) -> None:
+    # Eq. 6. A function whose input did not vary (a dead channel, a site without input) keeps its width,
+    # around the mean.
     mean, std = site.running_mean, site.running_std
-    if not bool((mean.isfinite() & std.isfinite()).all()):
-        raise RuntimeError(
-            f"PWLU '{name}': the statistics of its input are not finite at the end of phase I."
-        )
     varied = std > 1e-6 * mean.abs().clamp(min=1)
     half_width = torch.where(varied, SIGMAS * std, site.bound)
     site.reset_to_relu(mean - half_width, mean + half_width)

@@ -1,26 +1,44 @@
-"""One rank of test_distributed.py: trains through both phases on its share of every batch, saves the result.
+"""One rank of test_distributed.py: trains through both phases on its share of every batch, saves the results.
 
 Arguments: the folder to meet and to save in, this rank, the number of ranks. One alone takes full batches.
 """
 
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pwlu import PWLU, TwoPhaseLearning
 
 PHASE_1_STEPS, STEPS, BATCH = 4, 7, 8
+SPOILT_STEP = 2  # the last image's input to the first PWLU is not finite
+WAYS = ["ddp", "fsdp2", "fsdp2 by parts, later", "fsdp2 in bfloat16"]
+
+
+class Spoiling(nn.Module):
+    """Identity, but for an infinity of which ReLU makes a zero."""
+
+    active = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.active:
+            return x
+        infinity = torch.zeros_like(x)
+        infinity[-1, 0, 0, 0] = -torch.inf
+        return x + infinity
 
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3), PWLU(4, 6), nn.Conv2d(4, 2, 3), PWLU(1, 8), nn.Flatten(), nn.Linear(8, 3)
-    )
+    first, second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 3)
+    return nn.Sequential(first, Spoiling(), PWLU(4, 6), second, PWLU(1, 8), nn.Flatten(), nn.Linear(8, 3))
 
 
 def share(step: int, rank: int, world_size: int) -> Tensor:
@@ -33,46 +51,91 @@ def share(step: int, rank: int, world_size: int) -> Tensor:
     return batch[:cut] if rank == 0 else batch[cut:]
 
 
-def train(model: nn.Module, plain: nn.Module, rank: int, world_size: int) -> dict[str, Tensor | int]:
+def whole(tensor: Tensor) -> Tensor:
+    tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.detach().clone()
+
+
+def parallel(way: str, model: nn.Sequential) -> nn.Module:
+    if way == "alone":
+        return model
+    if way == "ddp":
+        return DistributedDataParallel(model)
+    functions = [module for module in model if isinstance(module, PWLU)]
+    if "parts" in way:
+        for module in (model[0], *functions):
+            fully_shard(module)
+    if "bfloat16" not in way:
+        return fully_shard(model)
+    fully_shard(functions)
+    return fully_shard(model, mp_policy=MixedPrecisionPolicy(torch.bfloat16, output_dtype=torch.float32))
+
+
+def train(way: str, rank: int, world_size: int) -> dict[str, Any]:
+    plain = network()
+    # The calls of the optimizer's hooks and explicit ones have to agree.
+    explicit = way == "alone" or "later" in way
+    phases = TwoPhaseLearning(plain, PHASE_1_STEPS) if explicit else None
+    model = parallel(way, plain)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
-    # Two ranks by the optimizer's hooks, one alone by explicit calls: they have to agree.
-    hooks = world_size > 1
-    phases = TwoPhaseLearning(plain, PHASE_1_STEPS, optimizer=optimizer if hooks else None)
+    phases = phases or TwoPhaseLearning(plain, PHASE_1_STEPS, optimizer=optimizer)
     own = [p for module in plain if isinstance(module, PWLU) for p in module.parameters()]
-    start = [p.detach().clone() for p in own]
+    start = [whole(p) for p in own]
     realigned = -1
     for step in range(STEPS):
         x = share(step, rank, world_size)
         half = (len(x) + 1) // 2  # gradient accumulation
         optimizer.zero_grad()
         for part in (x[:half], x[half:]):
+            plain[1].active = step == SPOILT_STEP and rank == world_size - 1 and part is not x[:half]
             error = model(part) - part[:, 0, 0, :3]
-            # DistributedDataParallel averages over ranks: this makes it the mean over the whole batch
+            # Gradients are averaged over ranks: this makes it the mean over the whole batch.
             (error.square().sum() * world_size / (3 * BATCH)).backward()
         before = phases.phase
-        if not hooks:
+        if explicit:
             phases.before_optimizer_step()
         optimizer.step()
-        if not hooks:
+        if explicit:
             phases.after_optimizer_step()
         if (before, phases.phase) == (1, 2):
             realigned = step
         elif phases.phase == 1:
-            assert all(torch.equal(p, s) for p, s in zip(own, start, strict=True))
+            assert all(torch.equal(whole(p), s) for p, s in zip(own, start, strict=True))
             assert not any(p in optimizer.state for p in own)
-    return {**plain.state_dict(), "realigned": realigned}
+    return {name: whole(value) for name, value in plain.state_dict().items()} | {"realigned": realigned}
+
+
+def refusals() -> list[str]:
+    """Return what is said where torch's first FullyShardedDataParallel has cut the parameters up."""
+    said = []
+    for later in (False, True):
+        for use_orig_params in (False, True):
+            plain = network()
+            try:
+                phases = TwoPhaseLearning(plain, 1) if later else None
+                options = {"use_orig_params": use_orig_params, "device_id": torch.device("cpu")}
+                model = FullyShardedDataParallel(plain, **options)
+                phases = phases or TwoPhaseLearning(model, 1)
+                model(torch.randn(2, 1, 6, 6)).sum().backward()
+                phases.after_optimizer_step()
+            except ValueError as error:
+                said.append(str(error))
+    return said
 
 
 def main(folder: Path, rank: int, world_size: int) -> None:
     torch.set_num_threads(1)
-    plain = network()
-    model: nn.Module = plain
     if world_size > 1:
         store = (folder / "store").as_uri()
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-        model = DistributedDataParallel(plain)
-    result = train(model, plain, rank, world_size)
-    torch.save(result, folder / f"{rank}_of_{world_size}.pt")
+    results: dict[str, Any] = {}
+    for way in WAYS if world_size > 1 else ["alone"]:
+        with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
+            results[way] = train(way, rank, world_size)
+        results[way]["warned"] = [str(w.message) for w in caught if "PWLU" in str(w.message)]
+    if world_size > 1:
+        results["refusals"] = refusals()
+    torch.save(results, folder / f"{rank}_of_{world_size}.pt")
     if world_size > 1:
         dist.destroy_process_group()
 

@@ -150,3 +150,20 @@ def test_module_used_at_two_places_is_one_site() -> None:
     x, y = batches(2, 3, 4)
     feed(shared, phases, [x, y])
     assert_statistics(shared, *mean_and_std(torch.cat([x, y]), (0, 1)))
+
+
+@pytest.mark.parametrize(("inputs", "parameters"), [("float64", "float32"), ("float32", "float64")])
+def test_dtypes_that_phase_2_would_refuse_are_refused_at_once(inputs: str, parameters: str) -> None:
+    module = PWLU(2, dtype=getattr(torch, parameters))
+    TwoPhaseLearning(module, 1)
+    with pytest.raises(ValueError, match=f"`left` must be torch.{inputs} .* but is torch.{parameters}"):
+        module(torch.randn(3, 2, dtype=getattr(torch, inputs)))
+
+
+def test_cast_parameters_are_refused_at_once() -> None:
+    """As FSDP2's mixed precision makes them."""
+    module = PWLU(2)
+    TwoPhaseLearning(module, 1)
+    cast = {name: parameter.bfloat16() for name, parameter in module.named_parameters()}
+    with pytest.raises(ValueError, match="stay float32.*MixedPrecisionPolicy.*fully_shard"):
+        torch.func.functional_call(module, cast, torch.randn(3, 2))

@@ -13,6 +13,7 @@ from pwlu_ext.tests.helpers import saved_whole
 from pwlu_ext.tests.training import (
     assert_statistics,
     batches,
+    feed,
     make_optimizer,
     mean_and_std,
     small_network,
@@ -120,6 +121,43 @@ def test_a_skipped_step_does_not_count_and_its_statistics_join_the_next() -> Non
     step(y)
     assert (phases.step_count, phases.phase) == (1, 2)
     assert_statistics(model[0], *mean_and_std(torch.cat([x, y]), (0,)))
+
+
+def test_a_skipped_step_that_is_not_finite_has_no_part_in_the_next() -> None:
+    """It is named, too."""
+    model = nn.Sequential(PWLU(2), nn.Linear(2, 1))
+    optimizer = make_optimizer("sgd", model)
+    phases = TwoPhaseLearning(model, 2, optimizer=optimizer)
+    step = Step(model, optimizer)
+    x, y, z = batches(3, 9, 2)
+    step(x)
+    for _ in range(2):
+        step(y * float("inf"))
+    assert phases.step_count == 1
+    with pytest.warns(UserWarning, match="'0'.*not finite"):
+        step(z)
+    assert (phases.step_count, phases.phase) == (2, 2)
+    expected = PWLU(2)
+    feed(expected, TwoPhaseLearning(expected, 2), [x], [z])
+    assert_statistics(model[0], expected.running_mean, expected.running_std)
+
+
+@pytest.mark.parametrize("spoilt", [0, 1, 2])
+def test_accumulation_leaves_out_the_whole_step(spoilt: int) -> None:
+    """The loss is finite: ReLU makes zeros of negative infinities."""
+    model = nn.Sequential(PWLU(2), nn.Linear(2, 1))
+    optimizer = make_optimizer("sgd", model)
+    TwoPhaseLearning(model, 3, optimizer=optimizer)
+    clean, *parts = batches(4, 9, 2)
+    parts[spoilt] = torch.full((9, 2), -float("inf"))
+    with pytest.warns(UserWarning, match="'0'.*not finite"):
+        for inputs in ([clean], parts):
+            optimizer.zero_grad()
+            for x in inputs:
+                model(x).sum().backward()
+            optimizer.step()
+    assert model[1].weight.isfinite().all()
+    assert_statistics(model[0], *mean_and_std(clean, (0,)))
 
 
 def test_a_fused_optimizer_skips_within_its_step_which_counts() -> None:

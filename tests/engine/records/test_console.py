@@ -40,7 +40,7 @@ def test_console_lines(capsys: pytest.CaptureFixture[str]) -> None:
     console(Record("eval", 110, 5.0, {"top1": 71.3456, "loss": 1.5, "images": 360}))
     assert capsys.readouterr().out.splitlines() == [
         "epoch  5.00/10  step 110/220  phase I   loss  1.2346  lr 5.000e-02    1234 images/s  ETA 0:11:00",
-        "epoch  5.00/10  step 110/220  realignment: every PWLU now covers its input, mean +- 3 std; "
+        "epoch  5.00/10  step 110/220  realignment: PWLUs now cover their input, mean +- 3 std; "
         "phase II begins",
         "epoch  5.00/10  step 110/220  validation: top1 71.35 %  loss 1.5000  images 360",
     ]

@@ -1,0 +1,102 @@
+"""What phase I tells its user: each thing once, by the group's first process."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .module import PWLU
+from .sharding import is_sharded
+
+_SHOWN = 5  # names in a message
+
+
+def find_sites(model: nn.Module) -> dict[str, PWLU]:
+    """Return the PWLUs of a model by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, PWLU)}
+
+
+class Remarks:
+    """Warns about sites that phase I cannot do its work for."""
+
+    def __init__(self, model: nn.Module, sites: Mapping[str, PWLU], group: dist.ProcessGroup | None) -> None:
+        self._model, self._sites, self._group = model, sites, group
+        self._left_out: Tensor | None = None  # steps, per site; on the sites' device
+        self._told: set[str] = set()
+
+    def before_first_step(self) -> None:
+        """Name spoilt running statistics, and PWLUs that the phases or FSDP2 do not reach."""
+        spoilt = [name for name, site in self._sites.items() if not _has_finite_statistics(site)]
+        self._warn(spoilt, "running statistics that are not finite, from a checkpoint, start anew.")
+        now, known = find_sites(self._model), {id(site) for site in self._sites.values()}
+        unknown = [name for name, module in now.items() if id(module) not in known]
+        self._warn(
+            unknown,
+            "not in phase I, since TwoPhaseLearning was constructed before the model got it. Construct it "
+            "after all changes of the model's modules.",
+        )
+        if any(is_sharded(parameter) for parameter in self._model.parameters()):
+            whole = [name for name, module in now.items() if not is_sharded(module.left)]
+            self._warn(
+                whole,
+                "not sharded, though the model is. FSDP2 does not average the gradients of `ignored_params`: "
+                "every process will learn another function. Let fully_shard take all parameters.",
+            )
+
+    def count_left_out(self, left_out: Tensor, step: int) -> None:
+        """Count the sites, bool, that left the step out; warn now if that does not stop a device.
+
+        `step` is counted from 1.
+        """
+        self._left_out = left_out.long() if self._left_out is None else self._left_out + left_out
+        # A look at a GPU's numbers waits for it: after steps 1, 2, 4, 8, ... only.
+        if left_out.is_cpu or step & (step - 1) == 0:
+            self.tell_left_out()
+
+    def tell_left_out(self) -> None:
+        """Name the sites that left a step out and were not named before."""
+        new = [name for name in self._names_left_out() if name not in self._told]
+        self._told.update(new)
+        self._warn(
+            new,
+            "the input held a value that is not finite, or too large to be squared in float32. A step with "
+            "such a value has no part in the statistics (Eq. 5).",
+        )
+
+    def after_realignment(self) -> None:
+        """Name the sites that keep their boundaries, since they have no statistics."""
+        self.tell_left_out()
+        silent = [name for name, site in self._sites.items() if not _has_statistics(site)]
+        spoilt = self._names_left_out()
+        without = [name for name in silent if name not in spoilt]
+        self._warn(
+            without,
+            "no input (or only zeros) in phase I, so no realignment: the boundaries stay at +-`bound`. "
+            "Statistics are collected in training mode only. Is the part in eval mode, unused, or no longer "
+            "in the model? torch's convert_sync_batchnorm drops the activations of timm's BatchNormAct2d; "
+            "timm.layers.convert_sync_batchnorm keeps them.",
+        )
+        self._warn(
+            [name for name in silent if name in spoilt],
+            "no step of phase I had finite input, so no realignment: the boundaries stay at +-`bound`.",
+        )
+
+    def _names_left_out(self) -> list[str]:
+        counts = [] if self._left_out is None else self._left_out.tolist()
+        return [name for name, count in zip(self._sites, counts, strict=False) if count]
+
+    def _warn(self, names: Sequence[str], text: str) -> None:
+        is_first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank(self._group) == 0
+        if names and is_first:
+            shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            warnings.warn(f"PWLU {shown}{more}: {text}", stacklevel=2)
+
+
+def _has_statistics(site: PWLU) -> bool:
+    return bool(site.running_mean.any() or site.running_std.any())
+
+
+def _has_finite_statistics(site: PWLU) -> bool:
+    return bool((site.running_mean.isfinite() & site.running_std.isfinite()).all())
