@@ -12,12 +12,13 @@ from engine.records.console import say
 
 
 def main() -> None:
-    """Parse the command line and index both splits."""
+    """Parse the command line and index the splits that are there."""
     parser = argparse.ArgumentParser(prog="python -m engine.data", description=__doc__)
     parser.add_argument("root", type=Path, help="folder with train-*.tar and val-*.tar")
     root = parser.parse_args().root
     try:
-        for split in ("train", "val"):
+        found = [split for split in ("train", "val") if any(root.glob(f"{split}-*.tar"))]
+        for split in found or ["train"]:  # whose error names the layout
             say(str(write_index(root, split)))
     except DataError as error:
         parser.error(str(error))

@@ -17,7 +17,8 @@ from engine.data.source import DataError, Labels
 from engine.files import write_atomically
 from engine.records.console import listed, warn_once
 
-_NO_SHARD = re.compile(r"\.(tgz|tar(\.(gz|bz2|xz|zst|lz4))?)$", re.IGNORECASE)  # unless it is .tar
+# Compressed shards and those of a download that has not ended.
+_NO_SHARD = re.compile(r"\.(tgz|tar(\.(gz|bz2|xz|zst|lz4|part|tmp|crdownload))?)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,13 @@ def _tell(index: ShardIndex) -> None:
 
 def _shards(root: Path, split: str) -> list[Path]:
     shards = sorted(root.glob(f"{split}-*.tar"))
-    others = {path for path in root.glob(f"{split}-*") if _NO_SHARD.search(path.name)} - set(shards)
-    left_out = f"{listed(sorted(path.name for path in others))}: only uncompressed files *.tar are read"
+    whole = {shard.stem for shard in shards}
+    others = sorted(
+        path.name
+        for path in root.glob(f"{split}-*")
+        if _NO_SHARD.sub("", path.name) not in {path.name, *whole}
+    )
+    left_out = f"{listed(others)}: only uncompressed files *.tar are read"
     if not shards:
         found = f"; found {left_out}" if others else ""
         raise DataError(
@@ -133,7 +139,7 @@ def _load(path: Path, shards: list[Path]) -> tuple[ShardIndex | None, str]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             columns: dict[str, Any] = {field.name: arrays[field.name] for field in fields(ShardIndex)}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         return None, f"{path}: not an index of this version ({error}): "
     index = ShardIndex(**columns)
     known = zip(

@@ -190,13 +190,17 @@ def test_labels_in_doubt_are_an_error(shards: Path, members: Members, message: s
         load_or_scan(shards, "train")
 
 
-def test_compressed_shards_are_named(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_that_are_compressed_or_not_whole_are_named(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain = shards / "train-0002.tar"
     (shards / "train-0002.tar.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    assert scanned(shards, capsys)[1] == ""
     plain.unlink()
+    (shards / "train-0003.tar.part").write_bytes(b"a download that has not ended")
     index, warnings = scanned(shards, capsys)
     assert len(index.labels) == 19
-    assert "left out 1 (train-0002.tar.gz)" in warnings
+    assert "left out 2 (train-0002.tar.gz, train-0003.tar.part)" in warnings
     (shards / "train-0002.tar.gz").rename(plain)
     with pytest.raises(DataError, match="train-0002.tar: not a whole uncompressed tar file"):
         load_or_scan(shards, "train")

@@ -168,6 +168,16 @@ def test_two_processes_may_write_an_index_at_once(shards: Path, monkeypatch: pyt
     assert not list(shards.glob("*.writing"))
 
 
+def test_a_folder_with_validation_shards_alone_is_indexed(
+    shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in [*shards.glob("train-*"), *shards.glob("index-*")]:
+        path.unlink()
+    monkeypatch.setattr(sys, "argv", ["engine.data", str(shards)])
+    main()
+    assert capsys.readouterr().out == f"{shards / 'index-val.npz'}\n"
+
+
 def test_an_index_that_cannot_be_written_is_one_sentence(
     shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
