@@ -33,9 +33,7 @@ def main() -> None:
     model = nn.Sequential(
         block(1, 16), nn.MaxPool2d(2), block(16, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)
     )
-    functions = [p for m in model.modules() if isinstance(m, pwlu.PWLU) for p in m.parameters()]
-    others = [p for p in model.parameters() if p not in set(functions)]
-    groups = [{"params": others, "weight_decay": 1e-4}, {"params": functions}]  # no decay of the functions
+    groups = pwlu.parameter_groups(model, weight_decay=1e-4)  # the functions do not decay
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     steps_per_epoch = -(-len(train) // BATCH_SIZE)
     phases = pwlu.TwoPhaseLearning(model, phase1_steps=PHASE1_EPOCHS * steps_per_epoch, optimizer=optimizer)

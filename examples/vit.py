@@ -25,10 +25,7 @@ def main() -> None:
     model = timm.create_model("vit_tiny_patch16_224", in_chans=1, num_classes=10, **size)
     # before the optimizer is made: it must see the new parameters
     print(pwlu.replace_activations(model, input_size=(1, 8, 8), channel_dim=-1))
-    functions = [p for m in model.modules() if isinstance(m, pwlu.PWLU) for p in m.parameters()]
-    others = [p for p in model.parameters() if p not in set(functions)]
-    groups = [{"params": others, "weight_decay": 0.05}, {"params": functions, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=2e-3)
+    optimizer = torch.optim.AdamW(pwlu.parameter_groups(model, weight_decay=0.05), lr=2e-3)
     # needs no name: the hooks that it registers with the optimizer keep it alive
     pwlu.TwoPhaseLearning(model, phase1_steps=PHASE1_STEPS, optimizer=optimizer)
 

@@ -20,6 +20,10 @@ def exported(model: nn.Module, example: Tensor, path: Path) -> onnxruntime.Infer
     with torch.no_grad():
         program = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=free_batch, verbose=False)
     program.save(path)
+    return session_of(path)
+
+
+def session_of(path: Path) -> onnxruntime.InferenceSession:
     stored = onnx.load(path)
     onnx.checker.check_model(stored)
     used = {node.domain for node in stored.graph.node} | {opset.domain for opset in stored.opset_import}
@@ -58,3 +62,51 @@ def test_edge_cases(tmp_path: Path) -> None:
     values = [math.nan, math.inf, -math.inf, -3.0, -3.5, -0.0, 1.7, 3.0, 1e38]
     x = torch.tensor(values)[:, None].expand(-1, 3).contiguous()
     torch.testing.assert_close(run(session, x), folded(x), rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX:DeprecationWarning")
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_the_exporter_that_traces(grad: bool, groups: int, tmp_path: Path) -> None:
+    """torch.onnx.export(dynamo=False), for another batch and image size than it was traced with."""
+    torch.manual_seed(0)
+    folded = pwlu.fold(nn.Sequential(nn.Conv2d(3, 3, 3), pwlu.PWLU(groups)))
+    with torch.set_grad_enabled(grad):
+        torch.onnx.export(
+            folded,
+            (torch.randn(1, 3, 8, 8),),
+            tmp_path / "model.onnx",
+            dynamo=False,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "batch", 2: "height", 3: "width"}},
+        )
+    x = torch.randn(4, 3, 7, 9)
+    torch.testing.assert_close(run(session_of(tmp_path / "model.onnx"), x), folded(x).detach())
+
+
+class Hiding(nn.Module):
+    """A module that fold cannot find one of its PWLUs in: it is in a list of Python's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = pwlu.PWLU(3)
+        self.hidden = [pwlu.PWLU(3)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hidden[0](self.act(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:pwlu. the operator pwlu..forward is recorded")
+@pytest.mark.parametrize("model", [pwlu.PWLU(3).eval(), pwlu.fold(Hiding())], ids=["unfolded", "one hidden"])
+def test_a_network_that_is_not_folded_is_an_error_that_says_so(model: nn.Module, tmp_path: Path) -> None:
+    x, path = torch.randn(2, 3, 4), tmp_path / "model.onnx"
+    program = torch.export.export(model, (x,))
+    for export in (
+        lambda: torch.onnx.export(model, (x,), path, dynamo=False),
+        lambda: torch.onnx.export(model, (x,), path, dynamo=True, verbose=False),
+        lambda: torch.onnx.export(program, f=path, dynamo=True, verbose=False),
+    ):
+        with pytest.raises(Exception, match=r"no operator for a PWLU.*pwlu\.fold\(model\)"):
+            export()
+    assert not path.exists()

@@ -1,15 +1,14 @@
 """The optimizer: which parameter gets which weight decay and learning rate."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+import pwlu
 from engine.bounds import BelowOne, NonNegativeFloat, PositiveFloat
-
-_NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,48 +37,19 @@ def build_sgd(
 def parameter_groups(
     model: nn.Module, options: OptimizerOptions, is_activation: Callable[[nn.Module], bool]
 ) -> list[dict[str, Any]]:
-    """Sort every parameter of the model into one of three groups; empty groups are left out.
-
-    * `activation`: everything inside a module for which `is_activation` is true (FReLU's convolution too);
-    * `norm_and_bias`: normalisation layers' parameters, biases, other scales with fewer than two dimensions;
-    * `weights`: the rest, the convolutions' and linear layers' weights.
-
-    Each group carries its `name`, its `weight_decay` and its `lr_multiplier` on the schedule's learning rate.
-    """
+    """Return `pwlu.parameter_groups`, each with the options' decay and `lr_multiplier` on the schedule."""
     decay_and_multiplier = {
         "weights": (options.weight_decay, 1.0),
         "norm_and_bias": (options.norm_and_bias_weight_decay, 1.0),
         "activation": (options.activation_weight_decay, options.activation_lr_multiplier),
     }
-    members: dict[str, dict[nn.Parameter, None]] = {name: {} for name in decay_and_multiplier}
-    for name, parameter in _named_by_group(model, is_activation, inside_activation=False):
-        if not any(parameter in group for group in members.values()):  # shared ones count once
-            members[name][parameter] = None
-    return [
-        {"name": name, "params": list(members[name]), "weight_decay": decay, "lr_multiplier": multiplier}
-        for name, (decay, multiplier) in decay_and_multiplier.items()
-        if members[name]
-    ]
+    groups = pwlu.parameter_groups(model, weight_decay=options.weight_decay, is_activation=is_activation)
+    for group in groups:
+        group["weight_decay"], group["lr_multiplier"] = decay_and_multiplier[group["name"]]
+    return groups
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every group the schedule's learning rate times the group's own `lr_multiplier`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_multiplier"]
-
-
-def _named_by_group(
-    module: nn.Module, is_activation: Callable[[nn.Module], bool], inside_activation: bool
-) -> Iterator[tuple[str, nn.Parameter]]:
-    inside_activation = inside_activation or is_activation(module)
-    for name, parameter in module.named_parameters(recurse=False):
-        # By the kind of module: PWLU's `points` are a matrix as weights are, its boundaries are vectors.
-        if inside_activation:
-            group = "activation"
-        elif isinstance(module, _NORMALIZATIONS) or name.endswith("bias") or parameter.ndim < 2:
-            group = "norm_and_bias"
-        else:
-            group = "weights"
-        yield group, parameter
-    for child in module.children():
-        yield from _named_by_group(child, is_activation, inside_activation)

@@ -13,6 +13,7 @@ from .reference import pwlu_reference
 from .surgery.replace import replace_activations
 from .surgery.report import ReplacementReport, Site
 from .two_phase import TwoPhaseLearning
+from .weight_decay import parameter_groups
 
 __all__ = [
     "FoldReport",
@@ -23,6 +24,7 @@ __all__ = [
     "TwoPhaseLearning",
     "build_info",
     "fold",
+    "parameter_groups",
     "pwlu",
     "pwlu_reference",
     "replace_activations",

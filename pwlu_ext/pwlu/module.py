@@ -1,7 +1,7 @@
 """PWLU as a layer."""
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.fx
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arguments import check_dtype
+from .layer import Layer, at_least_single
 from .ops import pwlu
 from .sharding import write_whole
 from .statistics import StepStatistics
@@ -16,14 +17,15 @@ from .statistics import StepStatistics
 torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides inside it is not known yet
 
 
-class PWLU(nn.Module):
+class PWLU(Layer):
     """The Piecewise Linear Unit (section 3.1) with learnable boundaries, points and slopes.
 
     It starts as ReLU on [-bound, bound] (section 3.3; exactly so for an even `num_intervals`, otherwise with
     a small gap around 0) and, used alone, learns from the first step: the paper's fix-init-x with x = bound.
     For the two-phase learning hand the model to `pwlu.TwoPhaseLearning`.
 
-    Parameters stay float32 under ``.half()`` and ``.bfloat16()``; inputs (N, C, *) may be of those dtypes.
+    Parameters stay float32 under ``.half()`` and ``.bfloat16()``, and where a state dict of those dtypes is
+    loaded; inputs (N, C, *) may be of those dtypes.
 
     Args:
         num_parameters: number of functions: 1 (layer-wise) or the number of channels (channel-wise).
@@ -104,10 +106,10 @@ class PWLU(nn.Module):
         parameters = (self.left, self.right, self.points, self.left_slope, self.right_slope)
         if self.statistics is None or not self.training:
             return pwlu(x, *parameters, channel_dim=self.channel_dim)
-        if torch.jit.is_tracing():
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
             raise RuntimeError(
-                "PWLU: phase I cannot be traced: the trace would collect nothing and stay ReLU for ever. "
-                "Trace in eval mode, or after phase I."
+                "PWLU: phase I cannot be traced or exported: what is recorded would collect nothing and stay "
+                "ReLU for ever. Do it in eval mode, or after phase I."
             )
         _check_dtype(self.left, x)
         self.statistics.update(x.detach(), self.channel_dim, self.left)
@@ -122,15 +124,9 @@ class PWLU(nn.Module):
         # the weights that was begun in phase I would be ReLU for ever in training mode.
         return {**self.__dict__, "statistics": None}
 
-    def __prepare_scriptable__(self) -> NoReturn:
-        raise RuntimeError(
-            "PWLU: torch.jit.script cannot compile it. Use torch.compile, torch.export or torch.jit.trace."
-        )
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PWLU":
-        fn = at_least_single(fn)
         if self.statistics is not None:
-            self.statistics.apply(fn)
+            self.statistics.apply(at_least_single(fn))
         return super()._apply(fn, recurse)
 
 
@@ -162,16 +158,6 @@ class _FrozenReLU(torch.autograd.Function):
         # What F.relu's own backward calls. A product with a mask would make a NaN of an infinite gradient.
         grad_x = torch.ops.aten.threshold_backward.default(grad, y, 0)
         return (grad_x, *(torch.zeros_like(parameter) for parameter in parameters))
-
-
-def at_least_single(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return `fn`, the move or cast that `nn.Module._apply` hands down, without casts below float32."""
-
-    def keep_precision(tensor: Tensor) -> Tensor:
-        moved = fn(tensor)
-        return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
-
-    return keep_precision
 
 
 def _check_arguments(

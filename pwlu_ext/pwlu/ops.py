@@ -1,5 +1,6 @@
 """The operator: shapes, gradients and FLOP count. Its schema and kernels are C++ (csrc/)."""
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,8 @@ from .library import check_device
 from .reference import pwlu_reference
 
 FORWARD, BACKWARD = torch.ops.pwlu.forward.default, torch.ops.pwlu.backward.default
+RECORDED = "pwlu: the operator pwlu::forward is recorded"
+_PLAIN_INSTEAD = "For plain operators take pwlu.fold(model), which leaves no PWLU in the network."
 
 
 def pwlu(
@@ -53,6 +56,8 @@ def pwlu(
         check_device(x.device)
     arguments = (x, left, right, points, left_slope, right_slope, channel_dim)
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.jit.is_tracing():
+            _point_to_fold()
         return FORWARD(*arguments)  # what is recorded is the operator
     # FORWARD comes to _Forward too, through the dispatcher, at about a fifth more per call on a tiny tensor;
     # torch.library.register_autograd would more than double it ("single_call" of benchmarks/operator_cpu.py).
@@ -68,8 +73,17 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def _point_to_fold() -> None:
+    """Name the way out of Python to who records the operator, which no other runtime has."""
+    if torch.onnx.is_in_onnx_export():
+        raise RuntimeError(f"pwlu: ONNX has no operator for a PWLU. {_PLAIN_INSTEAD}")
+    warnings.warn(f"{RECORDED}, which loads only where pwlu is imported. {_PLAIN_INSTEAD}", stacklevel=2)
+
+
 @torch.library.register_fake("pwlu::forward")
 def _forward_fake(x: Tensor, *parameters_and_channel_dim: Any) -> Tensor:
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+        _point_to_fold()
     _check_same_device(x, *parameters_and_channel_dim[:5])
     return torch.empty_like(x)
 

@@ -91,6 +91,7 @@ def test_compiled_through_both_phases() -> None:
         assert compiled == pytest.approx(eager, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:pwlu. the operator pwlu..forward is recorded")
 def test_exported_program_is_one_operator(device: str, tmp_path: Any) -> None:
     module = bent_module(device=device).eval()
     free = torch.export.Dim.AUTO

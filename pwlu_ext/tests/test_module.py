@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pwlu import PWLU, TwoPhaseLearning
+from pwlu import PWLU, TwoPhaseLearning, fold
 from pwlu_ext.tests.helpers import NAMES, bent_module
 
 INPUTS = torch.linspace(-8, 8, 1601)
@@ -106,6 +106,45 @@ def test_state_dict_round_trip(phase_1: bool) -> None:
     other = PWLU(2, 4).eval()
     other.load_state_dict(state)
     assert torch.equal(other(x), module(x))
+
+
+def small_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 3, 1), bent_module(3, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("make", [small_network, lambda: fold(small_network())], ids=["PWLU", "FoldedPWLU"])
+@pytest.mark.parametrize("start", ["float32", "meta"])
+def test_a_state_dict_of_low_precision_is_assigned_as_float32(
+    make: Callable[[], nn.Module], start: str, dtype: torch.dtype
+) -> None:
+    """Rounded to the state's precision, with gradients where they were; the caller's dict stays as it is."""
+    low = {name: value.to(dtype) for name, value in make().state_dict().items()}
+    dtypes = [value.dtype for value in low.values()]
+    network = make().to("meta") if start == "meta" else make()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not name.endswith("left"))
+    network.load_state_dict(low, assign=True)
+    assert [value.dtype for value in low.values()] == dtypes
+    for name, value in network[1].state_dict().items():
+        assert value.dtype == torch.float32 and torch.equal(value, low[f"1.{name}"].float())
+    for name, parameter in network[1].named_parameters():
+        assert parameter.requires_grad == (name != "left") and parameter.is_leaf
+    assert network[1](torch.randn(2, 3, 4, 4).bfloat16()).dtype == torch.bfloat16
+    network.load_state_dict({"1.left": low["1.left"]}, strict=False, assign=True)
+    assert network[1].left.dtype == torch.float32
+
+
+def test_a_state_dict_of_float64_is_assigned_as_such() -> None:
+    network = small_network()
+    double = {name: value.double() for name, value in network.state_dict().items()}
+    network.load_state_dict(double, assign=True)
+    assert network(torch.randn(2, 2, 4, 4).double()).dtype == torch.float64
+    network.load_state_dict({name: value.half() for name, value in double.items()}, assign=True)
+    assert network[1].points.dtype == torch.float64 and network[0].weight.dtype == torch.float16
+    with pytest.raises(RuntimeError, match="size mismatch for left"):
+        PWLU(2, 5).load_state_dict(PWLU(3, 5).bfloat16().state_dict(), assign=True)
 
 
 TARGETS: dict[str, Callable[[Tensor], Tensor]] = {

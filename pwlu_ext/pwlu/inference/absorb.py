@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from torch.fx import GraphModule, Node
 
 from ..arguments import zero_batch
 from ..module import PWLU
+from ..ops import RECORDED
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
 OPERATOR = torch.ops.pwlu.forward.default
@@ -33,7 +35,8 @@ class Feed:
 def find_feeds(model: nn.Module, input_size: Sequence[int]) -> tuple[Feed, ...]:
     """Follow the data through `model`, which is in eval mode, to every PWLU; ValueError if export cannot."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", RECORDED)  # the program goes nowhere
             program = torch.export.export(model, (zero_batch(model, input_size),))
     except Exception as error:
         raise ValueError(

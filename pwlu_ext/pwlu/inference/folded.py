@@ -1,17 +1,20 @@
 """PWLU in its inference form (section 4.3): one table look-up and one multiply-add."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.fx
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import broadcast_shape, check_arguments, column_entries
+from ..layer import Layer
 from ..library import cuda_is_loaded
-from ..module import at_least_single
 from ..ops import is_transformed
+
+FOLDED = torch.ops.pwlu.folded.default
 
 
 def folded_reference(
@@ -45,11 +48,17 @@ def folded(
     x: Tensor, left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, *, channel_dim: int = 1
 ) -> Tensor:
     """Compute `folded_reference`, by the compiled operator where x needs no gradient."""
-    # Exported programs hold the plain operations, which need no library of ours.
+    arguments = (x, left, interval, slopes, offsets)
     needs_gradient = torch.is_grad_enabled() and x.requires_grad
+    # torch.export and torch.jit.trace record the plain operations, which need no library of ours.
+    if torch.jit.is_tracing():
+        with warnings.catch_warnings():
+            # Python decides by ranks and by sizes of tables, which are constants of the trace.
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            return folded_reference(*arguments, channel_dim=channel_dim)
     if not _has_kernel(x) or needs_gradient or is_transformed() or torch.compiler.is_exporting():
-        return folded_reference(x, left, interval, slopes, offsets, channel_dim=channel_dim)
-    return torch.ops.pwlu.folded.default(x, left, interval, slopes, offsets, channel_dim)
+        return folded_reference(*arguments, channel_dim=channel_dim)
+    return FOLDED(*arguments, channel_dim)
 
 
 def _has_kernel(x: Tensor) -> bool:
@@ -72,14 +81,15 @@ def _folded_flops(x_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
     return 4 * torch.Size(x_shape).numel()
 
 
-class FoldedPWLU(nn.Module):
+class FoldedPWLU(Layer):
     """A PWLU for inference, made by `pwlu.fold`, with tables as buffers.
 
     Rounding: x * S + O cancels where the PWLU that it was made from interpolates between its points. The
     results differ by up to 4 eps * ((|x| + |left|) * max|S| + max|O|) of the channel, eps = 1.2e-7 (2.2e-16
     for float64); S is large where a narrow interval is steep.
 
-    The buffers stay float32 under ``.half()`` and ``.bfloat16()``; inputs (N, C, *) may be of those dtypes.
+    The buffers stay float32 under ``.half()`` and ``.bfloat16()``, and where a state dict of those dtypes is
+    loaded; inputs (N, C, *) may be of those dtypes.
 
     Args:
         left: where the first interval begins, shape (G,), float32 or float64; G is 1 or C.
@@ -112,6 +122,3 @@ class FoldedPWLU(nn.Module):
         """Return the sizes, as `pwlu.PWLU` has them."""
         num_parameters, columns = self.slopes.shape
         return f"{num_parameters}, num_intervals={columns - 2}, channel_dim={self.channel_dim}"
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FoldedPWLU":
-        return super()._apply(at_least_single(fn), recurse)
