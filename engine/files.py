@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -20,7 +21,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     Raises OSError, which names the file; `path` is then as it was.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    # A name of its own: another process may write the same file, as an index of shared data.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         with named_errors(path), open(temporary, "wb") as file:
             write(file)
