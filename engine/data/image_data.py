@@ -2,10 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
-from engine.data.loader import BatchLoader, ImageBatch, TrainSamples, ValSamples, image_batch
+from engine.data.loader import (
+    BatchLoader,
+    ImageBatch,
+    ImageSample,
+    LoadingProcesses,
+    Samples,
+    TrainSamples,
+    ValSamples,
+    image_batch,
+)
 from engine.data.source import DataError, ImageSource
 from engine.data.transforms import Transform
 
@@ -52,16 +62,26 @@ class ImageData:
 
         Iterating raises BrokenImageError instead unless broken images are to be skipped.
         """
-        samples = TrainSamples(self.train, self.train_transform, self.seed, epoch)
-        return self._loader(samples, batches)
+        self._processes.prepare(self._train_samples, self._val_samples)  # an evaluation follows
+        return self._loader(self._train_samples, batches, epoch)
 
     def val_loader(self, batches: Sequence[list[int]]) -> BatchLoader[ImageBatch]:
         """Return these batches of validation images. A broken image is left out, or raises as in training."""
-        return self._loader(ValSamples(self.val, self.eval_transform), batches)
+        return self._loader(self._val_samples, batches)
 
     def _loader(
-        self, samples: TrainSamples | ValSamples, batches: Sequence[list[int]]
+        self, samples: Samples[ImageSample], batches: Sequence[list[int]], epoch: int = 0
     ) -> BatchLoader[ImageBatch]:
-        return BatchLoader(
-            samples, batches, collate=image_batch, workers=self.workers, skip_broken=self.skip_broken
-        )
+        return BatchLoader(self._processes, samples, batches, epoch=epoch, skip_broken=self.skip_broken)
+
+    @cached_property
+    def _processes(self) -> LoadingProcesses[ImageBatch]:
+        return LoadingProcesses(image_batch, self.workers)
+
+    @cached_property
+    def _train_samples(self) -> TrainSamples:
+        return TrainSamples(self.train, self.train_transform, self.seed)
+
+    @cached_property
+    def _val_samples(self) -> ValSamples:
+        return ValSamples(self.val, self.eval_transform)

@@ -12,9 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from engine.data.sampler import shuffled
 from engine.data.source import DataError, decode_rgb, is_hidden
-from engine.records.console import warn_once
-
-_EXAMPLES = 3  # of hidden files and folders in a warning
+from engine.records.console import listed, warn_once
 
 
 class FolderImages:
@@ -74,7 +72,9 @@ def open_image_folder(root: Path) -> tuple[FolderImages, FolderImages, list[str]
         FolderImages(root / split, {folder: labels[name] for name, folder in classes.items()})
         for split, classes in (("train", train_classes), ("val", val_classes))
     )
-    _tell_hidden([*train_hidden, *train.hidden, *val_hidden, *val.hidden])
+    hidden = [*train_hidden, *train.hidden, *val_hidden, *val.hidden]
+    if hidden:
+        warn_once(f"{root}: left out hidden files and folders: {listed(hidden)}")
     return train, val, list(labels)
 
 
@@ -126,9 +126,3 @@ def _require_no_loop(folder: str) -> None:
     # Its images would be found again and again, to the depth that the system allows.
     if os.path.islink(folder) and Path(folder).resolve() in Path(folder).parent.resolve().parents:
         raise DataError(f"root: {folder} is a link to a folder that holds the link; remove it")
-
-
-def _tell_hidden(paths: list[str]) -> None:
-    if paths:
-        some = ", ".join(sorted(paths)[:_EXAMPLES]) + (", ..." if len(paths) > _EXAMPLES else "")
-        warn_once(f"left out {len(paths)} hidden files and folders: {some}")

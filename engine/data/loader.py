@@ -1,8 +1,7 @@
 """Batches from a source: reading, augmentation and broken images, in this process or in loading processes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +16,7 @@ T = TypeVar("T")
 Batch = TypeVar("Batch")
 ImageSample = tuple[torch.Tensor, int]  # image (3, size, size), label
 ImageBatch = tuple[torch.Tensor, torch.Tensor]
+_Answer = tuple[Batch | None, list[str]] | UserError | OSError
 
 
 class Read(NamedTuple, Generic[T]):
@@ -28,13 +28,20 @@ class Read(NamedTuple, Generic[T]):
     broken: list[str]
 
 
-class TrainSamples(Dataset[Read[ImageSample]]):
-    """Augmented samples of one epoch; a sample depends on (seed, epoch, index) and on nothing else."""
+class Samples(Protocol[T]):
+    """A split as samples; a sample depends on (epoch, index) and on nothing else that changes."""
 
-    def __init__(self, source: ImageSource, transform: Transform, seed: int, epoch: int) -> None:
-        self._source, self._transform, self._seed, self._epoch = source, transform, seed, epoch
+    def read(self, epoch: int, index: int) -> Read[T]:
+        """Return sample `index` of an epoch. Raises DataError, and OSError for a file that cannot be read."""
 
-    def __getitem__(self, index: int) -> Read[ImageSample]:
+
+class TrainSamples:
+    """Augmented samples; one depends on (seed, epoch, index) and on nothing else."""
+
+    def __init__(self, source: ImageSource, transform: Transform, seed: int) -> None:
+        self._source, self._transform, self._seed = source, transform, seed
+
+    def read(self, epoch: int, index: int) -> Read[ImageSample]:
         """Return sample `index`, or if it is broken the next readable one; DataError if there is none."""
         broken: list[str] = []
         for offset in range(len(self._source)):
@@ -44,18 +51,18 @@ class TrainSamples(Dataset[Read[ImageSample]]):
             except BrokenImageError as error:
                 broken.append(str(error))
                 continue
-            with isolated_rng(mix_seed(self._seed, self._epoch, index)):
+            with isolated_rng(mix_seed(self._seed, epoch, index)):
                 return Read((self._transform(image), int(self._source.labels[number])), broken)
         raise DataError(f"none of the {len(self._source)} training images can be decoded; {broken[0]}")
 
 
-class ValSamples(Dataset[Read[ImageSample]]):
-    """Samples for evaluation; a broken one is left out of its batch and of the accuracy."""
+class ValSamples:
+    """Samples for evaluation, the same in every epoch; a broken one is left out of batch and accuracy."""
 
     def __init__(self, source: ImageSource, transform: Transform) -> None:
         self._source, self._transform = source, transform
 
-    def __getitem__(self, index: int) -> Read[ImageSample]:
+    def read(self, epoch: int, index: int) -> Read[ImageSample]:
         try:
             image = self._transform(self._source.image(index))
         except BrokenImageError as error:
@@ -69,22 +76,67 @@ def image_batch(samples: list[ImageSample]) -> ImageBatch:
     return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
 
 
-class _Safe(Dataset[Read[T] | Exception]):
-    """Samples, or in the place of one the error that the user can mend."""
+class LoadingProcesses(Generic[Batch]):
+    """Processes that read batches for one BatchLoader after another, in training and in evaluation.
 
-    # A DataLoader raises an error of a loading process anew, with that process's traceback for a message.
-    def __init__(self, samples: Dataset[Read[T]]) -> None:
-        self._samples = samples
+    They start with the first batch and end with this object: starting takes seconds where they do not fork.
+    Training and evaluation share them, so that none holds memory for batches that nobody waits for.
+    """
 
-    def __getitem__(self, index: int) -> Read[T] | Exception:
-        try:
-            return self._samples[index]
-        except (UserError, OSError) as error:
-            return error
+    def __init__(self, collate: Callable[[list[Any]], Batch], workers: int) -> None:
+        """Make batches by `collate` in `workers` processes (0: in this one)."""
+        self._collate, self._workers = collate, workers
+        self._samples: list[Samples[Any]] = []
+        self._requests = _Requests()
+        self._loader: DataLoader[_Answer[Batch]] | None = None
+        self._reads = 0
+
+    def prepare(self, *samples: Samples[Any]) -> None:
+        """Get ready to read `samples`; processes that do not know them yet are replaced."""
+        new = [one for one in samples if one not in self._samples]
+        if new:
+            self._samples += new
+            self._loader = None
+
+    def read(
+        self, samples: Samples[Any], epoch: int, batches: Sequence[list[int]]
+    ) -> Iterator[tuple[Batch | None, list[str]]]:
+        """Yield each batch, None if every image in it is broken, and a sentence for each broken image.
+
+        Ends an earlier reading. Raises what `samples` raise.
+        """
+        self.prepare(samples)
+        self._reads += 1
+        own_read, place = self._reads, self._samples.index(samples)
+        self._requests.pending = (_Request(place, epoch, batch) for batch in batches)
+        if self._loader is None:
+            self._loader = self._new_loader()
+        with stop_signals_blocked():  # until the loading processes can deal with them
+            answers = iter(self._loader)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+            if self._reads != own_read:
+                raise RuntimeError("another loader of the same data was read from before this one's end")
+
+    def _new_loader(self) -> "DataLoader[_Answer[Batch]]":
+        return DataLoader(
+            _Reader(tuple(self._samples), self._collate),
+            batch_size=None,  # a request is a batch
+            sampler=self._requests,
+            collate_fn=_unchanged,
+            num_workers=self._workers,
+            persistent_workers=self._workers > 0,
+            worker_init_fn=obey_parent_only,
+            pin_memory=torch.cuda.is_available(),
+            # Without a generator of its own a DataLoader draws from the global one.
+            generator=torch.Generator(),
+        )
 
 
 class BatchLoader(Generic[Batch]):
-    """Iterates over the batches that `collate` makes of the readable samples of a data set.
+    """Iterates over batches of the readable samples of a split.
 
     Attributes:
         skipped: a sentence for each broken image left out of the batches so far, whichever process read it.
@@ -92,31 +144,22 @@ class BatchLoader(Generic[Batch]):
 
     def __init__(
         self,
-        dataset: Dataset[Read[T]],
+        processes: LoadingProcesses[Batch],
+        samples: Samples[Any],
         batches: Sequence[list[int]],
         *,
-        collate: Callable[[list[T]], Batch],
-        workers: int,
+        epoch: int = 0,
         skip_broken: bool,
     ) -> None:
-        """Read the samples that each of `batches` numbers, with `workers` processes (0: in this one)."""
+        """Let `processes` read the samples that each of `batches` numbers."""
         self.skipped: list[str] = []
+        self._processes, self._samples, self._epoch = processes, samples, epoch
+        self._batches = batches
         self._skip_broken = skip_broken
-        self._batches = len(batches)
-        self._loader = DataLoader(
-            _Safe(dataset),
-            batch_sampler=batches,
-            collate_fn=partial(_collate, collate),
-            num_workers=workers,
-            worker_init_fn=obey_parent_only,
-            pin_memory=torch.cuda.is_available(),
-            # Without a generator of its own a DataLoader draws from the global one.
-            generator=torch.Generator(),
-        )
 
     def __len__(self) -> int:
         """Return the number of batches, with those of which every image is broken."""
-        return self._batches
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches, without those of which no image is readable.
@@ -124,11 +167,7 @@ class BatchLoader(Generic[Batch]):
         Raises BrokenImageError, which names the image, unless broken ones are to be skipped, and what reading
         raises for the user: DataError, or OSError for a file that cannot be read.
         """
-        with stop_signals_blocked():  # until the loading processes can deal with them
-            batches = iter(self._loader)
-        for batch, broken in batches:
-            if isinstance(batch, Exception):
-                raise batch
+        for batch, broken in self._processes.read(self._samples, self._epoch, self._batches):
             if broken and not self._skip_broken:
                 raise BrokenImageError(broken[0])
             self.skipped += broken
@@ -136,14 +175,40 @@ class BatchLoader(Generic[Batch]):
                 yield batch
 
 
-def _collate(
-    collate: Callable[[list[T]], Batch], samples: list[Read[T] | Exception]
-) -> tuple[Batch | Exception | None, list[str]]:
-    reads = []
-    for read in samples:
-        if isinstance(read, Exception):
-            return read, []
-        reads.append(read)
-    broken = [sentence for read in reads for sentence in read.broken]
-    readable = [read.sample for read in reads if read.sample is not None]
-    return collate(readable) if readable else None, broken
+class _Request(NamedTuple):
+    """A batch to be read: of which samples, in which epoch, and their numbers."""
+
+    samples: int
+    epoch: int
+    numbers: list[int]
+
+
+class _Requests:
+    """What a DataLoader asks for: another sequence each time it is iterated over."""
+
+    pending: Iterator[_Request]
+
+    def __iter__(self) -> Iterator[_Request]:
+        return self.pending
+
+
+class _Reader(Dataset[_Answer[Batch]]):
+    """What a loading process holds."""
+
+    def __init__(self, samples: Sequence[Samples[Any]], collate: Callable[[list[Any]], Batch]) -> None:
+        self._samples, self._collate = samples, collate
+
+    def __getitem__(self, request: _Request) -> _Answer[Batch]:
+        samples = self._samples[request.samples]
+        try:
+            reads = [samples.read(request.epoch, number) for number in request.numbers]
+        except (UserError, OSError) as error:
+            # A DataLoader raises an error of a loading process anew, with its traceback for a message.
+            return error
+        broken = [sentence for read in reads for sentence in read.broken]
+        readable = [read.sample for read in reads if read.sample is not None]
+        return self._collate(readable) if readable else None, broken
+
+
+def _unchanged(answer: Any) -> Any:
+    return answer

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageMode, UnidentifiedImageError
+from torch.utils.data import get_worker_info
 from torchvision.transforms import v2
 
 from engine.errors import UserError
@@ -105,7 +106,7 @@ class SelectedImages:
 
 
 class ShrunkImages:
-    """A source whose images have a shorter side of at most `side_px`, each decoded only once per process."""
+    """A source whose images have a shorter side of at most `side_px`; the training process keeps them."""
 
     def __init__(self, source: ImageSource, side_px: int) -> None:
         self._source, self._side_px = source, side_px
@@ -121,6 +122,8 @@ class ShrunkImages:
             image = self._source.image(index)
             if min(image.size) > self._side_px:
                 image = v2.functional.resize(image, [self._side_px])
+            if get_worker_info() is not None:
+                return image  # loading processes would each come to hold the whole data set
             self._shrunk[index] = image
         return self._shrunk[index]
 

@@ -12,7 +12,7 @@ import torch
 from engine.data.coco.annotations import CocoAnnotations, Integers, read_annotation_file
 from engine.data.coco.dataset import CocoImages, DetectionBatch, DetectionSamples, detection_batch
 from engine.data.coco.transforms import RandomMirror, ResizeRule
-from engine.data.loader import BatchLoader
+from engine.data.loader import BatchLoader, LoadingProcesses
 from engine.data.options import CocoOptions
 from engine.data.sampler import isolated_rng, mix_seed
 from engine.data.source import DataError
@@ -104,15 +104,24 @@ class CocoData:
 
         Iterating raises BrokenImageError, with file and id, for an image that cannot be decoded.
         """
-        mirror = RandomMirror(self.mirror_probability, self.seed, epoch)
-        samples = DetectionSamples(self.train, self.resize, with_masks=self.with_masks, mirrored=mirror)
-        return self._loader(samples, batches)
+        self._processes.prepare(self._train_samples, self._val_samples)  # an evaluation follows
+        return BatchLoader(self._processes, self._train_samples, batches, epoch=epoch, skip_broken=False)
 
     def val_loader(self, batches: Sequence[list[int]]) -> BatchLoader[DetectionBatch]:
-        return self._loader(DetectionSamples(self.val, self.resize), batches)
+        return BatchLoader(self._processes, self._val_samples, batches, skip_broken=False)
 
-    def _loader(self, samples: DetectionSamples, batches: Sequence[list[int]]) -> BatchLoader[DetectionBatch]:
-        return BatchLoader(samples, batches, collate=detection_batch, workers=self.workers, skip_broken=False)
+    @cached_property
+    def _processes(self) -> LoadingProcesses[DetectionBatch]:
+        return LoadingProcesses(detection_batch, self.workers)
+
+    @cached_property
+    def _train_samples(self) -> DetectionSamples:
+        mirror = RandomMirror(self.mirror_probability, self.seed)
+        return DetectionSamples(self.train, self.resize, with_masks=self.with_masks, mirrored=mirror)
+
+    @cached_property
+    def _val_samples(self) -> DetectionSamples:
+        return DetectionSamples(self.val, self.resize)
 
 
 def build_coco_data(options: CocoOptions, *, with_masks: bool, seed: int) -> CocoData:

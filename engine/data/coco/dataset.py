@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from engine.data.coco.annotations import CocoAnnotations
 from engine.data.coco.transforms import ResizeRule, Target, to_input, to_target
@@ -77,8 +76,8 @@ class DetectionSample(NamedTuple):
     original_size: tuple[int, int]
 
 
-class DetectionSamples(Dataset[Read[DetectionSample]]):
-    """The samples of a split, resized; `mirrored` says which of them are mirrored (none unless given)."""
+class DetectionSamples:
+    """The samples of a split, resized; `mirrored` says which are mirrored in which epoch (default: none)."""
 
     def __init__(
         self,
@@ -86,19 +85,19 @@ class DetectionSamples(Dataset[Read[DetectionSample]]):
         resize: ResizeRule,
         *,
         with_masks: bool = False,
-        mirrored: Callable[[int], bool] | None = None,
+        mirrored: Callable[[int, int], bool] | None = None,
     ) -> None:
         self._images, self._resize = images, resize
         self._with_masks, self._mirrored = with_masks, mirrored
 
-    def __getitem__(self, index: int) -> Read[DetectionSample]:
+    def read(self, epoch: int, index: int) -> Read[DetectionSample]:
         try:
             picture = self._images.picture(index)
         except BrokenImageError as error:
             return Read(None, [str(error)])
         original_size = self._images.size(index)
         size = self._resize.size(*original_size)
-        mirrored = self._mirrored is not None and self._mirrored(index)
+        mirrored = self._mirrored is not None and self._mirrored(epoch, index)
         objects = self._images.annotations.objects(index)
         target = to_target(objects, original_size, size, mirrored=mirrored, with_masks=self._with_masks)
         image_id = int(self._images.annotations.image_ids[index])

@@ -48,10 +48,9 @@ class RandomMirror:
 
     probability: float
     seed: int
-    epoch: int
 
-    def __call__(self, index: int) -> bool:
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch, index))
+    def __call__(self, epoch: int, index: int) -> bool:
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch, index))
         return bool(torch.rand((), generator=generator) < self.probability)
 
 

@@ -50,7 +50,7 @@ def test_hidden_names_are_left_out_and_counted(folder: Path, capsys: pytest.Capt
         assert found.labels.tolist() == expected.labels.tolist()
         assert all(found.image(index) == expected.image(index) for index in range(len(expected)))
     warning = capsys.readouterr().out
-    assert "left out 4 hidden files and folders" in warning and f"{folder}/train/ant/._000.jpg" in warning
+    assert "hidden files and folders: 4 (" in warning and f"{folder}/train/ant/._000.jpg" in warning
 
 
 def test_upper_case_and_linked_folders_are_read(folder: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_batches_do_not_depend_on_workers_nor_on_the_process(roots: dict[str, Pa
     assert images.dtype == torch.float32 and images.shape[1:] == (3, 16, 16) and images.device.type == "cpu"
     assert labels.dtype == torch.int64 and labels.shape == images.shape[:1]
     assert equal(here, read(replace(data, workers=2)))
-    assert equal(here, read(pickle.loads(pickle.dumps(data))))
+    assert equal(here, read(pickle.loads(pickle.dumps(open_data(roots, kind)))))
 
 
 @each_kind
