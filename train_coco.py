@@ -16,6 +16,7 @@ from torch import nn
 
 from engine.amp import Precision
 from engine.config.load import COCO, CocoConfig, ConfigError
+from engine.data.classes import Classes
 from engine.data.coco import build_coco_data
 from engine.processes.distributed import World
 from engine.processes.program import exit_with
@@ -71,10 +72,15 @@ def train(config: CocoConfig, run: Run, task: Detection, model: nn.Module, repor
     )
 
 
-def build(config: CocoConfig, world: World) -> tuple[Detection, nn.Module, ReplacementReport]:
-    """Open the images and build the detector with its activations: the same on every process."""
+def build(
+    config: CocoConfig, world: World, trained: Classes | None = None
+) -> tuple[Detection, nn.Module, ReplacementReport]:
+    """Open the images and build the detector with its activations: the same on every process.
+
+    `trained` are the classes of a detector whose weights will be loaded; None for one that is to be trained.
+    """
     with_masks = config.model.architecture == "mask_rcnn"
-    data = build_coco_data(config.data, with_masks=with_masks, seed=config.seed)
+    data = build_coco_data(config.data, with_masks=with_masks, seed=config.seed, trained=trained)
     task = Detection(
         data=data,
         world=world,
@@ -94,7 +100,7 @@ def build(config: CocoConfig, world: World) -> tuple[Detection, nn.Module, Repla
         config.model.architecture,
         config.model.library,
         make_activation,
-        num_classes=len(data.category_ids),
+        num_classes=data.classes.count,
         backbone=config.model.backbone,
         recipe=DetectorRecipe(
             pyramid_channels=config.model.pyramid_channels,

@@ -16,6 +16,7 @@ from torch import nn
 from engine.amp import Precision
 from engine.config.load import IMAGENET, ImageNetConfig
 from engine.data import build_data
+from engine.data.classes import Classes
 from engine.processes.distributed import World
 from engine.processes.program import exit_with
 from engine.runs.main import train_or_evaluate
@@ -72,9 +73,14 @@ def train(
     )
 
 
-def build(config: ImageNetConfig, world: World) -> tuple[Classification, nn.Module, ReplacementReport]:
-    """Open the images and build the network with its activations: the same on every process."""
-    data = build_data(config.data, config.seed)
+def build(
+    config: ImageNetConfig, world: World, trained: Classes | None = None
+) -> tuple[Classification, nn.Module, ReplacementReport]:
+    """Open the images and build the network with its activations: the same on every process.
+
+    `trained` are the classes of a network whose weights will be loaded; None for one that is to be trained.
+    """
+    data = build_data(config.data, config.seed, trained)
     task = Classification(
         data=data,
         world=world,
@@ -92,7 +98,7 @@ def build(config: ImageNetConfig, world: World) -> tuple[Classification, nn.Modu
     )
     size = (3, config.data.image_size_px, config.data.image_size_px)
     model, report = build_classifier(
-        config.model.name, make_activation, num_classes=data.num_classes, input_size=size
+        config.model.name, make_activation, num_classes=data.classes.count, input_size=size
     )
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(world.device).to(memory_format=layout)

@@ -4,14 +4,16 @@ Images for a detector: `engine.data.coco`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.data.classes import Classes
 from engine.data.digits import open_digits
 from engine.data.image_data import ImageData
 from engine.data.imagefolder import open_image_folder
 from engine.data.options import ImageOptions
-from engine.data.source import BrokenImageError, DataError, ImageSource, SelectedImages, ShrunkImages
+from engine.data.source import BrokenImageError, DataError, ImageSource, Once, SelectedImages, ShrunkImages
 from engine.data.transforms import (
     Transform,
     autoaugment_transform,
@@ -26,42 +28,45 @@ __all__ = ["KINDS", "BrokenImageError", "DataError", "ImageData", "ImageOptions"
 
 
 class Kind(NamedTuple):
-    """How to open a kind of data set: (train, val, class names) of a root; its standard augmentation."""
+    """How to open a kind of data set: images and classes of "train" or "val"; its standard augmentation."""
 
-    open: Callable[[Path], tuple[ImageSource, ImageSource, list[str]]]
+    open: Callable[[Path, str], tuple[ImageSource, Classes]]
     standard_augmentation: Callable[[int], Transform] = photo_transform
 
 
 KINDS = {
     "imagefolder": Kind(open_image_folder),
     "webdataset": Kind(open_shards),
-    "digits": Kind(lambda root: open_digits(), digit_transform),
+    "digits": Kind(lambda root, split: open_digits(split), digit_transform),
 }
 
 
-def build_data(options: ImageOptions, seed: int) -> ImageData:
-    """Open a data set.
+def build_data(options: ImageOptions, seed: int, trained: Classes | None = None) -> ImageData:
+    """Open a data set, to train on it or, with the classes of a `trained` network, to evaluate that.
 
+    Labels are those of the trained network, or of the training images; those of validation images are matched
+    by name. Training images are opened when they are asked for, if there is a trained network.
     Raises DataError where the files do not fit, ValueError for an unknown word.
     """
     if options.kind not in KINDS:
         raise ValueError(expected_one_of("data.kind", options.kind, KINDS))
     if options.broken_images not in ("error", "skip"):
         raise ValueError(expected_one_of("data.broken_images", options.broken_images, ("error", "skip")))
-    kind = KINDS[options.kind]
     evaluation = eval_transform(options.image_size_px, options.eval_crop_ratio)
     training = {
-        "standard": kind.standard_augmentation(options.image_size_px),
+        "standard": KINDS[options.kind].standard_augmentation(options.image_size_px),
         "autoaugment": autoaugment_transform(options.image_size_px),
         "none": evaluation,
     }
     if options.augmentation not in training:
         raise ValueError(expected_one_of("data.augmentation", options.augmentation, training))
-    train, val, class_names = kind.open(Path(options.root))
+    train_split = Once(partial(_open, options, "train", trained))
+    classes = trained or train_split.value[1]
+    val, _ = _open(options, "val", classes)
     return ImageData(
-        train=_reduced(train, options.max_train_images, options.shrink_px),
-        val=_reduced(val, options.max_val_images, options.shrink_px),
-        class_names=class_names,
+        train_split=train_split,
+        val=val,
+        classes=classes,
         train_transform=training[options.augmentation],
         eval_transform=evaluation,
         skip_broken=options.broken_images == "skip",
@@ -70,7 +75,13 @@ def build_data(options: ImageOptions, seed: int) -> ImageData:
     )
 
 
-def _reduced(source: ImageSource, max_images: int, shrink_px: int) -> ImageSource:
+def _open(options: ImageOptions, split: str, known: Classes | None) -> tuple[ImageSource, Classes]:
+    """Return the images of a split and its own classes; where some are `known`, labels are of those."""
+    source, own = KINDS[options.kind].open(Path(options.root), split)
+    if known is not None:
+        source.labels = known.labels_of(own, source.labels)[source.labels]
+    (known or own).warn_of_missing(source.labels, f"{options.root}: {split}")
+    max_images = options.max_train_images if split == "train" else options.max_val_images
     if 0 < max_images < len(source):
         source = SelectedImages(source, max_images)
-    return ShrunkImages(source, shrink_px) if shrink_px else source
+    return ShrunkImages(source, options.shrink_px) if options.shrink_px else source, own

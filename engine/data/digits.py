@@ -5,6 +5,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from engine.data.classes import Classes, named
 from engine.data.sampler import shuffled
 
 _VAL_IMAGES = 360  # a fifth
@@ -28,8 +29,8 @@ class DigitImages:
         return shuffled(len(self), seed, epoch)
 
 
-def open_digits() -> tuple[DigitImages, DigitImages, list[str]]:
-    """Return (train, val, class names): 1437 and 360 images, whatever the run's seed; stratified."""
+def open_digits(split: str) -> tuple[DigitImages, Classes]:
+    """Return images and classes: 1437 of train or 360 of val, whatever the run's seed; stratified."""
     # Imported here: scikit-learn takes a second to load and the other kinds of data do not need it.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -40,5 +41,6 @@ def open_digits() -> tuple[DigitImages, DigitImages, list[str]]:
     train, val = train_test_split(
         np.arange(len(labels)), test_size=_VAL_IMAGES, stratify=labels, random_state=0
     )
+    chosen = {"train": train, "val": val}[split]
     names = [str(name) for name in digits.target_names]
-    return DigitImages(pixels[train], labels[train]), DigitImages(pixels[val], labels[val]), names
+    return DigitImages(pixels[chosen], labels[chosen]), named(names, "data.kind=digits")

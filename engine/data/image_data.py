@@ -6,6 +6,7 @@ from functools import cached_property
 
 import torch
 
+from engine.data.classes import Classes
 from engine.data.loader import (
     BatchLoader,
     ImageBatch,
@@ -16,17 +17,21 @@ from engine.data.loader import (
     ValSamples,
     image_batch,
 )
-from engine.data.source import DataError, ImageSource
+from engine.data.source import DataError, ImageSource, Once
 from engine.data.transforms import Transform
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Training and validation images. A sample is the same to the bit on whichever rank it is read."""
+    """Training and validation images. A sample is the same to the bit on whichever rank it is read.
 
-    train: ImageSource
+    Labels of both are those of `classes`. The training images are opened when they are asked for: evaluation
+    needs none.
+    """
+
+    train_split: Once[tuple[ImageSource, Classes]]  # with classes of its own
     val: ImageSource
-    class_names: list[str]
+    classes: Classes
     train_transform: Transform
     eval_transform: Transform
     skip_broken: bool
@@ -34,8 +39,9 @@ class ImageData:
     seed: int
 
     @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
+    def train(self) -> ImageSource:
+        """The training split. Raises DataError where its files do not fit."""
+        return self.train_split.value[0]
 
     @property
     def num_train(self) -> int:

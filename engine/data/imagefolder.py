@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from engine.data.classes import Classes, named
 from engine.data.sampler import shuffled
 from engine.data.source import DataError, decode_rgb, is_hidden
 from engine.records.console import listed, warn_once
@@ -22,21 +24,25 @@ class FolderImages:
         hidden: the paths of hidden images and folders that were left out.
     """
 
-    def __init__(self, folder: Path, labels_by_folder: dict[str, int]) -> None:
-        """List the files. Raises DataError for a class without images, OSError for an unreadable folder."""
+    def __init__(self, folder: Path, class_folders: Sequence[str], *, allow_empty: bool = False) -> None:
+        """List the files; a class's label is its place among the folders.
+
+        Raises DataError for a class without images (if empty ones are allowed: where all are), OSError for an
+        unreadable folder.
+        """
         self._folder = folder
         self.hidden: list[str] = []
         names: list[bytes] = []
         labels: list[int] = []
         empty: list[str] = []
-        for class_folder, label in sorted(labels_by_folder.items()):
+        for label, class_folder in enumerate(class_folders):
             images, hidden = _image_files(folder / class_folder)
             names += [os.fsencode(os.path.relpath(path, folder)) for path in images]
             labels += [label] * len(images)
             self.hidden += hidden
             if not images:
                 empty.append(class_folder)
-        if empty:
+        if empty and not (allow_empty and names):
             kinds = ", ".join(IMG_EXTENSIONS)
             raise DataError(f"root: {folder}: no image ({kinds}) in the classes {', '.join(empty)}")
         # Arrays, not lists: loading processes copy lists page by page, as they count the objects' references.
@@ -55,33 +61,24 @@ class FolderImages:
         return shuffled(len(self), seed, epoch)
 
 
-def open_image_folder(root: Path) -> tuple[FolderImages, FolderImages, list[str]]:
-    """Return (train, val, class names) of root/train and root/val; hidden files are left out with a warning.
+def open_image_folder(root: Path, split: str) -> tuple[FolderImages, Classes]:
+    """Return the images and classes of root/train or root/val; hidden files are left out with a warning.
 
-    Raises DataError for a missing folder, an empty class, and classes that differ between the two.
+    Raises DataError for a missing folder, for no image at all and, in train, for a class without images.
     """
-    (train_classes, train_hidden), (val_classes, val_hidden) = _classes(root, "train"), _classes(root, "val")
-    differing = sorted(train_classes.keys() ^ val_classes.keys())
-    if differing:
-        places = [f"{name} ({'train' if name in train_classes else 'val'} only)" for name in differing[:5]]
-        raise DataError(
-            f"root: {root}: {len(differing)} classes are not in both train/ and val/: {', '.join(places)}"
-        )
-    labels = {name: number for number, name in enumerate(train_classes)}
-    train, val = (
-        FolderImages(root / split, {folder: labels[name] for name, folder in classes.items()})
-        for split, classes in (("train", train_classes), ("val", val_classes))
-    )
-    hidden = [*train_hidden, *train.hidden, *val_hidden, *val.hidden]
+    folders, hidden = _classes(root, split)
+    # A class that only val lacks changes no label.
+    images = FolderImages(root / split, list(folders.values()), allow_empty=split == "val")
+    hidden += images.hidden
     if hidden:
-        warn_once(f"{root}: left out hidden files and folders: {listed(hidden)}")
-    return train, val, list(labels)
+        warn_once(f"{root / split}: left out hidden files and folders: {listed(hidden)}")
+    return images, named(list(folders), str(root / split))
 
 
 def _classes(root: Path, split: str) -> tuple[dict[str, str], list[str]]:
     """Return the folder of each class by the class's name, sorted by folder, and paths of hidden folders."""
     folder = root / split
-    layout = f"expected {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg"
+    layout = f"expected {folder}/<class>/*.jpg"
     if not folder.is_dir():
         raise DataError(f"root: {folder} is not a folder; {layout}")
     folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())

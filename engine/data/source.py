@@ -1,7 +1,10 @@
 """What every kind of data set offers: numbered images with labels, and an order for each epoch."""
 
 import io
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +15,7 @@ from torchvision.transforms import v2
 
 from engine.errors import UserError
 
+T = TypeVar("T")
 Labels = npt.NDArray[np.int64]
 
 _EIGHT_BITS = ("|u1", "|b1")  # numpy's names for the values of a mode
@@ -33,6 +37,17 @@ class DataError(UserError, ValueError):
 
 class BrokenImageError(DataError):
     """An image whose bytes could be read but not turned into RGB without loss; the message names it."""
+
+
+@dataclass
+class Once(Generic[T]):
+    """What `open` returns, opened at the first use; like `open`, it can be pickled."""
+
+    open: Callable[[], T]
+
+    @cached_property
+    def value(self) -> T:
+        return self.open()
 
 
 class ImageSource(Protocol):

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from engine.data.classes import Classes, named, numbered
 from engine.data.sampler import shuffled_in_windows
 from engine.data.shard import member_name, read_image
 from engine.data.shard_index import ShardIndex, load_or_scan
 from engine.data.source import DataError, Labels, decode_rgb
-from engine.records.console import listed, warn_once
 
 _WINDOW_SHARDS = 16  # shuffled together: with the usual 1000 images a shard, a choice from 16,000 images
 
@@ -70,29 +70,26 @@ class ShardImages:
         return self._root / str(self._index.shard_names[shard]), index - int(self._first[shard])
 
 
-def open_shards(root: Path) -> tuple[ShardImages, ShardImages, list[str]]:
-    """Return (train, val, class names) of a folder of shards.
+def open_shards(root: Path, split: str) -> tuple[ShardImages, Classes]:
+    """Return the images and classes of root/train-*.tar or root/val-*.tar.
 
-    Class names come from root/meta.json, {"classes": [...]}, where it exists; otherwise they are the numbers.
+    Class names come from root/meta.json, {"classes": [...]}, where it exists; otherwise they have none.
     Raises DataError for missing or damaged shards and for labels that do not fit the classes.
     """
-    train, val = ShardImages(root, load_or_scan(root, "train")), ShardImages(root, load_or_scan(root, "val"))
+    images = ShardImages(root, load_or_scan(root, split))
     path = root / "meta.json"
-    names = _class_names(path) if path.exists() else _numbers(root, train.labels)
-    for images in (train, val):
-        images.require_labels_below(len(names))
-    seen = np.unique(train.labels)
-    if len(seen) < len(names):
-        unseen = np.setdiff1d(np.arange(len(names)), seen)
-        warn_once(
-            f"train-*.tar: {path} has {len(names)} classes; without an image are "
-            + listed([names[number] for number in unseen])
-        )
-    return train, val, names
+    if path.exists():
+        names = _class_names(path)
+        classes = named(names, str(path), range(len(names)))
+    else:
+        count = _count(root, images.labels) if split == "train" else 1 + int(images.labels.max())
+        classes = numbered(count, f"{root}/{split}-*.tar")
+    images.require_labels_below(classes.count)
+    return images, classes
 
 
-def _numbers(root: Path, labels: Labels) -> list[str]:
-    """Return the numbers of the classes as their names. Raises DataError unless each of them is a label."""
+def _count(root: Path, labels: Labels) -> int:
+    """Return the number of classes. Raises DataError unless each number below is a label."""
     seen = np.unique(labels).tolist()
     if seen[-1] != len(seen) - 1:
         raise DataError(
@@ -100,7 +97,7 @@ def _numbers(root: Path, labels: Labels) -> list[str]:
             "number of classes is unknown: either write the names of all, in the order of the labels, to "
             f'{root}/meta.json, {{"classes": [...]}}, or number the classes from 0 without a gap'
         )
-    return [str(number) for number in seen]
+    return len(seen)
 
 
 def _class_names(path: Path) -> list[str]:

@@ -6,14 +6,16 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from engine.config.experiment import Experiment
+from engine.data.classes import Classes, classes_of_checkpoint
 from engine.files import UNSUPPORTED, remove_temporary_files, write_text_atomically
-from engine.records.console import warn
+from engine.records.console import listed, warn
 from engine.training.checkpoint import CheckpointError, CheckpointFolder, require_same
 
 
@@ -78,11 +80,13 @@ class RunFolder:
                 warn(f"{self.path}: no lock can be taken ({error}); do not start this run twice at a time")
             yield
 
-    def open(self, experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    def open(
+        self, experiment: Experiment, data: Mapping[str, Any], classes: Classes
+    ) -> dict[str, Any] | None:
         """Make the folder ready for a start; return the checkpoint to go on from, or None at the beginning.
 
-        `data` must be as at the run's first start. Raises CheckpointError where the folder belongs to another
-        experiment, or has checkpoints but no good one.
+        `data` and `classes` must be as at the run's first start. Raises CheckpointError where the folder
+        belongs to another experiment, or has checkpoints but no good one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         remove_temporary_files(self.path)
@@ -98,6 +102,8 @@ class RunFolder:
                 "data": dict(data),
                 "starts": [],
             }
+        if checkpoint is not None:
+            _require_same_classes(classes_of_checkpoint(checkpoint, str(self.checkpoints.last)), classes)
         for saved, source in ((manifest, self.path), (checkpoint, self.checkpoints.last)):
             if saved is not None:
                 require_same(saved["experiment"], experiment.values, source)
@@ -156,3 +162,29 @@ class RunFolder:
 
     def _write_manifest(self, manifest: dict[str, Any]) -> None:
         write_text_atomically(self.manifest, json.dumps(manifest, indent=2) + "\n")
+
+
+def _require_same_classes(saved: Classes, now: Classes) -> None:
+    """Raise CheckpointError, naming the first that differ, unless labels stand for the same classes."""
+    if saved.names is None or now.names is None:
+        if saved.names != now.names and saved.count == now.count:
+            nameless = saved if saved.names is None else now
+            warn(f"{nameless.source} has no class names: whether labels still mean the same is not known")
+        return  # another number of classes is another experiment
+    if saved.names == now.names:
+        return
+    old_names, new_names = set(saved.names), set(now.names)
+    new = [repr(name) for name in now.names if name not in old_names]
+    gone = [repr(name) for name in saved.names if name not in new_names]
+    moved = [
+        f"label {label} was {was!r}, is now {name!r}"
+        for label, (was, name) in enumerate(zip_longest(saved.names, now.names))
+        if was != name
+    ]
+    kinds = {"new": new, "gone": gone} if new or gone else {"in another order": moved}
+    changes = [f"{kind}: {listed(words)}" for kind, words in kinds.items() if words]
+    raise CheckpointError(
+        f"{saved.source} was trained with other classes than those of {now.source}: "
+        f"{'; '.join(changes)}. Give the classes their old names and order to continue the old run, or give "
+        "this run a folder of its own (output=...)"
+    )

@@ -8,6 +8,7 @@ from torch import nn
 from engine.config.experiment import experiment_of
 from engine.config.load import load_config
 from engine.config.schema import C, Schema
+from engine.data.classes import Classes, classes_of_checkpoint
 from engine.processes.distributed import World
 from engine.processes.program import EXIT_DONE, EXIT_STOPPED, joined_processes, parse_arguments
 from engine.runs.folder import RunFolder
@@ -22,13 +23,14 @@ def train_or_evaluate(
     description: str | None,
     argv: Sequence[str] | None,
     schema: Schema[C],
-    build: Callable[[C, World], tuple[T, nn.Module, ReplacementReport]],
+    build: Callable[[C, World, Classes | None], tuple[T, nn.Module, ReplacementReport]],
     train: Callable[[C, Run, T, nn.Module, ReplacementReport], bool],
 ) -> int:
     """Train, or evaluate a checkpoint, as the command line says; return the exit status.
 
-    `build` opens the data and builds the model, the same on every process; `train` returns False if a signal
-    stopped it. `argv` None stands for this process's own command line.
+    `build` opens the data and builds the model, the same on every process; it gets the classes of the network
+    that is evaluated. `train` returns False if a signal stopped it. `argv` None stands for this process's own
+    command line.
     """
     arguments = parse_arguments(description, argv)
     config = load_config(arguments.config, arguments.overrides, schema)
@@ -38,9 +40,10 @@ def train_or_evaluate(
             if run.is_finished():
                 return EXIT_DONE
             world.on_main(run.folder.require_writable)  # before the data are opened
-        task, model, report = build(config, world)
-        if arguments.checkpoint is None:
-            done = train(config, run, task, model, report)
+            done = train(config, run, *build(config, world, None))
         else:
-            done = run.evaluate(arguments.checkpoint, task, model)
+            checkpoint = run.read_trained(arguments.checkpoint)
+            trained = classes_of_checkpoint(checkpoint, str(arguments.checkpoint))
+            task, model, _ = build(config, world, trained)
+            done = run.evaluate(arguments.checkpoint, checkpoint, task, model)
     return EXIT_DONE if done else EXIT_STOPPED

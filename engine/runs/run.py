@@ -66,7 +66,7 @@ class Run:
         world, folder = self.world, self.folder
         with contextlib.ExitStack() as until_end:
             world.on_main(lambda: until_end.enter_context(folder.claimed()))
-            resumed = self._begin(state, task.facts(), components)
+            resumed = self._begin(state, task, components)
             reporting = Reporting(folder, state.model, plan, resume_step=state.step, active=world.is_main)
             until_end.callback(reporting.close)
             take_step = TrainStep(
@@ -86,7 +86,7 @@ class Run:
                 world=world,
                 stop=self.stop,
                 checkpoints=folder.checkpoints,
-                identity=self.experiment.identity(task.facts()),
+                identity=self.experiment.identity(task.facts()) | {"classes": task.classes.plain()},
                 listeners=reporting.listeners,
                 plot=reporting.plot,
             )
@@ -101,12 +101,11 @@ class Run:
             world.on_main(lambda: self._conclude(finished, loop))
             return finished
 
-    def _begin(
-        self, state: TrainingState, data: Mapping[str, Any], components: Callable[[], Mapping[str, Any]]
-    ) -> bool:
+    def _begin(self, state: TrainingState, task: Task, components: Callable[[], Mapping[str, Any]]) -> bool:
         world = self.world
+        data = task.facts()  # on every process
         # The main process alone reads it: no other machine needs to see the folder.
-        checkpoint = world.on_main(lambda: self.folder.open(self.experiment, data))
+        checkpoint = world.on_main(lambda: self.folder.open(self.experiment, data, task.classes))
         if checkpoint is not None:
             state.load_state_dict(checkpoint)
         world.on_main(
@@ -118,15 +117,21 @@ class Run:
         )
         return checkpoint is not None
 
-    def evaluate(self, path: Path, task: Task, model: nn.Module) -> bool:
-        """Evaluate a checkpoint's weights, and its averaged ones if any, and print a line of JSON.
+    def read_trained(self, path: Path) -> dict[str, Any]:
+        """Return a checkpoint of the experiment's network, on every process.
 
-        Return False if a signal asked for a stop. Raises CheckpointError for a file that cannot be read, is
-        no checkpoint, or is one of another network.
+        Raises CheckpointError for a file that cannot be read, is no checkpoint, or is one of another network.
         """
         checkpoint = self.world.on_main(lambda: read_checkpoint(path))
         network = self.experiment.network
         require_same({key: checkpoint["experiment"].get(key) for key in network}, network, path)
+        return checkpoint
+
+    def evaluate(self, path: Path, checkpoint: Mapping[str, Any], task: Task, model: nn.Module) -> bool:
+        """Evaluate the weights of the checkpoint at `path`, averaged ones too; print a line of JSON.
+
+        Return False if a signal asked for a stop. Raises CheckpointError where they do not fit the model.
+        """
         load_weights(model, checkpoint["model"])
         ema = None
         if checkpoint["ema"] is not None:

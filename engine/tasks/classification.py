@@ -28,13 +28,14 @@ class Classification(ImageTask):
 
     def facts(self) -> dict[str, int]:
         data = self.data
-        return {"num_train": data.num_train, "num_val": data.num_val, "num_classes": data.num_classes}
+        return {"num_train": data.num_train, "num_val": data.num_val, "num_classes": data.classes.count}
 
     def describe(self) -> str:
         data = self.data
         return (
-            f"{data.num_train} training and {data.num_val} validation images in {data.num_classes} classes\n"
-            + self.describe_cut()
+            f"{data.num_train} training and {data.num_val} validation images "
+            f"in {data.classes.count} classes\n"
+            f"{self.describe_cut()}"
         )
 
     def losses(self, model: nn.Module, micro_batch: Batch) -> dict[str, torch.Tensor]:

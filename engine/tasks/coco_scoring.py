@@ -122,13 +122,14 @@ def _require_finite(results: Sequence[Entry]) -> None:
 
 
 def coco_results(
-    image_ids: Sequence[int], detections: Sequence[Detections], category_ids: Sequence[int]
+    image_ids: Sequence[int], detections: Sequence[Detections], category_ids: Sequence[int | None]
 ) -> list[dict[str, Any]]:
     """Return one entry per detection in COCO's results format, ready for JSON, in the order given.
 
     `detections` has for each image boxes float32 (n, 4) x1 y1 x2 y2 in pixels of the original image, scores
     float32 (n,), labels int64 (n,) and perhaps masks bool or uint8 (n, height, width), on any device.
-    `category_ids` has the id in the ground truth of every label 0 .. K - 1.
+    `category_ids` has the id in the ground truth of every label 0 .. K - 1. Detections of a label without one
+    are left out: they have no part in the scores.
     """
     entries = []
     for image_id, found in zip(image_ids, detections, strict=True):
@@ -136,16 +137,16 @@ def coco_results(
     return entries
 
 
-def _entries(image_id: int, found: Detections, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+def _entries(image_id: int, found: Detections, category_ids: Sequence[int | None]) -> list[dict[str, Any]]:
     # In float64, so that the float32 corners can be computed back to the bit.
     corners = found["boxes"].detach().cpu().double()
     boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
     entries: list[dict[str, Any]] = [
-        {"image_id": image_id, "category_id": int(category_ids[label]), "bbox": box, "score": score}
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
         for box, score, label in zip(boxes, found["scores"].tolist(), found["labels"].tolist(), strict=True)
     ]
     if "masks" in found:
         masks = found["masks"].detach().cpu().numpy()
         for entry, segmentation in zip(entries, encode_masks(masks), strict=True):
             entry["segmentation"] = segmentation
-    return entries
+    return [entry for entry in entries if entry["category_id"] is not None]

@@ -34,14 +34,14 @@ class Detection(ImageTask):
         return {
             "num_train": data.num_train,
             "num_val": data.num_val,
-            "num_categories": len(data.category_ids),
+            "num_categories": data.classes.count,
         }
 
     def describe(self) -> str:
         data = self.data
         return (
             f"{data.num_train} training and {data.num_val} validation images with objects of "
-            f"{len(data.category_ids)} categories\n{self.describe_cut()}"
+            f"{data.classes.count} categories\n{self.describe_cut()}"
         )
 
     def losses(self, model: nn.Module, micro_batch: DetectionBatch) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.amp import Precision
 from engine.data import ImageData
+from engine.data.classes import Classes
 from engine.data.coco import CocoData
 from engine.data.loader import BatchLoader
 from engine.data.sampler import train_batches, val_batches
@@ -27,6 +28,10 @@ class ImageTask:
     precision: Precision
     global_batch_size: int
     device_batch_size: int
+
+    @property
+    def classes(self) -> Classes:
+        return self.data.classes
 
     @property
     def accumulation(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from engine.data.classes import Classes
 from engine.errors import UserError
 from engine.evaluation import Evaluation, Record
 from engine.processes.distributed import World
@@ -33,6 +34,10 @@ class Task(Protocol):
     @property
     def accumulation(self) -> int:
         """Micro-batches per optimizer step and process."""
+
+    @property
+    def classes(self) -> Classes:
+        """What the labels of its data stand for."""
 
     def facts(self) -> dict[str, int]:
         """Return what must not change about the data when a run is resumed."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.data.classes import named
 from engine.evaluation import Evaluation
 from engine.processes.distributed import World
 from engine.training.ema import Ema
@@ -65,6 +66,7 @@ class Task:
     """Classifies the images of `global_batch`; `on_call` gets the name of every call."""
 
     main_metric = "top1"
+    classes = named("abcd", "tiny")
 
     def __init__(
         self, world: World, accumulation: int = 2, on_call: Callable[[str], Any] = lambda name: None

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import train_coco
 import train_imagenet
 from engine.config.load import COCO, IMAGENET, experiment_of, load_config
+from engine.data.classes import classes_of_checkpoint
 from engine.data.loader import BatchLoader
 from engine.processes import distributed
 from engine.records.console import say
@@ -151,16 +152,19 @@ def open_network(
         raise ValueError(f"--images is {images}, expected 2 or more")
     pwlu_layers_of(trained)  # to say first if there is none
     task: Classification | Detection
+    classes = classes_of_checkpoint(trained.content, str(trained.path))
     if trained.is_detector:
         detector = load_config(trained.folder.config, overrides, COCO)
         _require_same(trained.path, trained.content["experiment"], experiment_of(detector).network)
-        task, model, _ = train_coco.build(detector, distributed.start(detector.runtime.device))
+        task, model, _ = train_coco.build(detector, distributed.start(detector.runtime.device), classes)
     else:
         # Compiling hides the layers' inputs, another memory layout rounds otherwise.
         words = [*overrides, "runtime.compile=false", "runtime.channels_last=false"]
         classifier = load_config(trained.folder.config, words, IMAGENET)
         _require_same(trained.path, trained.content["experiment"], experiment_of(classifier).network)
-        task, model, _ = train_imagenet.build(classifier, distributed.start(classifier.runtime.device))
+        task, model, _ = train_imagenet.build(
+            classifier, distributed.start(classifier.runtime.device), classes
+        )
     _require_same(trained.path, trained.content["data"], _facts(task, split))
     loader, count = _images(task, split, images)
     load_weights(model, trained.weights)
@@ -182,8 +186,9 @@ def _require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) 
 
 def _facts(task: Classification | Detection, split: str) -> dict[str, int]:
     """Return what the data have in numbers; they must be those that the run was trained with."""
-    if isinstance(task, Detection) and split == "val":  # the training images may be on another machine
-        return {"num_val": task.data.num_val, "num_categories": len(task.data.category_ids)}
+    if split == "val":  # the training images may be on another machine
+        count = "num_categories" if isinstance(task, Detection) else "num_classes"
+        return {"num_val": task.data.num_val, count: task.classes.count}
     return task.facts()
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from engine.data.classes import Classes, named
 from engine.data.coco.entries import Entry, box, integer, known, number, read_entries, text
 from engine.data.coco.masks import Segmentation, check_segmentation
 from engine.data.source import DataError
@@ -38,7 +39,8 @@ class CocoAnnotations:
     """Images and objects of one split. Images are numbered in the file's order, classes by category id.
 
     `image_ids`, `heights`, `widths`, `has_objects` (whether there is anything but crowds) have shape (len,);
-    `category_ids` and `category_names` have one entry per class.
+    `classes` are the file's categories; `category_ids` has the file's id of each class, None for one that the
+    file lacks, which is possible after `relabel`.
     """
 
     # Arrays, not lists: loading processes share an array with the process that forked them. Lists they copy
@@ -73,12 +75,12 @@ class CocoAnnotations:
         names: list[str] = []
         ids = read_entries(self.path, "category", categories, lambda entry: names.append(text(entry, "name")))
         ordered = sorted(zip(ids, names, strict=True))
-        self.category_ids = [identity for identity, _ in ordered]
-        self.category_names = [name for _, name in ordered]
+        self.category_ids: list[int | None] = [identity for identity, _ in ordered]
+        self.classes = named([name for _, name in ordered], str(self.path), sorted(ids))
 
     def _read_annotations(self, annotations: list[Any], *, with_masks: bool, scored: bool) -> None:
         image_places = {identity: place for place, identity in enumerate(self.image_ids.tolist())}
-        labels_of = {identity: label for label, identity in enumerate(self.category_ids)}
+        labels_of = {identity: label for label, identity in enumerate(self.classes.ids or ())}
         owners, labels, crowd, boxes = array("q"), array("q"), array("b"), array("d")
         segmentations = bytearray()
         ends = array("q", [0])
@@ -107,6 +109,13 @@ class CocoAnnotations:
         self.has_objects = np.bincount(np.array(owners)[~self._crowd], minlength=len(self)) > 0
         self._segmentations = np.frombuffer(bytes(segmentations), np.uint8) if with_masks else None
         self._ends = np.array(ends)
+
+    def relabel(self, known: Classes) -> None:
+        """Number the classes as `known` does. Raises DataError for an object of a class that it lacks."""
+        labels = known.labels_of(self.classes, self._labels)
+        ids = dict(zip(labels.tolist(), self.category_ids, strict=True))
+        self.category_ids = [ids.get(label) for label in range(known.count)]
+        self._labels = labels[self._labels]
 
     def __len__(self) -> int:
         return len(self.image_ids)

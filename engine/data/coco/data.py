@@ -1,6 +1,6 @@
 """A detector's training and validation images, and the loaders of training and evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.data.classes import Classes
 from engine.data.coco.annotations import CocoAnnotations, Integers, read_annotation_file
 from engine.data.coco.dataset import CocoImages, DetectionBatch, DetectionSamples, detection_batch
 from engine.data.coco.transforms import RandomMirror, ResizeRule
 from engine.data.loader import BatchLoader, LoadingProcesses
 from engine.data.options import CocoOptions
 from engine.data.sampler import isolated_rng, mix_seed
-from engine.data.source import DataError
+from engine.data.source import DataError, Once
 from pwlu.suggestion import expected_one_of
 
 GROUP_SIZE = 2  # the recipe's images per GPU (section 4.2: 16 on 8 GPUs)
@@ -25,11 +26,13 @@ GROUP_SIZE = 2  # the recipe's images per GPU (section 4.2: 16 on 8 GPUs)
 class CocoData:
     """Training and validation images. A sample is the same to the bit on whichever rank it is read.
 
-    The training images are opened when they are asked for: evaluation needs none.
+    Labels of both are those of `classes`. The training images are opened when they are asked for: evaluation
+    needs none.
     """
 
-    open_train: Callable[[], CocoImages]
+    train_split: Once[CocoImages]
     val: CocoImages
+    classes: Classes
     empty_images: str
     resize: ResizeRule
     mirror_probability: float
@@ -37,12 +40,10 @@ class CocoData:
     workers: int  # loading processes per training process
     seed: int
 
-    @cached_property
+    @property
     def train(self) -> CocoImages:
         """The training split. Raises DataError where its files do not fit."""
-        train = self.open_train()
-        _require_same_categories(train.annotations, self.val.annotations)
-        return train
+        return self.train_split.value
 
     @cached_property
     def trained_on(self) -> Integers:
@@ -66,13 +67,13 @@ class CocoData:
         return len(self.val)
 
     @property
-    def category_ids(self) -> list[int]:
-        """COCO's id of each class, rising."""
+    def category_ids(self) -> list[int | None]:
+        """The validation file's id of each class; None for a class that the file does not have."""
         return self.val.annotations.category_ids
 
     @property
-    def category_names(self) -> list[str]:
-        return self.val.annotations.category_names
+    def category_names(self) -> tuple[str, ...]:
+        return self.classes.names or self.val.annotations.classes.names or ()
 
     @cached_property
     def ground_truth(self) -> dict[str, Any]:
@@ -124,11 +125,15 @@ class CocoData:
         return DetectionSamples(self.val, self.resize)
 
 
-def build_coco_data(options: CocoOptions, *, with_masks: bool, seed: int) -> CocoData:
+def build_coco_data(
+    options: CocoOptions, *, with_masks: bool, seed: int, trained: Classes | None = None
+) -> CocoData:
     """Open a data set in COCO's layout: root/annotations/instances_<split>.json and root/<split>/.
 
-    Raises DataError, with file and id, where the validation files do not fit (the training files are opened
-    later, see CocoData), ValueError for an unknown word or impossible sides.
+    Labels are those of a `trained` network, or of the training file's categories in the order of their ids;
+    those of the validation file are matched by name. If there is a trained network, training images are
+    opened when they are asked for. Raises DataError, with file and id, where the files do not fit, ValueError
+    for an unknown word or impossible sides.
     """
     for name, value, known in (
         ("data.kind", options.kind, ("coco", "digits")),
@@ -142,9 +147,17 @@ def build_coco_data(options: CocoOptions, *, with_masks: bool, seed: int) -> Coc
         from engine.data.coco.digits import write_digits
 
         root = write_digits(root)
+    train_split = Once(
+        partial(_open_split, root, options.train_split, trained, with_masks=with_masks, scored=False)
+    )
+    classes = trained or train_split.value.annotations.classes
+    val = _open_split(root, options.val_split, classes, with_masks=with_masks, scored=True)
+    listed = [label for label, identity in enumerate(val.annotations.category_ids) if identity is not None]
+    classes.warn_of_missing(np.array(listed), str(val.annotations.path))
     return CocoData(
-        open_train=partial(_open_split, root, options.train_split, with_masks=with_masks, scored=False),
-        val=_open_split(root, options.val_split, with_masks=with_masks, scored=True),
+        train_split=train_split,
+        val=val,
+        classes=classes,
         empty_images=options.empty_images,
         resize=resize,
         mirror_probability=0.0 if options.kind == "digits" else 0.5,  # mirrored digits are no digits
@@ -176,18 +189,11 @@ def _whole_groups(num_images: int) -> int:
     return num_images // GROUP_SIZE * GROUP_SIZE
 
 
-def _open_split(root: Path, split: str, *, with_masks: bool, scored: bool) -> CocoImages:
+def _open_split(
+    root: Path, split: str, known: Classes | None, *, with_masks: bool, scored: bool
+) -> CocoImages:
     path = root / "annotations" / f"instances_{split}.json"
-    return CocoImages(root / split, CocoAnnotations(path, with_masks=with_masks, scored=scored))
-
-
-def _require_same_categories(train: CocoAnnotations, val: CocoAnnotations) -> None:
-    pairs = [set(zip(split.category_ids, split.category_names, strict=True)) for split in (train, val)]
-    differing = sorted(pairs[0] ^ pairs[1])
-    if differing:
-        identity, name = differing[0]
-        owner = train if differing[0] in pairs[0] else val
-        raise DataError(
-            f"{owner.path}: category {identity} ({name}) is not in the other split's file; "
-            f"both need the same ids and names"
-        )
+    annotations = CocoAnnotations(path, with_masks=with_masks, scored=scored)
+    if known is not None:
+        annotations.relabel(known)
+    return CocoImages(root / split, annotations)

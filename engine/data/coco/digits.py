@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
+from engine.data.classes import Classes
 from engine.data.coco.canvas import Canvas, DrawnObject, Pixels
 from engine.data.coco.masks import encode_masks
 from engine.data.digits import DigitImages, open_digits
@@ -128,11 +129,11 @@ def _ground(width: int, height: int, random: Random) -> Pixels:
 
 def _write_all(folder: Path) -> None:
     (folder / "annotations").mkdir()
-    *sources, names = open_digits()
     first_id = 1
-    for (split, count), source in zip(CANVASES.items(), sources, strict=True):
+    for (split, count), scans in zip(CANVASES.items(), ("train", "val"), strict=True):
+        source, classes = open_digits(scans)
         (folder / split).mkdir()
-        content = _content(names)
+        content = _content(classes)
         for image_id, canvas in enumerate(draw_canvases(split, source), first_id):
             name = f"{image_id:012d}.png"
             Image.fromarray(canvas.pixels).save(folder / split / name, compress_level=1)
@@ -146,12 +147,12 @@ def _write_all(folder: Path) -> None:
     (folder / MARKER).write_text(_marker(VERSION))
 
 
-def _content(names: list[str]) -> dict[str, Any]:
+def _content(classes: Classes) -> dict[str, Any]:
     return {
         "info": {"description": f"scikit-learn's handwritten digits on canvases, version {VERSION}"},
         "images": [],
         "annotations": [],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes.names or (), 1)],
     }
 
 

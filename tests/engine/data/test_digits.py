@@ -17,8 +17,8 @@ def all_pixels(source: object) -> np.ndarray:
 
 
 def test_the_splits_are_scikit_learns_digits_each_once() -> None:
-    train, val, names = open_digits()
-    assert (len(train), len(val), names) == (1437, 360, [str(number) for number in range(10)])
+    (train, classes), (val, _) = open_digits("train"), open_digits("val")
+    assert (len(train), len(val), classes.names) == (1437, 360, tuple("0123456789"))
     ours = np.concatenate([all_pixels(train), all_pixels(val)]).reshape(1797, 64)
     theirs = np.rint(load_digits().images * (255 / 16)).astype(np.uint8).reshape(1797, 64)
     assert sorted(map(bytes, ours)) == sorted(map(bytes, theirs))
@@ -28,7 +28,7 @@ def test_the_splits_are_scikit_learns_digits_each_once() -> None:
 
 
 def test_the_split_keeps_the_shares_of_the_classes() -> None:
-    train, val, _ = open_digits()
+    train, val = (open_digits(split)[0] for split in ("train", "val"))
     share = np.bincount(val.labels) / (np.bincount(val.labels) + np.bincount(train.labels))
     assert np.abs(share - 360 / 1797).max() < 0.005
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from engine.data import BrokenImageError, DataError, ImageData, ImageOptions, build_data
+from engine.data.classes import named
 from tests.engine.data.loading import train_loader, val_loader
 from tests.engine.image_files import CLASSES, encoded, write_folder
 
@@ -24,7 +25,7 @@ def photos(root: Path, **options: Any) -> ImageData:
 
 def test_images_classes_and_labels_come_from_the_folders(folder: Path) -> None:
     data = photos(folder)
-    assert (data.class_names, data.num_train, data.num_val) == (list(CLASSES), 24, 15)
+    assert (data.classes.names, data.num_train, data.num_val) == (CLASSES, 24, 15)
     assert data.train.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
     expected = Image.open(io.BytesIO(encoded(9)))
     assert np.array_equal(np.asarray(data.train.image(9)), np.asarray(expected))
@@ -45,12 +46,13 @@ def test_hidden_names_are_left_out_and_counted(folder: Path, capsys: pytest.Capt
         (folder / copies).mkdir(parents=True)
         (folder / copies / "000.jpg").write_bytes(encoded(0))
     data = photos(folder)
-    assert data.class_names == list(CLASSES)
+    assert data.classes.names == CLASSES
     for found, expected in ((data.train, clean.train), (data.val, clean.val)):
         assert found.labels.tolist() == expected.labels.tolist()
         assert all(found.image(index) == expected.image(index) for index in range(len(expected)))
     warning = capsys.readouterr().out
-    assert "hidden files and folders: 4 (" in warning and f"{folder}/train/ant/._000.jpg" in warning
+    assert all(f"hidden files and folders: {count} (" in warning for count in (1, 3))
+    assert f"{folder}/train/ant/._000.jpg" in warning
 
 
 def test_upper_case_and_linked_folders_are_read(folder: Path, tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_class_names_in_other_unicode_forms_match(folder: Path, name: str, forms
     for split, form in zip(("train", "val"), forms, strict=True):
         (folder / split / "ant").rename(folder / split / unicodedata.normalize(form, name))
     data = photos(folder)
-    number = data.class_names.index(unicodedata.normalize("NFC", name))
+    number = data.classes.names.index(unicodedata.normalize("NFC", name))
     assert np.bincount(data.train.labels).tolist() == [8, 8, 8]
     of_class = np.flatnonzero(data.val.labels == number)
     expected = Image.open(io.BytesIO(encoded(24)))
@@ -96,7 +98,11 @@ def without_classes(root: Path) -> None:
 
 
 def with_an_empty_class(root: Path) -> None:
-    for file in (root / "val" / "bee").iterdir():
+    (root / "train" / "ape").mkdir()
+
+
+def without_a_validation_image(root: Path) -> None:
+    for file in (root / "val").glob("*/*"):
         file.unlink()
 
 
@@ -107,16 +113,48 @@ def with_another_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without_val, r"photos/val is not a folder; expected .*photos/train/<class>/\*\.jpg"),
+        (without_val, r"photos/val is not a folder; expected .*photos/val/<class>/\*\.jpg"),
         (without_classes, "photos/train has no class folders"),
-        (with_an_empty_class, r"photos/val: no image \(.jpg, .*\) in the classes bee"),
-        (with_another_class, r"2 classes are not in both .*: cow \(train only\), dog \(val only\)"),
+        (with_an_empty_class, r"photos/train: no image \(.jpg, .*\) in the classes ape"),
+        (without_a_validation_image, r"photos/val: no image \(.jpg, .*\) in the classes ant, bee, cow"),
+        (with_another_class, r"photos/val: classes .*photos/train: 1 \('dog'\); missing: 1 \('cow'\)"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_named(folder: Path, damage, message: str) -> None:
     damage(folder)
     with pytest.raises(DataError, match=message):
         photos(folder)
+
+
+def test_validation_may_lack_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = photos(folder)
+    assert capsys.readouterr().out == ""
+    shutil.rmtree(folder / "val" / "ant")
+    for file in (folder / "val" / "bee").iterdir():
+        file.unlink()
+    data = photos(folder)
+    assert data.val.labels.tolist() == [2] * 5
+    assert data.classes == whole.classes
+    warning = capsys.readouterr().out
+    assert warning.count("WARNING") == 1 and "nothing of 2 ('ant', 'bee') of the 3 classes" in warning
+
+
+def test_evaluation_takes_the_trained_networks_classes_and_val_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(folder / "train")
+    with pytest.raises(DataError, match="photos/train is not a folder"):
+        photos(folder)
+    options = ImageOptions(root=str(folder), image_size_px=16, workers=0)
+    trained = named(["yak", "cow", "bee", "ant"], "best.pt")
+    data = build_data(options, seed=0, trained=trained)
+    assert data.val.labels.tolist() == [3] * 5 + [2] * 5 + [1] * 5
+    assert data.classes == trained
+    assert "val has nothing of 1 ('yak') of the 4 classes of best.pt" in capsys.readouterr().out
+    with pytest.raises(DataError, match="photos/train is not a folder"):
+        _ = data.train
+    with pytest.raises(DataError, match=r"val: .* best.pt: 2 \('bee', 'cow'\); missing: 1 \('Cow'"):
+        build_data(options, seed=0, trained=named(["ant", "Cow"], "best.pt"))
 
 
 def broken_files(folder: Path) -> list[Path]:

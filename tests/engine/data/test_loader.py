@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from engine.data import ImageData, ImageOptions, build_data
 from engine.data.digits import DigitImages
-from engine.data.source import DataError, ImageSource
+from engine.data.source import DataError, ImageSource, Once
 from engine.errors import sentence_of
 from tests.engine.data.loading import train_loader, val_loader
 from tests.engine.image_files import write_folder, write_shards
@@ -36,7 +37,8 @@ def open_data(roots: dict[str, Path], kind: str, seed: int = 0, **options: Any) 
     )
     if kind != "digits":
         return data
-    return replace(data, train=first_digits(data.train, 24), val=first_digits(data.val, 15))
+    train_split = Once(partial(tuple, (first_digits(data.train, 24), data.classes)))
+    return replace(data, train_split=train_split, val=first_digits(data.val, 15))
 
 
 def first_digits(source: ImageSource, count: int) -> DigitImages:

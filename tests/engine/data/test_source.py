@@ -110,7 +110,7 @@ def test_a_data_set_is_selected_and_shrunk_in_both_splits(tmp_path: Path) -> Non
     whole, all_of_it = opened(), opened(max_train_images=100, max_val_images=0)
     assert (all_of_it.num_train, all_of_it.num_val) == (whole.num_train, whole.num_val)
     part = opened(max_train_images=2, max_val_images=3, shrink_px=4)
-    assert (part.num_train, part.num_val, part.class_names) == (2, 3, whole.class_names)
+    assert (part.num_train, part.num_val, part.classes) == (2, 3, whole.classes)
     assert min(part.train.image(0).size) == min(part.val.image(0).size) == 4
     read = [
         [images for images, _ in val_loader(opened(max_val_images=3, shrink_px=4, workers=workers), 2)]

@@ -35,7 +35,7 @@ def write_shard(path: Path, samples: list[dict]) -> None:
 
 def test_samples_are_those_the_webdataset_library_reads(shards: Path) -> None:
     data = open_data(shards)
-    assert (data.class_names, data.num_train, data.num_val) == (list(CLASSES), 24, 15)
+    assert (data.classes.names, data.num_train, data.num_val) == (CLASSES, 24, 15)
     urls = [str(path) for path in sorted(shards.glob("train-*.tar"))]
     theirs = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("jpg", "cls"))
     assert len(theirs) == 24
@@ -113,7 +113,11 @@ def test_labels_that_start_at_one_are_an_error(tmp_path: Path) -> None:
 
 
 def test_classes_are_numbers_without_meta_json(tmp_path: Path) -> None:
-    assert open_data(write_shards(tmp_path / "shards", classes=False)).class_names == ["0", "1", "2"]
+    assert open_data(write_shards(tmp_path / "shards", classes=False)).classes.plain() == {
+        "count": 3,
+        "names": None,
+        "ids": None,
+    }
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"classes": 3}', '{"classes": []}', "null"])
@@ -132,17 +136,18 @@ def test_a_part_of_the_classes_of_meta_json_is_a_remark(
     for split in ("train", "val"):
         write_index(shards, split)
     data = open_data(shards)
-    assert data.class_names == names
-    warning = capsys.readouterr().out
-    assert len(warning.splitlines()) == 1
-    assert "meta.json has 1000 classes" in warning and "997 (class 3, class 4, class 5, ...)" in warning
+    assert data.classes.names == tuple(names)
+    warnings = capsys.readouterr().out.splitlines()
+    assert len(warnings) == 2
+    for warning, split in zip(warnings, ("train", "val"), strict=True):
+        assert f"{split} has nothing of 997 ('class 3', 'class 4', 'class 5', ...) of the 1000" in warning
 
 
 def test_classes_in_the_middle_may_be_missing_too(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in shards.glob("*.tar"):
         write_shard(path, [{"__key__": f"{label}", "jpg": encoded(label), "cls": label} for label in (0, 2)])
-    assert open_data(shards).class_names == list(CLASSES)
-    assert "1 (bee)" in capsys.readouterr().out
+    assert open_data(shards).classes.names == CLASSES
+    assert "1 ('bee')" in capsys.readouterr().out
     (shards / "meta.json").unlink()
     with pytest.raises(DataError, match=r"2 different labels, 0 \.\. 2, .*meta.json.*without a gap"):
         open_data(shards)

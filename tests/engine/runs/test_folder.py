@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from engine.config.experiment import Experiment
+from engine.data.classes import named, numbered
 from engine.runs.folder import RunFolder
 from engine.training.checkpoint import CheckpointError
 
-DATA = {"num_train": 100}
+DATA = {"num_train": 100, "num_classes": 2}
+CLASSES = named(["ant", "bee"], "data/train")
 Other = tuple[BaseProcess, Connection]
 
 
@@ -27,14 +29,14 @@ def experiment(**changes: Any) -> Experiment:
 
 
 def save(folder: RunFolder, step: int = 1) -> None:
-    folder.checkpoints.save({"step": step, **experiment().identity(DATA)})
+    folder.checkpoints.save({"step": step, **experiment().identity(DATA), "classes": CLASSES.plain()})
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     """A folder in which a run was started."""
     folder = RunFolder(tmp_path / "runs" / "a")
-    assert folder.open(experiment(), DATA) is None
+    assert folder.open(experiment(), DATA, CLASSES) is None
     return folder
 
 
@@ -42,14 +44,14 @@ def test_a_folder_has_settings_and_manifest_and_a_run_keeps_its_starts(folder: R
     starts = [{"step": 0, "device": "cpu"}, {"step": 7, "device": "cuda"}]
     folder.add_start(starts[0])
     save(folder, step=7)
-    checkpoint = folder.open(experiment(), DATA)
+    checkpoint = folder.open(experiment(), DATA, CLASSES)
     assert checkpoint is not None and checkpoint["step"] == 7
     folder.add_start(starts[1])
     assert yaml.safe_load(folder.config.read_text()) == experiment().settings
     assert json.loads(folder.manifest.read_text()) == {
         "experiment_hash": "abc",
         "experiment": {"seed": 0, "optimizer.peak_lr": 0.1},
-        "data": {"num_train": 100},
+        "data": DATA,
         "starts": starts,
     }
 
@@ -63,19 +65,62 @@ def test_another_experiment_is_refused_by_its_keys(evidence: str, folder: RunFol
     if evidence == "foreign checkpoint":  # copied here from another run
         folder.manifest.unlink()
     with pytest.raises(CheckpointError, match=r"peak_lr was 0.1, is now 0.2\. .*output="):
-        folder.open(experiment(**{"optimizer.peak_lr": 0.2}), DATA)
+        folder.open(experiment(**{"optimizer.peak_lr": 0.2}), DATA, CLASSES)
     with pytest.raises(CheckpointError, match="num_train was 100, is now 99"):
-        folder.open(experiment(), {"num_train": 99})
+        folder.open(experiment(), DATA | {"num_train": 99}, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ant", "wasp"], r"new: 1 \('wasp'\); gone: 1 \('bee'\)"),  # renamed
+        (["bee", "ant"], r"in another order: 2 \(label 0 was 'ant', is now 'bee', label 1 was 'bee', .*"),
+        (["aardvark", "ant", "bee"], r"new: 1 \('aardvark'\)"),  # shifts all labels
+        (["ant"], r"gone: 1 \('bee'\)"),
+        (["Ant", "bee"], r"new: 1 \('Ant'\); gone: 1 \('ant'\)"),
+    ],
+)
+def test_labels_that_stand_for_other_classes_are_refused(
+    folder: RunFolder, names: list[str], message: str
+) -> None:
+    save(folder)
+    data = DATA | {"num_classes": len(names)}
+    with pytest.raises(CheckpointError, match=f"last.pt .*other classes .*photos: {message}.*output="):
+        folder.open(experiment(), data, named(names, "photos"))
+    assert folder.open(experiment(), DATA, CLASSES) is not None
+
+
+@pytest.mark.parametrize("which", ["saved", "now", "neither"])
+def test_classes_without_names_cannot_be_compared(
+    folder: RunFolder, which: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an older checkpoint, or of shards without meta.json."""
+    nameless = numbered(2, "shards")
+    saved, now = (CLASSES if which not in (name, "neither") else nameless for name in ("saved", "now"))
+    folder.checkpoints.save({"step": 1, **experiment().identity(DATA), "classes": saved.plain()})
+    assert folder.open(experiment(), DATA, now) is not None
+    warned = "has no class names: whether labels" in capsys.readouterr().out
+    assert warned == (which != "neither")
+    with pytest.raises(CheckpointError, match="num_classes was 2, is now 3"):
+        folder.open(experiment(), DATA | {"num_classes": 3}, numbered(3, "shards"))
+
+
+def test_a_checkpoint_from_before_names_goes_on_with_a_warning(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.checkpoints.save({"step": 1, **experiment().identity(DATA)})
+    assert folder.open(experiment(), DATA, CLASSES) is not None
+    assert "last.pt has no class names" in capsys.readouterr().out
 
 
 def test_a_start_without_a_step_binds_to_nothing(folder: RunFolder) -> None:
-    folder.open(experiment(seed=1), DATA)
+    folder.open(experiment(seed=1), DATA, CLASSES)
     assert json.loads(folder.manifest.read_text())["experiment"]["seed"] == 1
 
 
 def test_beginning_again_over_records_is_said(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     folder.metrics.write_text('{"kind": "train", "step": 1}\n')
-    assert folder.open(experiment(), DATA) is None
+    assert folder.open(experiment(), DATA, CLASSES) is None
     assert "records of an earlier start but no checkpoint: beginning again" in capsys.readouterr().out
 
 
@@ -84,7 +129,7 @@ def test_markers(folder: RunFolder) -> None:
     assert folder.final_metrics(experiment().values) is None
     folder.mark_requeue(3, "SIGTERM")
     assert json.loads(requeue.read_text()) == {"step": 3, "signal": "SIGTERM"}
-    folder.open(experiment(), DATA)
+    folder.open(experiment(), DATA, CLASSES)
     assert not requeue.exists()
     folder.mark_finished({"top1": 70.0})
     assert folder.final_metrics(experiment().values) == {"top1": 70.0}
@@ -97,14 +142,14 @@ def test_half_written_files_are_removed(folder: RunFolder) -> None:
     leftovers = [folder.path / "manifest.json.writing", folder.path / "checkpoints" / "next.pt.writing"]
     for leftover in leftovers:
         leftover.write_text("half")
-    assert folder.open(experiment(), DATA) is not None
+    assert folder.open(experiment(), DATA, CLASSES) is not None
     assert not any(leftover.exists() for leftover in leftovers)
 
 
 def test_a_folder_with_a_foreign_manifest_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("not json")
     with pytest.raises(CheckpointError, match=r"manifest\.json: not what a run of this project writes"):
-        RunFolder(tmp_path).open(experiment(), DATA)
+        RunFolder(tmp_path).open(experiment(), DATA, CLASSES)
     assert (tmp_path / "manifest.json").read_text() == "not json"
 
 
@@ -202,4 +247,4 @@ def test_a_mark_made_by_hand_is_named(tmp_path: Path, content: str) -> None:
 def test_a_manifest_of_another_program_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest\.json: not what a run of this project writes"):
-        RunFolder(tmp_path).open(experiment(), DATA)
+        RunFolder(tmp_path).open(experiment(), DATA, CLASSES)

@@ -46,7 +46,7 @@ def test_objects_are_those_of_the_image_without_crowds(tmp_path: Path) -> None:
 def test_classes_are_the_categories_by_rising_id(tmp_path: Path) -> None:
     annotations = open_content(tmp_path, split_content(100, 3))
     assert annotations.category_ids == [1, 7, 90]
-    assert annotations.category_names == ["cup", "tree", "comb"]
+    assert annotations.classes.names == ("cup", "tree", "comb")
 
 
 def test_without_masks_segmentations_are_not_looked_at(tmp_path: Path) -> None:

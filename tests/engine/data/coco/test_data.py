@@ -34,9 +34,10 @@ def open_data(root: Path, seed: int = 0, with_masks: bool = True, **changes: Any
     return data
 
 
-def test_evaluation_needs_no_training_images(tmp_path: Path) -> None:
+def test_evaluation_needs_no_training_images(root: Path, tmp_path: Path) -> None:
     write_split(tmp_path, "val2017", split_content(300, 7))
-    data = build_coco_data(CocoOptions(root=str(tmp_path), workers=0), with_masks=True, seed=0)
+    options = CocoOptions(root=str(tmp_path), workers=0)
+    data = build_coco_data(options, with_masks=True, seed=0, trained=open_data(root).classes)
     assert len(val_batches(data)) == 4
     with pytest.raises(DataError, match="instances_train2017.json"):
         _ = data.num_train
@@ -71,7 +72,7 @@ def ids(batches: list[DetectionBatch]) -> list[int]:
 def test_a_batch_is_as_promised(root: Path) -> None:
     data = open_data(root)
     assert (data.num_train, data.num_val) == (12, 7)
-    assert data.category_ids == [1, 7, 90] and data.category_names == ["cup", "tree", "comb"]
+    assert data.category_ids == [1, 7, 90] and data.category_names == ("cup", "tree", "comb")
     assert data.val_place(3010) == 1
     batches = train_batches(data)
     assert len(batches) == 2 * data.steps_per_epoch(4) == 6
@@ -184,15 +185,6 @@ def test_file_names_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
         image["file_name"] = f"more/{image['file_name']}"
     write_split(tmp_path, "val2017", content)
     assert len(ids(val_batches(open_data(tmp_path)))) == 7
-
-
-def test_splits_of_other_categories_are_named(tmp_path: Path) -> None:
-    write_coco(tmp_path)
-    content = split_content(300, 7)
-    content["categories"] = [*content["categories"], {"id": 8, "name": "bush"}]
-    write_split(tmp_path, "val2017", content)
-    with pytest.raises(DataError, match=r"instances_val2017.json: category 8 \(bush\) is not in the other"):
-        open_data(tmp_path)
 
 
 def test_a_split_of_crowds_alone_cannot_be_trained_on(tmp_path: Path) -> None:
