@@ -11,6 +11,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class UserError(Exception):
     """An error whose message tells the user what to do."""
 
+    on_every_process = True  # of a run that is under way; else one may meet it alone
+
 
 def sentence_of(error: Exception) -> str | None:
     """Return what to tell a user who can mend an error; None for one that needs its traceback."""

@@ -9,13 +9,13 @@ loss became NaN or infinite. A run whose settings or images are not those that c
 refused. Numbers of scale smoke mean nothing: they stay beside their runs, in runs/sweeps/smoke/tables.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from engine.config.load import experiment_of
+from engine.processes.program import errors_told_by, to_path
 from engine.runs.folder import RunFolder
 from engine.runs.manifest import short_commit
 from tools.paper.grid import OUTPUT, SCALES, SMOKE, Grid, Run, add_grid_options, all_grids, chosen_grid
@@ -42,7 +42,8 @@ def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], li
 
 
 def _measurements_of(run: Run, table: str, *, diverged: bool) -> list[Measurement]:
-    manifest = json.loads(RunFolder(run.folder).manifest.read_text())
+    manifest = RunFolder(run.folder).read_manifest()
+    assert manifest is not None, "it says how far the run is"
     num_train = manifest["data"]["num_train"]
     if num_train != run.scale.train_images:
         raise ValueError(
@@ -122,14 +123,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = tool_parser("collect", __doc__)
     add_grid_options(parser, required=False)
     parser.add_argument("--scale", choices=SCALES, help="all that have runs, unless given")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
-    parser.add_argument("--results", type=Path, help="in whose folder tables/ the CSVs go (results)")
+    parser.add_argument("--output", type=to_path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
+    parser.add_argument("--results", type=to_path, help="in whose folder tables/ the CSVs go (results)")
     arguments = parser.parse_args(argv)
-    try:
+    with errors_told_by(parser):
         wanted = _wanted(chosen_grid(arguments), arguments.scale, arguments.output)
         done = [collect_grid(*one, arguments.output, arguments.results) for one in wanted]
-    except ValueError as error:
-        parser.error(str(error))
     if not any(done):
         parser.error(f"no run in {arguments.output} of what was asked for has ended; run tools.sweep first")
 

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from engine.files import write_text_atomically
+from engine.processes.program import to_path
 from engine.records.console import say
 from engine.records.curves import render
 from engine.records.record import write_picture
@@ -45,12 +46,22 @@ def add_record_option(parser: argparse.ArgumentParser) -> None:
 def _record_path(text: str) -> Path:
     if not text.endswith(".json"):
         raise argparse.ArgumentTypeError(f"expected a name that ends in .json, got {text}")
-    return Path(text)
+    return to_path(text)
 
 
 def counted(number: int, what: str) -> str:
     """Return `1 thread`, `2 threads`."""
     return f"{number} {what}{'s' * (number != 1)}"
+
+
+def read_json(path: Path, command: str) -> Any:
+    """Return what a file holds. Raises ValueError: it is not JSON, or missing, and made by `command`."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; make it by `{command}`")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
 
 
 def read_record(path: Path, benchmark: str, keys: Sequence[str]) -> dict[str, Any]:
@@ -59,12 +70,7 @@ def read_record(path: Path, benchmark: str, keys: Sequence[str]) -> dict[str, An
     Raises:
         ValueError: there is no such file, or it is something else.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; make it by python -m tools.{benchmark} --output {path}")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+    record = read_json(path, f"python -m tools.{benchmark} --output {path}")
     if not isinstance(record, dict) or record.get("benchmark") != benchmark:
         raise ValueError(f"{path}: not a record of tools.{benchmark}, whose key benchmark says {benchmark}")
     absent = [key for key in keys if key not in record]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.config.load import COCO, IMAGENET
 from engine.files import write_text_atomically
+from engine.processes.program import errors_told_by, to_path
 from pwlu.suggestion import expected_one_of
 from tools.records import tool_parser
 from tools.study.page import networks_table, study_page
@@ -84,24 +85,22 @@ def pages(results: Path) -> dict[Path, str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the pages, or check that they are current."""
     parser = tool_parser("report", __doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the records ({RESULTS})")
+    parser.add_argument("--results", type=to_path, default=RESULTS, help=f"folder of the records ({RESULTS})")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is stale")
     arguments = parser.parse_args(argv)
-    try:
+    with errors_told_by(parser):
         if not arguments.results.is_dir():
             raise ValueError(f"--results: {arguments.results} is no folder; expected that of the records")
         found = pages(arguments.results)
-    except ValueError as error:
-        parser.error(str(error))
-    if not arguments.check:
-        for path, text in found.items():
-            write_text_atomically(path, text)
-        print(f"wrote {', '.join(map(str, found))}")
-        return
-    stale = [path for path, text in found.items() if not path.exists() or path.read_text("utf-8") != text]
-    if stale:
-        sys.exit(f"{stale[0]} is not what the records beside it give: run python -m tools.report")
-    print(f"{', '.join(map(str, found))}: current")
+        if not arguments.check:
+            for path, text in found.items():
+                write_text_atomically(path, text)
+            print(f"wrote {', '.join(map(str, found))}")
+            return
+        stale = [path for path, text in found.items() if not path.exists() or path.read_text("utf-8") != text]
+        if stale:
+            sys.exit(f"{stale[0]} is not what the records beside it give: run python -m tools.report")
+        print(f"{', '.join(map(str, found))}: current")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from engine.errors import UserError
+from engine.paths import PathError, written_path
 from pwlu.suggestion import did_you_mean
 
 COMMAND_LINE = "command line"
@@ -53,7 +54,11 @@ def read_file(path: Path, inherited_by: tuple[Path, ...] = ()) -> dict[str, Entr
     entries: dict[str, Entry] = {}
     if "base" in own:
         for name in own.pop("base").text.strip("[]").split(", "):  # the last one wins
-            entries |= read_file(path.parent / name, (*inherited_by, path))
+            try:
+                base = path.parent / written_path(name)
+            except PathError as error:
+                raise ConfigError(f"{path}: base: {error}") from error
+            entries |= read_file(base, (*inherited_by, path))
     return entries | own
 
 

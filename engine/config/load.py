@@ -5,6 +5,7 @@ values, or a section that it owns (`OptimizerOptions`, for example).
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from engine.config.experiment import experiment_of
 from engine.config.files import COMMAND_LINE, ConfigError, Entry, parse_overrides, read_file
 from engine.config.imagenet import IMAGENET, ImageNetConfig
 from engine.config.schema import C, Schema
+from engine.paths import PathError, WrittenPath, written_path
 from pwlu.suggestion import did_you_mean, expected_one_of
 
 __all__ = [
@@ -96,6 +98,8 @@ def _value(key: str, kind: Any, source: str, texts: Mapping[str, str]) -> Any:
     words, parse = _TYPES[plain]
     try:
         value = parse(text)
+    except PathError as error:
+        raise ConfigError(f"{source}: {key}: {error}") from error
     except (KeyError, ValueError) as error:
         raise ConfigError(f"{source}: {key}: expected {words}, got {text!r}") from error
     for bounds in all_bounds:
@@ -108,6 +112,8 @@ def _resolved(key: str, source: str, texts: Mapping[str, str], chain: tuple[str,
     """Return the text of a key, with the texts of others in the place of references such as ${epochs}."""
     if key not in texts or key in chain:
         problem = "in a circle" if key in chain else f"{key!r} has no value{did_you_mean(key, texts)}"
+        if key in os.environ:
+            problem += f"; for the variable of the environment write ${key}"
         raise ConfigError(f"{source}: {chain[0]}: cannot use the reference ${{{key}}}: {problem}")
     return re.sub(
         r"\$\{([\w.]+)\}", lambda found: _resolved(found[1], source, texts, (*chain, key)), texts[key]
@@ -123,7 +129,8 @@ def _word(text: str) -> str:
 def _whole_numbers(text: str) -> list[int]:
     if not (text.startswith("[") and text.endswith("]")):
         raise ValueError("not a list")
-    return [int(item) for item in text[1:-1].split(",") if item.strip()]
+    items = text[1:-1].strip().removesuffix(",")  # YAML allows a comma at the end
+    return [int(item) for item in items.split(",")] if items else []
 
 
 # YAML's words, and what one types on a command line.
@@ -135,5 +142,6 @@ _TYPES: dict[Any, tuple[str, Any]] = {
     float: ("a number", float),
     bool: ("true or false", lambda text: _BOOLEANS[text.lower()]),
     str: ("a word", _word),
+    WrittenPath: ("a path", written_path),
     list[int]: ("whole numbers, such as [210000, 250000]", _whole_numbers),
 }

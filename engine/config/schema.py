@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar, get_args
 
 from engine.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
+from engine.paths import WrittenPath
 from engine.training.optimizer import OptimizerOptions
 
 # The same names as models.ACTIVATIONS, which this package must not import; a test compares the two.
@@ -44,7 +45,7 @@ class RuntimeConfig:
 class RunConfig:
     """One training run."""
 
-    output: str  # run folder; runs/<name of the YAML file> unless given
+    output: WrittenPath  # run folder; runs/<name of the YAML file> unless given
     seed: Seed = 0  # of the weights, the order of the images and the augmentation
     phase1_epochs: NonNegativeFloat = 5.0  # T', the length of phase I; 0: none, fix-init of Tables 5 and 6
     global_batch_size: PositiveInt  # images per optimizer step over all devices

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.bounds import NonNegativeInt, PositiveInt, UpToOne
+from engine.paths import WrittenPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +12,9 @@ class ImageOptions:
     """Which images a classifier sees, and how they are cut and changed."""
 
     kind: str = "imagefolder"  # a name of engine.data.KINDS: see docs/data.md
-    root: str = "data/imagenet"  # holds train/ and val/, or train-*.tar and val-*.tar; unused by digits
+    root: WrittenPath = WrittenPath(
+        "data/imagenet"
+    )  # holds train/ and val/, or train-*.tar and val-*.tar; unused by digits
     workers: NonNegativeInt = 8  # loading processes per training process; 0 loads in the training process
     max_train_images: NonNegativeInt = 0  # use at most this many, evenly spread; 0 takes all
     max_val_images: NonNegativeInt = 0  # the same for the images of evaluation
@@ -30,7 +33,7 @@ class CocoOptions:
 
     kind: Literal["coco", "digits"] = "coco"  # COCO's format, or digits pasted on canvases
     # holds annotations/instances_<split>.json and <split>/; digits are written there
-    root: str = "data/coco"
+    root: WrittenPath = WrittenPath("data/coco")
     train_split: str = "train2017"  # the images to train on
     val_split: str = "val2017"  # the images to evaluate on
     workers: NonNegativeInt = 4  # loading processes per training process; 0 loads in the training process

@@ -34,6 +34,8 @@ _SYSTEM_FOLDERS = {
 class DataError(UserError, ValueError):
     """Images on disk that the user has to change; the message says which, and what was expected."""
 
+    on_every_process = False
+
 
 class BrokenImageError(DataError):
     """An image whose bytes could be read but not turned into RGB without loss; the message names it."""

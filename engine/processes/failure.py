@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from engine.errors import sentence_of
+from engine.errors import UserError, sentence_of
 from engine.processes.preemption import stop_signals_blocked
 
 _STORE_TIMEOUT = timedelta(seconds=5)
@@ -37,6 +37,8 @@ def report_failure(error: Exception) -> None:
             return
         _tell_torchrun(cause)
         said = _count(hashlib.sha256(cause.encode()).hexdigest())
+        if isinstance(error, UserError) and error.on_every_process and dist.is_initialized():
+            said = 1 + rank
         if said is None:  # rather twice than not at all; before they join, all processes do the same
             said = 1 if dist.is_initialized() or not sentence else 1 + int(os.environ.get("LOCAL_RANK", 0))
         if said == 1:

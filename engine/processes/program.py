@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from engine.errors import sentence_of
+from engine.paths import PathError, written_path
 from engine.processes import distributed
 from engine.processes.distributed import MainProcessError, World
 from engine.processes.failure import report_failure
@@ -32,13 +34,33 @@ class Arguments:
 def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Arguments:
     """Read the command line (the process's own if `argv` is None); leave with a message if it is wrong."""
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a file of configs/")
+    parser.add_argument("--config", type=to_path, required=True, metavar="FILE", help="a file of configs/")
     parser.add_argument(
-        "--eval", type=Path, metavar="CHECKPOINT", help="evaluate these weights instead of training"
+        "--eval", type=to_path, metavar="CHECKPOINT", help="evaluate these weights instead of training"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the file's")
     parsed = parser.parse_intermixed_args(argv)
     return Arguments(parsed.config, parsed.eval, parsed.overrides)
+
+
+def to_path(text: str) -> Path:
+    """Return the path that a word of a command line names, for argparse."""
+    try:
+        return Path(written_path(text))
+    except PathError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+@contextlib.contextmanager
+def errors_told_by(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Leave by the parser, with its message, where the block raises what a user can mend."""
+    try:
+        yield
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        parser.error(sentence)
 
 
 class _Parser(argparse.ArgumentParser):

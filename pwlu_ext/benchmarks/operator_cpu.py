@@ -6,10 +6,10 @@ python -m pwlu_ext.benchmarks.operator_cpu --threads 2 --output results/benchmar
 import argparse
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 
+from engine.processes.program import to_path
 from pwlu_ext.benchmarks.calls import Calls, Case, autograd_calls, operator_calls, slow_calls
 from pwlu_ext.benchmarks.measure import Call, environment, interleaved_times, write_record
 from pwlu_ext.benchmarks.page import Row, operator_page
@@ -74,7 +74,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--output", type=Path, help="record to write, .json; its page lies beside it")
+    parser.add_argument("--output", type=to_path, help="record to write, .json; its page lies beside it")
     arguments = parser.parse_args()
     threads, rounds = arguments.threads, arguments.rounds
     torch.set_num_threads(threads)

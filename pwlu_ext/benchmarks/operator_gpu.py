@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 
+from engine.processes.program import to_path
 from pwlu_ext.benchmarks.calls import DTYPES, FORMATS, Calls, Case, folded_calls, operator_calls
 from pwlu_ext.benchmarks.measure import (
     Call,
@@ -88,7 +89,7 @@ def parse() -> Arguments:
     parser.add_argument("--mebibytes", type=float, help="of a tensor, at least (256; cpu: 0.05)")
     parser.add_argument("--rounds", type=int, help="that count (100; cpu: 3)")
     parser.add_argument("--warm-up", type=int, help="rounds before them (10; cpu: 1)")
-    parser.add_argument("--output", type=Path, help="record to write, .json; its page lies beside it")
+    parser.add_argument("--output", type=to_path, help="record to write, .json; its page lies beside it")
     arguments = parser.parse_args(namespace=Arguments())
     defaults = (256.0, 100, 10) if arguments.device == "cuda" else (0.05, 3, 1)
     for name, default in zip(("mebibytes", "rounds", "warm_up"), defaults, strict=True):

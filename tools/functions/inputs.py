@@ -23,6 +23,7 @@ from engine.config.load import COCO, IMAGENET, experiment_of, load_config
 from engine.data.classes import classes_of_checkpoint
 from engine.data.loader import BatchLoader
 from engine.processes import distributed
+from engine.processes.program import errors_told_by
 from engine.records.console import say
 from engine.records.curves import pwlu_layers, spread
 from engine.tasks.classification import Classification
@@ -223,13 +224,11 @@ def examine_all(
     add_record_option(parser)
     add_image_options(parser)
     arguments = parser.parse_args(argv)
-    try:
+    with errors_told_by(parser):
         entries = [
             examine(
                 open_network(trained, split=arguments.split, images=arguments.images, overrides=arguments.set)
             )
             for trained in open_all(arguments.runs, arguments.labels, arguments.averaged)
         ]
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
     return entries, arguments.output.with_suffix(".png")

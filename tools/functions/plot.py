@@ -15,12 +15,12 @@ its curves; it goes to OUTPUT/<run>_evolution.png and .json.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from engine.processes.program import errors_told_by, to_path
 from engine.records.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, spread
 from engine.records.functions_log import LoggedFunctions, read_functions
 from engine.records.learned_functions import LayerFunctions
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
     names, at_most = arguments.layers, None if arguments.all_channels else arguments.functions
-    try:
+    with errors_told_by(parser):
         if arguments.evolution and (arguments.images or arguments.set or arguments.split != "val"):
             raise ValueError("--evolution draws no inputs: leave --images, --split and --set out")
         for trained in open_all(arguments.runs, arguments.labels, arguments.averaged):
@@ -192,15 +192,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                     overrides=arguments.set,
                 )
             write_figure(arguments.output / f"{name}.png", *drawn)
-    except ValueError as error:
-        parser.error(str(error))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = tool_parser("functions.plot", __doc__)
     add_run_options(parser)
     add = parser.add_argument
-    add("--output", required=True, type=Path, help="folder for pictures and records")
+    add("--output", required=True, type=to_path, help="folder for pictures and records")
     layers = f"PWLUs to draw, or `all` ({MAX_LAYERS}, spread over the network)"
     add("--layers", nargs="+", metavar="NAME", help=layers)
     functions = f"functions per layer, spread over its channels ({FUNCTIONS_PER_LAYER})"

@@ -11,13 +11,13 @@ with a picture beside it.
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from engine.processes.program import errors_told_by, to_path
 from engine.records.console import say
 from engine.training.step import seed_step
 from pwlu import PWLU
@@ -150,23 +150,21 @@ def draw_signal(entry: dict[str, Any]) -> Figure:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     parser = tool_parser("functions.signal", __doc__)
-    parser.add_argument("run", type=Path, help="run folder (its last checkpoint), or a checkpoint file")
+    parser.add_argument("run", type=to_path, help="run folder (its last checkpoint), or a checkpoint file")
     add_record_option(parser)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"batches to take gradients of ({STEPS})")
     add_image_options(parser)
     arguments = parser.parse_args(argv)
-    try:
+    with errors_told_by(parser):
         (trained,) = open_all([arguments.run], None, arguments.averaged)
         network = open_network(
             trained, split=arguments.split, images=arguments.images, overrides=arguments.set
         )
         entry = examine(network, arguments.steps)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    for line in signal_table(entry):
-        say(line)
-    picture = arguments.output.with_suffix(".png")
-    write_figure(picture, draw_signal(entry), {"meaning": MEANING, **entry})
+        for line in signal_table(entry):
+            say(line)
+        picture = arguments.output.with_suffix(".png")
+        write_figure(picture, draw_signal(entry), {"meaning": MEANING, **entry})
 
 
 if __name__ == "__main__":

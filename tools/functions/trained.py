@@ -1,7 +1,6 @@
 """Trained PWLUs: from the folder of a run, or one of its checkpoints, to layers; options of the programs."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import torch
 
+from engine.processes.program import to_path
 from engine.records.learned_functions import PARAMETERS
 from engine.runs.folder import RunFolder
 from engine.training.checkpoint import read_checkpoint
@@ -49,8 +49,8 @@ class Trained:
     def describe(self) -> dict[str, Any]:
         """Return where the weights come from, as plain values without the machine's paths."""
         content, trained_with = self.content, None
-        if self.folder.manifest.exists():
-            start = json.loads(self.folder.manifest.read_text())["starts"][-1]
+        if (manifest := self.folder.read_manifest()) is not None:
+            start = manifest["starts"][-1]
             trained_with = {name: start[name] for name in ("code", "hardware", "packages")}
         return {
             "label": self.label,
@@ -125,7 +125,7 @@ def pwlu_layers_of(trained: Trained) -> dict[str, PWLU]:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the runs or checkpoints to look at, and `--labels`."""
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, help="run folders (their last checkpoint), or checkpoint files")
+    add("runs", nargs="+", type=to_path, help="run folders (their last checkpoint), or checkpoint files")
     add("--labels", nargs="+", help="names for titles and files, one per run (the folders' names)")
 
 

@@ -19,6 +19,7 @@ import torch
 from engine.amp import Precision
 from engine.files import write_text_atomically
 from engine.processes import distributed
+from engine.processes.program import errors_told_by
 from engine.runs.manifest import describe_start
 from models import activation_factory
 from models.classification import check_timm_name
@@ -38,14 +39,12 @@ def main() -> None:
     """Measure what the command line names; write and print the page."""
     parser = command_line()
     arguments = parser.parse_args(namespace=Arguments())
-    try:
+    with errors_told_by(parser):
         record = measure(arguments)
         page = latency_table(record, table_4(PAPER))
-    except ValueError as error:
-        parser.error(str(error))
-    write_text_atomically(arguments.output, json.dumps(record, indent=1) + "\n")
-    write_text_atomically(arguments.output.with_suffix(".md"), page)
-    print(page)
+        write_text_atomically(arguments.output, json.dumps(record, indent=1) + "\n")
+        write_text_atomically(arguments.output.with_suffix(".md"), page)
+        print(page)
 
 
 def command_line() -> argparse.ArgumentParser:

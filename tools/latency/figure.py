@@ -8,13 +8,13 @@ by their median and multiplied by that ratio. Diamonds are the paper's Table 4, 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from engine.processes.program import errors_told_by, to_path
 from engine.records.console import say
 from engine.records.curves import render
 from engine.records.record import write_picture
@@ -108,15 +108,13 @@ def _caption(record: Row) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw the record that the command line names."""
     parser = tool_parser("latency.figure", __doc__)
-    parser.add_argument("record", type=Path, help="what tools.latency wrote, .json")
+    parser.add_argument("record", type=to_path, help="what tools.latency wrote, .json")
     arguments = parser.parse_args(argv)
-    try:
+    with errors_told_by(parser):
         figure = draw_latency(read_latency(arguments.record), table_4(PAPER))
-    except ValueError as error:
-        parser.error(str(error))
-    picture = arguments.record.with_suffix(".png")
-    write_picture(picture, render(figure))
-    say(f"picture: {picture}")
+        picture = arguments.record.with_suffix(".png")
+        write_picture(picture, render(figure))
+        say(f"picture: {picture}")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ results/tables/small_study_<name>.csv, from tools.collect.
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from engine.processes.program import errors_told_by, to_path
 from tools.drawing import GREY, color, new_figure
 from tools.paper.grid import SCALES, STUDIES
 from tools.records import tool_parser, write_figure
@@ -107,23 +107,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--study", choices=STUDIES, metavar="NAME", help="all that have numbers, unless given"
     )
-    parser.add_argument("--output", type=Path, help="folder of the pictures (that of the results, figures/)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the CSVs ({RESULTS})")
+    parser.add_argument(
+        "--output", type=to_path, help="folder of the pictures (that of the results, figures/)"
+    )
+    parser.add_argument("--results", type=to_path, default=RESULTS, help=f"folder of the CSVs ({RESULTS})")
     arguments = parser.parse_args(argv)
     names = [arguments.study] if arguments.study else STUDIES
-    try:
+    with errors_told_by(parser):
         studies = [found for name in names if (found := read_study(name, arguments.results)).measurements]
         if not studies:
             raise ValueError(
                 f"{arguments.results} has no numbers of {', '.join(names)}; run tools.sweep --study NAME, "
                 "then tools.collect"
             )
-    except ValueError as error:
-        parser.error(str(error))
-    for numbers in studies:
-        output = arguments.output or arguments.results / "figures"
-        picture = output / f"{SCALE}_study_{numbers.study.key}.png"
-        write_figure(picture, draw_study(numbers), record_of(numbers), indent=1)
+        for numbers in studies:
+            output = arguments.output or arguments.results / "figures"
+            picture = output / f"{SCALE}_study_{numbers.study.key}.png"
+            write_figure(picture, draw_study(numbers), record_of(numbers), indent=1)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,11 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from engine.processes.distributed import available_cores
-from engine.processes.program import EXIT_FAILED, EXIT_STOPPED
+from engine.processes.program import EXIT_FAILED, EXIT_STOPPED, errors_told_by, to_path
 from engine.records.console import say
 from tools.paper.grid import OUTPUT, SCALES, Grid, add_grid_options, chosen_grid
 from tools.records import positive, tool_parser
@@ -98,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add_grid_options(parser, required=True)
     add = parser.add_argument
     add("--scale", choices=SCALES, help="full, or small for a study, unless given")
-    add("--output", type=Path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
+    add("--output", type=to_path, default=OUTPUT, help=f"folder of all sweeps ({OUTPUT})")
     seeds = "instead of those of configs/sweeps, such as 0,1,2"
     add("--seeds", type=_seeds, metavar="A,B,...", help=seeds)
     cells = "only cells whose names fit, such as 'r18_*' (all)"
@@ -129,10 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit status."""
     parser = _parser()
     arguments = parser.parse_intermixed_args(argv)
-    try:
+    with errors_told_by(parser):
         return sweep(arguments)
-    except ValueError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What is still to be done of a sweep, and what it costs: the plan that is printed before anything starts."""
 
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -61,10 +60,11 @@ def state_of(run: Run) -> str:
     folder = RunFolder(run.folder)
     if folder.final_metrics(run.declared) is not None:
         return FINISHED
-    if not folder.manifest.exists():
+    manifest = folder.read_manifest()
+    if manifest is None:
         return NEW
     # The trainer refuses such a folder itself; here the user learns it before hours of other runs.
-    require_same(json.loads(folder.manifest.read_text())["experiment"], run.declared, folder.path)
+    require_same(manifest["experiment"], run.declared, folder.path)
     return BROKEN if folder.divergence() is None else DIVERGED
 
 

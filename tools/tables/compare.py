@@ -7,10 +7,10 @@ Prints a table in Markdown; writes a record of every run: settings, final metric
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from engine.files import write_text_atomically
+from engine.processes.program import errors_told_by, to_path
 from tools.records import tool_parser
 from tools.tables.measurements import read_run
 from tools.tables.short import comparison_table
@@ -32,17 +32,15 @@ def require_comparable(runs: Sequence[dict[str, Any]]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the runs, write the record, print the table."""
     parser = tool_parser("tables.compare", __doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
-    parser.add_argument("--output", required=True, type=Path, help="the record, .json")
+    parser.add_argument("runs", nargs="+", type=to_path, help="folders of finished runs")
+    parser.add_argument("--output", required=True, type=to_path, help="the record, .json")
     arguments = parser.parse_args(argv)
-    try:
+    with errors_told_by(parser):
         runs = [read_run(folder) for folder in arguments.runs]
         require_comparable(runs)
-    except ValueError as error:
-        parser.error(str(error))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(arguments.output, json.dumps({"runs": runs}, indent=1) + "\n")
-    print("\n".join(comparison_table(runs)))
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(arguments.output, json.dumps({"runs": runs}, indent=1) + "\n")
+        print("\n".join(comparison_table(runs)))
 
 
 if __name__ == "__main__":

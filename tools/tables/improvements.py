@@ -15,12 +15,12 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from engine.processes.program import errors_told_by, to_path
 from tools.drawing import GREY, color, finish, legend_above, marker, new_figure
 from tools.paper.grid import SCALES
 from tools.paper.numbers import Place
@@ -178,23 +178,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw what the command line names."""
     parser = tool_parser("tables.improvements", __doc__)
     parser.add_argument("--scale", choices=SCALES, default="full", help="of our runs (full)")
-    parser.add_argument("--output", type=Path, help="folder of the pictures (that of the results, figures/)")
-    parser.add_argument("--results", type=Path, help="folder of what tools.collect wrote")
+    parser.add_argument(
+        "--output", type=to_path, help="folder of the pictures (that of the results, figures/)"
+    )
+    parser.add_argument("--results", type=to_path, help="folder of what tools.collect wrote")
     parser.add_argument("--figures", type=int, nargs="+", choices=DRAW, default=list(DRAW), help="1 5, both")
     arguments = parser.parse_args(argv)
     results = arguments.results or results_of(arguments.scale)
     output = arguments.output or results / "figures"
-    try:
+    with errors_told_by(parser):
         numbers = read_table(TABLE, arguments.scale, results)
         if not numbers.ours:
             raise ValueError(
                 f"{results} has no numbers of table 2 at scale {numbers.scale}. {numbers.how_to_run}"
             )
-    except ValueError as error:
-        parser.error(str(error))
-    for figure in arguments.figures:
-        picture = output / f"{arguments.scale}_figure{figure}.png"
-        write_figure(picture, DRAW[figure](numbers), record_of(figure, numbers), indent=1)
+        for figure in arguments.figures:
+            picture = output / f"{arguments.scale}_figure{figure}.png"
+            write_figure(picture, DRAW[figure](numbers), record_of(figure, numbers), indent=1)
 
 
 if __name__ == "__main__":

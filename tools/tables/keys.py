@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from engine.config.schema import Schema
+from engine.paths import WrittenPath
 
-_TYPES: dict[Any, str] = {bool: "`true`, `false`", str: "a string", list[int]: "whole numbers"}
+_TYPES: dict[Any, str] = {
+    bool: "`true`, `false`",
+    str: "a string",
+    WrittenPath: "a path",
+    list[int]: "whole numbers",
+}
 
 
 def keys_table(schema: Schema[Any]) -> list[str]:

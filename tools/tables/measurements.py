@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from engine.config.load import experiment_of
 from engine.files import write_text_atomically
+from engine.records.record import read_records
 from engine.runs.folder import RunFolder
 from tools.paper.grid import OUTPUT, SMOKE, Grid
 from tools.paper.numbers import Place
@@ -119,9 +119,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not (folder / "FINISHED").exists():
         what = "give its command again" if RunFolder(folder).divergence() is None else "it diverged"
         raise ValueError(f"{folder} holds no finished run, as it has no file FINISHED: {what}")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    last = [record for record in records if record["kind"] == "eval"][-1]
+    manifest = RunFolder(folder).read_manifest()
+    records = [record for record in read_records(folder / "metrics.jsonl") if record["kind"] == "eval"]
+    if manifest is None or not records:
+        raise ValueError(f"{folder}: no manifest.json, or no evaluation in metrics.jsonl")
+    last = records[-1]
     started = manifest["starts"][-1]
     return {
         "settings": manifest["experiment"],

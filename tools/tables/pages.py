@@ -1,6 +1,5 @@
 """results/README.md: the paper's tables with our numbers beside its own, and the figures."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from pwlu_ext.benchmarks.page import operator_page
 from tools.latency.table import latency_table, read_latency, table_4
 from tools.paper.grid import SCALES, SMOKE, load_table
 from tools.paper.numbers import PAPER
+from tools.records import read_json
 from tools.tables.markdown import read_table, table_lines
 from tools.tables.measurements import csv_path
 from tools.tables.short import latency_ratios
@@ -61,7 +61,8 @@ def latency_pages(results: Path) -> dict[Path, str]:
 def operator_pages(results: Path) -> dict[Path, str]:
     """Return the page that each record of the operator in results/benchmarks makes, by where it belongs."""
     records = sorted((results / "benchmarks").glob("operator_*.json"))
-    return {path.with_suffix(".md"): operator_page(json.loads(path.read_text())) for path in records}
+    command = "python -m pwlu_ext.benchmarks.operator_cpu"
+    return {path.with_suffix(".md"): operator_page(read_json(path, command)) for path in records}
 
 
 def _table(table: int, results: Path) -> list[str]:

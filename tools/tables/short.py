@@ -1,6 +1,5 @@
 """Short tables in Markdown for README.md and docs/, each of one record in results/."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,20 @@ from engine.runs.manifest import short_commit
 from pwlu_ext.benchmarks.page import table as markdown_table
 from tools.latency.table import machine, paper_time, read_latency, table_4
 from tools.paper.numbers import PAPER
+from tools.records import read_json
 from tools.tables.measurements import SHOWN, mean_and_spread
 
 
 def demo_table(results: Path) -> list[str]:
     """Return what `make demo` gave."""
-    return comparison_table(_read(results / "demo" / "digits_r18_pwlu.json", "make demo")["runs"])
+    return comparison_table(read_json(results / "demo" / "digits_r18_pwlu.json", "make demo")["runs"])
 
 
 def demo_coco_table(results: Path) -> list[str]:
     """Return what `make demo-coco` gave."""
-    return comparison_table(_read(results / "demo" / "digits_mask_rcnn_pwlu.json", "make demo-coco")["runs"])
+    return comparison_table(
+        read_json(results / "demo" / "digits_mask_rcnn_pwlu.json", "make demo-coco")["runs"]
+    )
 
 
 def comparison_table(runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -49,7 +51,7 @@ def _origin(runs: Sequence[dict[str, Any]]) -> str:
 def operator_cpu_table(results: Path) -> list[str]:
     """Return the operator's times on a CPU, float32 and channel-wise, over those of a copy and of SiLU."""
     path = results / "benchmarks" / "operator_cpu.json"
-    record = _read(path, "python -m pwlu_ext.benchmarks.operator_cpu")
+    record = read_json(path, "python -m pwlu_ext.benchmarks.operator_cpu")
     rows = []
     for case in record["sections"]["cases"]:
         if case["dtype"] == "float32" and case["functions"] == "channel-wise":
@@ -97,9 +99,3 @@ def _machine(environment: dict[str, Any]) -> str:
         f"{environment['threads']} threads of {environment['processor']}, torch {environment['torch']}, "
         f"commit {environment['commit'][:10]}."
     )
-
-
-def _read(path: Path, command: str) -> Any:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; make it by `{command}`")
-    return json.loads(path.read_text(encoding="utf-8"))

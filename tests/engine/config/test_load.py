@@ -94,11 +94,23 @@ def test_references_take_the_final_value(smallest: Path) -> None:
         ("activation.bound=-3", ["activation.bound", "greater than 0, got -3.0"]),
         ("global_batch_size=0", ["global_batch_size", "greater than 0, got 0"]),
         ("seed=-1", ["seed: expected a number in [0, 2^63), got -1"]),
-        ("data.root=", ["data.root: expected a word, got ''"]),
+        ("data.root=", ["data.root: expected a path, got ''"]),
+        ("data.root=null", ["data.root: expected a path, got 'null'", "./null"]),
+        ("output=null", ["output: expected a path, got 'null'", "./null"]),
+        ("output=~", ["output: expected a path, got '~'"]),
+        ("output=s3://bucket/x", ["output: expected one path of this machine, got 's3://bucket/x'"]),
+        ("output=$UNSET/x", ["output: ", "'$UNSET/x'", "environment has no UNSET"]),
+        ("output=${HOME}/x", ["output: cannot use the reference ${HOME}", "write $HOME"]),
+        ("seed=null", ["seed: expected a whole number, got 'null'"]),
+        ("seed=.inf", ["seed: expected a whole number, got '.inf'"]),
+        ("epochs=1e1", ["epochs: expected a whole number, got '1e1'"]),
+        ("epochs=0x10", ["epochs: expected a whole number, got '0x10'"]),
+        ("optimizer.weight_decay=1,5", ["optimizer.weight_decay: expected a number, got '1,5'"]),
+        ("optimizer.weight_decay=.nan", ["optimizer.weight_decay: expected a number, got '.nan'"]),
         ("epochs", ["expected key=value, got 'epochs'"]),
         ("=3", ["expected key=value, got '=3'"]),
         ("base=other.yaml", ["base=other.yaml", "--config other.yaml"]),
-        ("output=", ["output: expected a word, got ''"]),
+        ("output=", ["output: expected a path, got ''"]),
         ("phase1_epochs=11", ["phase1_epochs=11 exceeds epochs=10"]),
         ("epochs=1", ["phase1_epochs=2 exceeds epochs=1"]),
         ("schedule.warmup_epochs=10", ["schedule.warmup_epochs=10", "epochs=10"]),
@@ -137,13 +149,28 @@ def test_a_key_with_a_new_name_is_an_error_that_names_it(tmp_path: Path) -> None
         ("optimizer.peak_lr: 1\n", ["line 1: the key 'optimizer.peak_lr'", "nested lines"]),
         ("epochs: {\n", ["not valid YAML"]),
         ("base: {a: b}\n", ["line 1: the key 'base': expected a value or a list of values"]),
+        ("base: ~/missing.yaml\n", [f"{Path.home()}/missing.yaml: cannot read it (base of "]),
+        ("base: null\n", ["base: expected a path, got 'null'"]),
+        ("output: null\n", ["output: expected a path, got 'null'"]),
+        ("output: ~\n", ["output: expected a path, got '~'"]),
+        ("output:\n", ["output: expected a path, got ''"]),
+        ("output: no\n", ["output: expected a path, got 'no'"]),
+        ("output: [a, b]\n", ["output: expected one path of this machine, got '[a, b]'"]),
+        ("output: ' x'\n", ["output: expected a path without blanks at its ends, got ' x'"]),
+        ("output: |\n  x\n", ["output: expected a path without blanks at its ends"]),
+        ("output: {a: b}\n", ["unknown key 'output.a'"]),
+        ("data: {root: null}\n", ["data.root: expected a path, got 'null'"]),
+        ("optimizer:\n", ["'optimizer' is a section, not a value"]),
+        ("epochs: 1\n---\nepochs: 2\n", ["not valid YAML"]),
+        ("optimizer:\n\tpeak_lr: 1\n", ["not valid YAML"]),
+        ("optimizer: {seed: 1}\noptimizer: {peak_lr: 1}\n", ["line 2: the key 'optimizer' appears twice"]),
         ("base: missing.yaml\n", ["missing.yaml: cannot read it (base of ", "No such file"]),
         ("", ["wrong.yaml: no value for epochs, model.name, optimizer.peak_lr, "]),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, parts: list[str]) -> None:
     path = tmp_path / "wrong.yaml"
-    path.write_text(text)
+    path.write_text(text if "base" in text or not text.startswith(("output", "data")) else SMALLEST + text)
     message = error_of(path)
     assert str(tmp_path) in message
     for part in parts:
@@ -154,6 +181,35 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     path.write_bytes(b"\x80\x02\xff")
     assert error_of(path).startswith(f"{path}: not a text file")
+
+
+def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "utf-32"):
+        (tmp_path / "a.yaml").write_text(SMALLEST, encoding=encoding)
+        assert error_of(tmp_path / "a.yaml").startswith(f"{tmp_path / 'a.yaml'}: not a text file")
+
+
+def test_what_editors_of_windows_add_is_no_matter(smallest: Path) -> None:
+    plain = load_config(smallest)
+    smallest.write_bytes(b"\xef\xbb\xbf" + SMALLEST.replace("\n", "\r\n").encode())
+    assert load_config(smallest) == plain
+
+
+def test_paths_are_written_out(smallest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    smallest.write_text(SMALLEST + "output: ~/runs/x\ndata: {root: $SCRATCH/imagenet}\n")
+    config = load_config(smallest)
+    assert config.output == f"{Path.home()}/runs/x" and config.data.root == "/scratch/me/imagenet"
+    config = load_config(smallest, ["output=${data.root}/run", "data.root=~/data"])
+    assert config.output == f"{Path.home()}/data/run"
+
+
+def test_numbers_are_read_as_people_write_them(smallest: Path) -> None:
+    numbers = {"1e-3": 1e-3, ".5": 0.5, "5.": 5.0, "1_0.5": 10.5, "010": 10.0, "+1": 1.0}
+    for text, value in numbers.items():
+        assert load_config(smallest, [f"optimizer.peak_lr={text}"]).optimizer.peak_lr == value
+    for text, whole in {"010": 10, "1_000": 1000, "007": 7}.items():  # as YAML 1.2; PyYAML alone: 8, 1000, 7
+        assert load_config(smallest, [f"seed={text}"]).seed == whole
 
 
 def test_a_missing_file_is_named_with_the_nearest_in_its_folder(smallest: Path) -> None:

@@ -56,7 +56,7 @@ def test_command_writes_the_picture_beside_the_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "cpu.json is missing; make it by python -m tools.latency --output"),
+        (None, "cpu.json is missing; make it by `python -m tools.latency --output"),
         ("{", "cpu.json: not JSON"),
         ("[]", "cpu.json: not a record of tools.latency"),
         ('{"benchmark": "latency"}', "cpu.json: a record of tools.latency without 'arguments'"),
