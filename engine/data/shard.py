@@ -55,7 +55,9 @@ def read_shard(shard: Path) -> ShardContent:
     try:
         with shard.open("rb") as file:
             members = _read_members(file, shard)
-    except (OSError, tarfile.TarError) as error:
+    except OSError as error:
+        raise DataError(f"{shard}: cannot be read: {error.strerror}") from error
+    except tarfile.TarError as error:
         raise DataError(f"{shard}: not a whole uncompressed tar file: {error}") from error
     not_plain = [name for names in members.not_plain.values() for name in names if _last(name) != _LABEL]
     left_out = {HIDDEN: members.hidden, NOT_PLAIN: not_plain}

@@ -49,16 +49,18 @@ class ShardImages:
             )
         return decode_rgb(data, f"number {number} of {path.name}")
 
-    def require_labels_below(self, count: int) -> None:
-        """Raise DataError for a larger label; it names the first sample that has one."""
-        wrong = np.flatnonzero(self.labels >= count)
+    def require_labels_of(self, classes: Classes) -> None:
+        """Raise DataError for a label that is none of the classes; it names the first sample that has one."""
+        wrong = np.flatnonzero(self.labels >= classes.count)
         if len(wrong):
             index = wrong[0]
             path, number = self._place(index)
             with path.open("rb") as file:
                 name = member_name(file, int(self._index.label_offsets[index]))
-            label, last = self.labels[index], count - 1
-            raise DataError(f"{path}: {name!r} (number {number}) has label {label}; classes are 0 .. {last}")
+            raise DataError(
+                f"{path}: {name!r} (number {number}) has label {self.labels[index]}; {classes.source} has "
+                f"0 .. {classes.count - 1}"
+            )
 
     def epoch_order(self, seed: int, epoch: int) -> torch.Tensor:
         # Few shards at a time, so that reads stay close together.
@@ -84,7 +86,7 @@ def open_shards(root: Path, split: str) -> tuple[ShardImages, Classes]:
     else:
         count = _count(root, images.labels) if split == "train" else 1 + int(images.labels.max())
         classes = numbered(count, f"{root}/{split}-*.tar")
-    images.require_labels_below(classes.count)
+    images.require_labels_of(classes)
     return images, classes
 
 
