@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .module import PWLU
-from .sharding import is_sharded
+from .sharding import has_fsdp2, is_sharded
 
 _SHOWN = 5  # names in a message
 
@@ -36,7 +36,7 @@ class Remarks:
             "not in phase I, since TwoPhaseLearning was constructed before the model got it. Construct it "
             "after all changes of the model's modules.",
         )
-        if any(is_sharded(parameter) for parameter in self._model.parameters()):
+        if has_fsdp2(self._model):
             whole = [name for name, module in now.items() if not is_sharded(module.left)]
             self._warn(
                 whole,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_sharded(parameter: Any) -> bool:
@@ -10,10 +10,19 @@ def is_sharded(parameter: Any) -> bool:
     return hasattr(parameter, "device_mesh")
 
 
+def has_fsdp2(model: nn.Module) -> bool:
+    """Return whether `fully_shard` was called for a part of the model."""
+    if not any(map(is_sharded, model.parameters())):
+        return False
+    from torch.distributed.fsdp import FSDPModule  # slow to import, and not in every torch
+
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
 def write_whole(parameter: Any, value: Tensor) -> None:
     """Copy `value`, whole and the same on all processes, into a parameter that may be sharded."""
     if is_sharded(parameter):
-        from torch.distributed.tensor import distribute_tensor  # slow to import, and not in every torch
+        from torch.distributed.tensor import distribute_tensor  # as above
 
         # None: nothing is sent.
         value = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)

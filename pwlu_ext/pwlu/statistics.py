@@ -20,7 +20,7 @@ class StepStatistics:
         self.deviation = torch.zeros_like(like)
         self.dropped = torch.zeros_like(self.count)  # times that what was not finite was dropped
         self._may_be_skipped = may_be_skipped  # a step may end without `clear`: a GradScaler skips it
-        self._is_empty = True
+        self.was_called = False  # since `clear`
 
     @torch.no_grad()
     def update(self, x: Tensor, channel_dim: int, parameter: Tensor) -> None:
@@ -46,15 +46,12 @@ class StepStatistics:
                     f"channels in dimension {channel_dim} (`channel_dim`)."
                 )
             dims.remove(channel_dim % x.dim())
+        may_be_of_two_steps = self.was_called and self._may_be_skipped
+        self.was_called = True
         if x.numel() == 0:
             return
-        if (
-            self._may_be_skipped
-            and not self._is_empty
-            and not (parameter.is_leaf and parameter.grad is not None)
-        ):
+        if may_be_of_two_steps and not (parameter.is_leaf and parameter.grad is not None):
             self._drop_what_is_not_finite()
-        self._is_empty = False
         x = x.to(self.mean.dtype)
         # Two passes: torch.var_mean is five times slower on a CPU, and one pass over squares would cancel.
         mean = x.mean(dims, keepdim=True) if dims else x
@@ -79,7 +76,7 @@ class StepStatistics:
         """Forget the step's elements."""
         for tensor in (self.count, self.mean, self.deviation, self.dropped):
             tensor.zero_()
-        self._is_empty = True
+        self.was_called = False
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast together with the module."""

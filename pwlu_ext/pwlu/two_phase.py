@@ -151,8 +151,12 @@ class TwoPhaseLearning:
 
         return closure
 
-    def _after_step_hook(self, *args: Any) -> None:
-        self._count_step()
+    def _after_step_hook(self, optimizer: torch.optim.Optimizer, *args: Any) -> None:
+        # torch.distributed.checkpoint makes the optimizer's state by a step with a learning rate of 0.
+        called = any(site.statistics.was_called for site in self._sites.values() if site.statistics)
+        rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
+        if self.phase == 2 or called or any(rates):
+            self._count_step()
 
     def _check_calls_are_explicit(self) -> None:
         if self._optimizer is not None:

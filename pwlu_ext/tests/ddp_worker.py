@@ -5,6 +5,8 @@ Arguments: the folder to meet and to save in, this rank, the number of ranks. On
 
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,35 @@ def train(way: str, rank: int, world_size: int) -> dict[str, Any]:
     return {name: whole(value) for name, value in plain.state_dict().items()} | {"realigned": realigned}
 
 
+def warnings_of(function: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """Return what it returns, and its warnings about PWLUs."""
+    with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
+        result = function()
+    return result, [str(w.message) for w in caught if "PWLU" in str(w.message)]
+
+
+def leave_functions_whole() -> None:
+    """Take a step with functions that FSDP2 was told to ignore."""
+    model = network()
+    ignored = {p for module in model if isinstance(module, PWLU) for p in module.parameters()}
+    fully_shard(model, ignored_params=ignored)
+    phases = TwoPhaseLearning(model, 2)
+    model(torch.randn(2, 1, 6, 6)).sum().backward()
+    phases.after_optimizer_step()
+
+
+def made_without_storage() -> dict[str, Tensor]:
+    """Return the state of a network that was sharded on the meta device and reset."""
+    with torch.device("meta"):
+        model = network()
+    fully_shard(model)
+    model.to_empty(device="cpu")
+    for module in model:
+        if isinstance(module, PWLU):
+            module.reset_parameters()
+    return {name: whole(value) for name, value in model.state_dict().items()}
+
+
 def refusals() -> list[str]:
     """Return what is said where torch's first FullyShardedDataParallel has cut the parameters up."""
     said = []
@@ -130,11 +161,11 @@ def main(folder: Path, rank: int, world_size: int) -> None:
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
     results: dict[str, Any] = {}
     for way in WAYS if world_size > 1 else ["alone"]:
-        with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
-            results[way] = train(way, rank, world_size)
-        results[way]["warned"] = [str(w.message) for w in caught if "PWLU" in str(w.message)]
+        results[way], warned = warnings_of(partial(train, way, rank, world_size))
+        results[way]["warned"] = warned
     if world_size > 1:
-        results["refusals"] = refusals()
+        results |= {"meta": made_without_storage(), "refusals": refusals()}
+        results["ignored"] = warnings_of(leave_functions_whole)[1]
     torch.save(results, folder / f"{rank}_of_{world_size}.pt")
     if world_size > 1:
         dist.destroy_process_group()

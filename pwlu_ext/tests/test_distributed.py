@@ -71,6 +71,19 @@ def test_training_moved_the_functions(results: dict[str, Results], way: str) -> 
     assert not any(torch.equal(ours[name], value) for name, value in fresh.items())
 
 
+def test_functions_that_fsdp2_ignores_are_named(results: dict[str, Results]) -> None:
+    """Nobody averages their gradients: the ranks would learn different ones in silence."""
+    (message,) = results["0_of_2"]["ignored"]
+    assert "'2', '4'" in message and "`ignored_params`" in message and results["1_of_2"]["ignored"] == []
+
+
+def test_sharded_functions_are_reset_whole(results: dict[str, Results]) -> None:
+    """As after `to_empty`, where FSDP2 shards a model without storage."""
+    for name, value in ddp_worker.network().state_dict().items():
+        if name[0] in "24":
+            assert torch.equal(results["1_of_2"]["meta"][name], value), name
+
+
 def test_parameters_that_are_cut_up_are_refused(results: dict[str, Results]) -> None:
     """By FSDP1, before or after TwoPhaseLearning, with and without the original parameters."""
     for rank in ("0_of_2", "1_of_2"):

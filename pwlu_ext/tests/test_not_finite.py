@@ -94,6 +94,25 @@ def test_a_site_is_named_once() -> None:
     assert_statistics(module, *mean_and_std(x, (0,)))
 
 
+def test_a_look_that_waits_for_a_device_is_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After steps 1, 2, 4, 8, and where a checkpoint waits anyway."""
+    module = PWLU(2)
+    phases = TwoPhaseLearning(module, 20)
+    x = batches(1, 9, 2)[0]
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)
+    with warnings.catch_warnings(action="error"):
+        feed(module, phases, [x], [x], [spoilt(x, math.nan)])
+    with pytest.warns(UserWarning, match="not finite"):
+        feed(module, phases, [x])
+    again = TwoPhaseLearning(nn.Sequential(PWLU(2)), 20)
+    with warnings.catch_warnings(action="error"):
+        for value in (0.0, 0.0, math.inf):
+            next(iter(again._sites.values()))(spoilt(x, value))
+            again.after_optimizer_step()
+    with pytest.warns(UserWarning, match="not finite"):
+        assert again.state_dict()["step_count"] == 3
+
+
 def test_a_site_without_a_finite_step_keeps_its_boundaries() -> None:
     model = nn.Sequential(nn.Identity(), nn.Sequential(PWLU(2, bound=2.0)))
     phases = TwoPhaseLearning(model, 2)

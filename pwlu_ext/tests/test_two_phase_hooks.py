@@ -7,6 +7,11 @@ import pytest
 import torch
 from timm.optim import Lookahead
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from pwlu import PWLU, TwoPhaseLearning
 from pwlu_ext.tests.helpers import saved_whole
@@ -181,6 +186,33 @@ def test_with_explicit_calls_a_skipped_step_counts() -> None:
     assert not phases.after_optimizer_step() and torch.equal(model[1].weight, weight)
     assert_statistics(model[0], *mean_and_std(x, (0,)))
     assert phases.step_count == 1
+
+
+@pytest.mark.parametrize("phases_first", [True, False])
+def test_an_optimizer_state_of_torch_distributed_is_no_step(phases_first: bool) -> None:
+    """torch.distributed.checkpoint makes the state of a new optimizer by a step that changes nothing."""
+    model = small_network()
+    optimizer = make_optimizer("adamw", model)
+    phases = TwoPhaseLearning(model, 3, optimizer=optimizer)
+    train(model, phases, optimizer, range(2), hooks=True)
+    saved = copy.deepcopy(
+        [model.state_dict(), phases.state_dict(), get_optimizer_state_dict(model, optimizer)]
+    )
+    train(model, phases, optimizer, range(2, 5), hooks=True)
+
+    resumed = small_network()
+    optimizer = make_optimizer("adamw", resumed)
+    again = TwoPhaseLearning(resumed, 3, optimizer=optimizer)
+    resumed.load_state_dict(saved[0])
+    if phases_first:
+        again.load_state_dict(saved[1])
+    options = StateDictOptions(strict=False)  # the functions have no state in phase I
+    set_optimizer_state_dict(resumed, optimizer, saved[2], options=options)
+    if not phases_first:
+        again.load_state_dict(saved[1])
+    assert (again.step_count, again.phase) == (2, 1)
+    train(resumed, again, optimizer, range(2, 5), hooks=True)
+    assert states_equal(model, resumed)
 
 
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, saved_whole])

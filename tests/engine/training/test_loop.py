@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from engine.config.experiment import Experiment
 from engine.processes.distributed import World
@@ -158,6 +159,33 @@ def test_stop_by_a_signal_at_any_moment(call: int, whole: Path, tmp_path: Path) 
         assert train(tmp_path)
     assert not (tmp_path / "REQUEUE").exists()
     assert_same_run(tmp_path, whole)
+
+
+class SpoiltTask(tiny.Task):
+    """In step 1 a PWLU gets negative infinities, of which ReLU makes zeros: the loss is finite."""
+
+    def losses(self, model: nn.Module, micro_batch: tiny.Batch) -> dict[str, torch.Tensor]:
+        spoils = torch.equal(micro_batch[0][0], tiny.global_batch(1)[0][0])
+        site = next(module for module in model.modules() if isinstance(module, PWLU))
+        hook = site.register_forward_pre_hook(lambda module, args: args[0] - torch.inf if spoils else None)
+        try:
+            return super().losses(model, micro_batch)
+        finally:
+            hook.remove()
+
+
+def test_a_step_of_phase_1_that_is_not_finite_costs_no_run(tmp_path: Path) -> None:
+    """The checkpoints from then on are good, and a run that dies goes on from them."""
+    whole, died = tmp_path / "whole", tmp_path / "died"
+    with pytest.warns(UserWarning, match="PWLU '2'.*not finite"):
+        assert train(whole, task=SpoiltTask(World()))
+    with pytest.warns(UserWarning, match="PWLU '2'.*not finite"), pytest.raises(Died):
+        train(died, task=SpoiltTask(World(), on_call=at_call(9, die)))
+    content = torch.load(died / "checkpoints" / "last.pt")
+    assert content["phases"]["step_count"] == 2
+    assert all(tensor.isfinite().all() for tensor in content["model"].values())
+    assert train(died, task=SpoiltTask(World()))
+    assert_same_run(died, whole)
 
 
 def test_stopping_costs_no_step(tmp_path: Path) -> None:
