@@ -86,7 +86,7 @@ class ImageData:
 
     @cached_property
     def _train_samples(self) -> TrainSamples:
-        return TrainSamples(self.train, self.train_transform, self.seed)
+        return TrainSamples(self.train, self.train_transform, self.seed, skip_broken=self.skip_broken)
 
     @cached_property
     def _val_samples(self) -> ValSamples:

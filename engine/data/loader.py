@@ -38,11 +38,15 @@ class Samples(Protocol[T]):
 class TrainSamples:
     """Augmented samples; one depends on (seed, epoch, index) and on nothing else."""
 
-    def __init__(self, source: ImageSource, transform: Transform, seed: int) -> None:
+    def __init__(self, source: ImageSource, transform: Transform, seed: int, *, skip_broken: bool) -> None:
         self._source, self._transform, self._seed = source, transform, seed
+        self._skip_broken = skip_broken
 
     def read(self, epoch: int, index: int) -> Read[ImageSample]:
-        """Return sample `index`, or if it is broken the next readable one; DataError if there is none."""
+        """Return sample `index`. If it is broken: none, or to skip it the next readable one.
+
+        Raises DataError if there is no readable one.
+        """
         broken: list[str] = []
         for offset in range(len(self._source)):
             number = (index + offset) % len(self._source)
@@ -50,6 +54,8 @@ class TrainSamples:
                 image = self._source.image(number)
             except BrokenImageError as error:
                 broken.append(str(error))
+                if not self._skip_broken:
+                    return Read(None, broken)
                 continue
             with isolated_rng(mix_seed(self._seed, epoch, index)):
                 return Read((self._transform(image), int(self._source.labels[number])), broken)

@@ -216,6 +216,18 @@ def test_skipped_images_are_left_out_of_evaluation_and_counted(folder: Path, wor
     assert len(loader.skipped) == 1 and str(names[2]) in loader.skipped[0]
 
 
+def test_the_first_broken_image_stops_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in (folder / "train").rglob("*.jpg"):
+        file.write_bytes(b"no image")
+    data, read = photos(folder), []
+    monkeypatch.setattr(
+        data.train, "image", lambda index: read.append(index) or type(data.train).image(data.train, index)
+    )
+    with pytest.raises(BrokenImageError, match="^cannot decode the image"):
+        list(train_loader(data))
+    assert len(read) <= 4  # the first batch, not the whole data set
+
+
 def test_a_data_set_of_broken_images_is_an_error(folder: Path) -> None:
     for file in (folder / "train").rglob("*.jpg"):
         file.write_bytes(b"no image")
