@@ -1,5 +1,6 @@
 """What phase I tells its user: each thing once, by the group's first process."""
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -91,7 +92,15 @@ class Remarks:
         if names and is_first:
             shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            warnings.warn(f"PWLU {shown}{more}: {text}", stacklevel=2)
+            warnings.warn(f"PWLU {shown}{more}: {text}", stacklevel=_level_of_the_loop())
+
+
+def _level_of_the_loop() -> int:
+    """Return the stack level, for the caller, of the line outside of this package and torch."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("pwlu", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _has_statistics(site: PWLU) -> bool:

@@ -149,6 +149,17 @@ def test_replicas_on_other_devices_are_refused() -> None:
         replica(torch.empty(3, 2, device="meta"))
 
 
+@pytest.mark.parametrize("hooks", [False, True])
+def test_a_warning_shows_the_line_of_the_training_loop(hooks: bool) -> None:
+    model = two().eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    phases = TwoPhaseLearning(model, 1, optimizer=optimizer if hooks else None)
+    model(batches(1, 8, 2)[0]).sum().backward()
+    with pytest.warns(UserWarning, match="'0', '2'") as caught:
+        optimizer.step() if hooks else phases.after_optimizer_step()
+    assert caught[0].filename == __file__
+
+
 def test_a_warning_that_is_an_error_comes_after_the_realignment() -> None:
     model = two()
     model[2].training = False
