@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engine.data.coco.masks import encode_masks
+from engine.data.coco.entries import has_area
+from engine.data.coco.masks import encode_masks, run_lengths, with_area
 from engine.records.console import warn
 from pwlu.suggestion import expected_one_of
 
@@ -48,7 +49,7 @@ def score(
     scores = {}
     for kind in kinds:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and a table
-            truth = _indexed(index, ground_truth, _truth_annotations(ground_truth))
+            truth = _indexed(index, ground_truth, _truth_annotations(ground_truth, kind))
             found = _indexed(index, ground_truth, _result_annotations(results, kind))
             scoring = evaluation(truth, found, kind)
             scoring.evaluate()
@@ -78,21 +79,43 @@ def _indexed(index: Any, ground_truth: Mapping[str, Any], annotations: list[dict
     # A library's own reader of results fails where there are none.
     indexed = index()
     indexed.dataset = {
-        "images": [dict(image) for image in ground_truth["images"]],
-        "categories": [dict(category) for category in ground_truth["categories"]],
+        "images": _with_whole_numbers(ground_truth["images"]),
+        "categories": _with_whole_numbers(ground_truth["categories"]),
         "annotations": annotations,
     }
     indexed.createIndex()
     return indexed
 
 
-def _truth_annotations(ground_truth: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _with_whole_numbers(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    return [{**entry, "id": int(entry["id"])} for entry in entries]
+
+
+def _truth_annotations(ground_truth: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    """Return the annotations as the libraries need them, with iscrowd and area.
+
+    An object without a mask is an ignored region, its box, in the scores of masks. Where there is no area it
+    is that of what is scored, box or mask.
+    """
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in ground_truth["images"]}
+    complete = []
     # Copies, as the libraries write into them; numbered from 1, as to them an object of id 0 was not found.
-    annotations = ground_truth.get("annotations", [])
-    return [
-        {**annotation, "id": number, "iscrowd": annotation.get("iscrowd", 0)}
-        for number, annotation in enumerate(annotations, 1)
-    ]
+    for number, annotation in enumerate(ground_truth.get("annotations", []), 1):
+        entry = {**annotation, "id": number, "iscrowd": annotation.get("iscrowd") or 0}
+        entry |= {key: int(annotation[key]) for key in ("image_id", "category_id")}
+        x, y, width, height = annotation["bbox"]
+        if kind == "segm":
+            entry["segmentation"] = with_area(annotation.get("segmentation"))
+            if entry["segmentation"] is None:
+                corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+                entry |= {"segmentation": [corners], "iscrowd": 1}
+        if not has_area(annotation):
+            mask = (
+                run_lengths(entry["segmentation"], *sizes[annotation["image_id"]]) if kind == "segm" else None
+            )
+            entry["area"] = width * height if mask is None else int(coco_mask.area(mask))
+        complete.append(entry)
+    return complete
 
 
 def _result_annotations(results: Sequence[Entry], kind: str) -> list[dict[str, Any]]:

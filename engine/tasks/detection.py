@@ -39,10 +39,12 @@ class Detection(ImageTask):
 
     def describe(self) -> str:
         data = self.data
-        return (
+        images = (
             f"{data.num_train} training and {data.num_val} validation images with objects of "
-            f"{data.classes.count} categories\n{self.describe_cut()}"
+            f"{data.classes.count} categories"
         )
+        targets = data.train.annotations.targets
+        return "\n".join([images, *([targets] if targets else []), self.describe_cut()])
 
     def losses(self, model: nn.Module, micro_batch: DetectionBatch) -> dict[str, torch.Tensor]:
         images = [self._on_device(image) for image in micro_batch.images]

@@ -10,21 +10,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.data.classes import Classes, named
-from engine.data.coco.entries import Entry, box, integer, known, number, read_entries, text
-from engine.data.coco.masks import Segmentation, check_segmentation
+from engine.data.coco.entries import Entry, integer, new_id, read_entries, same_ids, text
+from engine.data.coco.masks import Segmentation
+from engine.data.coco.rows import Rows
+from engine.data.coco.targets import Floats, Integers, Judgement
 from engine.data.source import DataError
 
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
 _RENEW = "copy or download the file again"
+_WITHOUT_AREA = (
+    "have no area: it is taken from the box, and in the scores of masks from the mask; scores by size depend "
+    "on it"
+)
+_TO_IGNORE = (
+    "have 'ignore', which COCO's evaluation does not know: they count as objects; an ignored region has "
+    "iscrowd: 1"
+)
+_SAME_ID = "have the id of another one: each counts as an object of its own, unless you remove it"
 
 
 class Objects(NamedTuple):
-    """The objects of one image, crowds left out, in pixels of the original picture.
+    """The objects of one image that can be learned, in pixels of the original picture.
 
     `boxes` float64 (n, 4): x1, y1, x2, y2, not yet clipped; `labels` int64 (n,); `segmentations`: n, or
     none at all if the file was opened without masks.
@@ -38,18 +45,19 @@ class Objects(NamedTuple):
 class CocoAnnotations:
     """Images and objects of one split. Images are numbered in the file's order, classes by category id.
 
-    `image_ids`, `heights`, `widths`, `has_objects` (whether there is anything but crowds) have shape (len,);
+    `image_ids`, `heights`, `widths`, `has_objects` (whether there is anything to learn) have shape (len,);
     `classes` are the file's categories; `category_ids` has the file's id of each class, None for one that the
-    file lacks, which is possible after `relabel`.
+    file lacks, which is possible after `relabel`. `targets` says in a sentence how many annotations are none,
+    and why; it is empty where all are.
     """
 
     # Arrays, not lists: loading processes share an array with the process that forked them. Lists they copy
     # page by page, as they count the objects' references.
 
     def __init__(self, path: Path, *, with_masks: bool, scored: bool) -> None:
-        """Read and check the file; `scored` asks as well for what COCO's evaluation needs.
+        """Read and check the file; `scored` looks as well at what COCO's evaluation needs.
 
-        Raises DataError, with file and id, for whatever does not fit together.
+        Warns of what is unusual. Raises DataError, with file and id, for whatever does not fit together.
         """
         content = read_annotation_file(path)
         self.path = path
@@ -59,56 +67,68 @@ class CocoAnnotations:
 
     def _read_images(self, images: list[Any]) -> None:
         heights, widths, names = array("q"), array("q"), []
+        ids: dict[int, None] = {}
 
         def read(image: Entry) -> None:
+            new_id(image, ids)
             for key, lengths in (("height", heights), ("width", widths)):
                 lengths.append(integer(image, key))
                 if lengths[-1] < 1:
                     raise ValueError(f"{key}: expected 1 or more pixels, got {lengths[-1]}")
             names.append(os.fsencode(text(image, "file_name")))
 
-        self.image_ids = np.array(read_entries(self.path, "image", images, read), dtype=np.int64)
+        read_entries(self.path, "image", images, read)
+        self.image_ids = np.array(list(ids), dtype=np.int64)
         self.heights, self.widths = np.array(heights), np.array(widths)
         self._file_names = np.array(names)
 
     def _read_categories(self, categories: list[Any]) -> None:
         names: list[str] = []
-        ids = read_entries(self.path, "category", categories, lambda entry: names.append(text(entry, "name")))
+        ids: dict[int, None] = {}
+
+        def read(category: Entry) -> None:
+            new_id(category, ids)
+            names.append(text(category, "name"))
+
+        read_entries(self.path, "category", categories, read)
         ordered = sorted(zip(ids, names, strict=True))
         self.category_ids: list[int | None] = [identity for identity, _ in ordered]
         self.classes = named([name for _, name in ordered], str(self.path), sorted(ids))
 
     def _read_annotations(self, annotations: list[Any], *, with_masks: bool, scored: bool) -> None:
-        image_places = {identity: place for place, identity in enumerate(self.image_ids.tolist())}
-        labels_of = {identity: label for label, identity in enumerate(self.classes.ids or ())}
-        owners, labels, crowd, boxes = array("q"), array("q"), array("b"), array("d")
-        segmentations = bytearray()
-        ends = array("q", [0])
-
-        def read(annotation: Entry) -> None:
-            owner = known(annotation, "image_id", image_places, "image")
-            owners.append(owner)
-            labels.append(known(annotation, "category_id", labels_of, "category"))
-            boxes.extend(box(annotation))
-            if scored:
-                number(annotation, "area")
-            crowd.append("iscrowd" in annotation and integer(annotation, "iscrowd") != 0)
-            if with_masks:
-                segmentation = annotation.get("segmentation")
-                check_segmentation(segmentation, int(self.heights[owner]), int(self.widths[owner]))
-                segmentations.extend(json.dumps(segmentation, separators=(",", ":")).encode())
-                ends.append(len(segmentations))
-
-        read_entries(self.path, "annotation", annotations, read)
+        rows = Rows(
+            {identity: place for place, identity in enumerate(self.image_ids.tolist())},
+            list(zip(self.heights.tolist(), self.widths.tolist(), strict=True)),
+            {identity: label for label, identity in enumerate(self.classes.ids or ())},
+            with_masks=with_masks,
+            scored=scored,
+        )
+        read_entries(self.path, "annotation", annotations, rows.read)
+        owners = np.array(rows.owners)
+        judgement = Judgement(
+            self.path,
+            annotations,
+            np.array(rows.boxes).reshape(-1, 4),
+            np.stack([self.widths, self.heights], axis=1)[owners],
+            np.array(rows.crowd, dtype=bool),
+            np.array(rows.without_mask, dtype=bool),
+        )
+        judgement.tell()
+        for flags, sentence in (
+            (rows.without_area, _WITHOUT_AREA),
+            (rows.to_ignore, _TO_IGNORE),
+            (same_ids(annotations), _SAME_ID),
+        ):
+            judgement.warn(np.array(flags, dtype=bool), sentence)
+        self.targets = judgement.summary()
         # The objects of an image are rows [last[i - 1], last[i]) of the order of the images.
         self._order = np.argsort(owners, kind="stable")
-        counts = np.bincount(owners, minlength=len(self))
-        self._last = counts.cumsum()
-        self._boxes, self._labels = np.array(boxes).reshape(-1, 4), np.array(labels)
-        self._crowd = np.array(crowd, dtype=bool)
-        self.has_objects = np.bincount(np.array(owners)[~self._crowd], minlength=len(self)) > 0
-        self._segmentations = np.frombuffer(bytes(segmentations), np.uint8) if with_masks else None
-        self._ends = np.array(ends)
+        self._last = np.bincount(owners, minlength=len(self)).cumsum()
+        self._boxes, self._labels = judgement.boxes, np.array(rows.labels)
+        self._left_out = judgement.left_out
+        self.has_objects = np.bincount(owners[~self._left_out], minlength=len(self)) > 0
+        self._segmentations = np.frombuffer(bytes(rows.segmentations), np.uint8) if with_masks else None
+        self._ends = np.array(rows.ends)
 
     def relabel(self, known: Classes) -> None:
         """Number the classes as `known` does. Raises DataError for an object of a class that it lacks."""
@@ -125,7 +145,7 @@ class CocoAnnotations:
 
     def objects(self, index: int) -> Objects:
         rows = self._order[self._last[index - 1] if index else 0 : self._last[index]]
-        rows = rows[~self._crowd[rows]]
+        rows = rows[~self._left_out[rows]]
         found = [] if self._segmentations is None else [self._segmentation(row) for row in rows.tolist()]
         return Objects(self._boxes[rows], self._labels[rows], found)
 

@@ -53,9 +53,7 @@ class CocoData:
             return np.arange(len(annotations))
         trained_on = np.flatnonzero(annotations.has_objects)
         if not len(trained_on):
-            raise DataError(
-                f"{annotations.path}: no image has an object that is no crowd: nothing to train on"
-            )
+            raise DataError(f"{annotations.path}: no image has an object to train on: {annotations.targets}")
         return trained_on
 
     @property

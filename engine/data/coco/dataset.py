@@ -1,20 +1,22 @@
 """Samples of a split in COCO's layout, and batches of them, which are lists as images differ in size."""
 
 import os
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from engine.data.coco.annotations import CocoAnnotations
+from engine.data.coco.files import find_pictures
 from engine.data.coco.transforms import ResizeRule, Target, to_input, to_target
 from engine.data.loader import Read
-from engine.data.source import BrokenImageError, DataError, decode_rgb
+from engine.data.source import BrokenImageError, decode_rgb
 
 _REMEDY = "copy or download it again"
+_TURNING = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
 
 
 class CocoImages:
@@ -23,7 +25,8 @@ class CocoImages:
     def __init__(self, folder: Path, annotations: CocoAnnotations) -> None:
         """Take the pictures in `folder`. Raises DataError where one is not there."""
         self._folder, self.annotations = folder, annotations
-        self._require_files()
+        # An array, for what annotations.Rows says of lists.
+        self._names = np.array([os.fsencode(name) for name in find_pictures(folder, annotations)])
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -36,7 +39,7 @@ class CocoImages:
 
         Raises BrokenImageError, with file and id, if it cannot be read or its size is not as annotated.
         """
-        path = self._folder / self.annotations.file_name(index)
+        path = self._folder / os.fsdecode(self._names[index])
         name = f"{path} (image {self.annotations.image_ids[index]} of {self.annotations.path.name})"
         try:
             data = path.read_bytes()
@@ -47,24 +50,25 @@ class CocoImages:
         if picture.size != (width, height):
             raise BrokenImageError(
                 f"the image {name} is {picture.width} x {picture.height} pixels, but annotated as "
-                f"{width} x {height}; {_REMEDY}, as it is another image than the annotated one"
+                f"{width} x {height}; {_cause(picture, width, height)}"
             )
         return picture
 
-    def _require_files(self) -> None:
-        # Compare with the folders' lists: asking for 118,287 files one by one takes minutes on NFS.
-        if not self._folder.is_dir():
-            raise DataError(f"{self._folder} is not a folder; {self.annotations.path} is about its images")
-        present: defaultdict[str, set[str]] = defaultdict(set)
-        for index in range(len(self)):
-            parent, name = os.path.split(self.annotations.file_name(index))
-            if parent not in present and (self._folder / parent).is_dir():
-                present[parent] = set(os.listdir(self._folder / parent))
-            if name not in present[parent]:
-                raise DataError(
-                    f"{self.annotations.path}: image {self.annotations.image_ids[index]}: there is no file "
-                    f"{self._folder / parent / name}; copy or download the images again"
-                )
+
+def _cause(picture: Image.Image, width: int, height: int) -> str:
+    """Return why a picture may have another size than annotated, and what to do."""
+    if picture.size != (height, width):
+        return f"{_REMEDY}, as it is another image than the annotated one"
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation in _TURNING:
+        return (
+            f"its EXIF orientation {orientation} turns it where it is shown, and so it was annotated, but "
+            "pixels are taken as stored: turn all images of the data set (`mogrify -auto-orient *.jpg`)"
+        )
+    return (
+        "its sides are exchanged: correct height and width in the annotation file, or turn the image back if "
+        "it was turned after it was annotated"
+    )
 
 
 class DetectionSample(NamedTuple):

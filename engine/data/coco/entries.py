@@ -9,37 +9,54 @@ from engine.data.source import DataError
 Entry = dict[str, Any]
 
 
-def read_entries(path: Path, kind: str, entries: list[Any], read: Callable[[Entry], object]) -> list[int]:
-    """Return the ids of a list's entries of a `kind` (image, annotation, category) after `read` of each.
+def read_entries(path: Path, kind: str, entries: list[Any], read: Callable[[Entry], object]) -> None:
+    """Call `read` with each of a list's entries of a `kind` (image, annotation, category).
 
-    Raises DataError, with the file and the entry's id, for an empty list, for what is no object or has the id
-    of another one, and where `read` raises ValueError.
+    Raises DataError, with the file and the entry's id, for an empty list, for what is no object, and where
+    `read` raises ValueError.
     """
     if not entries:
         raise DataError(f"{path}: there is not a single {kind}")
-    ids: dict[int, None] = {}
     for place, entry in enumerate(entries):
         try:
             if not isinstance(entry, dict):
                 raise ValueError(f"expected an object {{...}}, got {_short(entry)}")
-            identity = integer(entry, "id")
-            if identity in ids:
-                raise ValueError(f"another {kind} has the same id")
-            ids[identity] = None
             read(entry)
         except ValueError as error:
             has_id = isinstance(entry, dict) and "id" in entry
             name = f"{kind} {entry['id']}" if has_id else f"{kind} number {place + 1} of the list"
             raise DataError(f"{path}: {name}: {error}; correct or remove it") from None
-    return list(ids)
 
 
 def integer(entry: Entry, key: str) -> int:
-    """Return a whole number that fits into 64 bits."""
+    """Return a whole number that fits into 64 bits; 7.0 is one, as some programs write all numbers so."""
     value = entry.get(key)
+    if not isinstance(value, int) and isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or not -(2**63) <= value < 2**63:
         raise ValueError(f"{key}: expected a whole number, got {_short(value)}")
     return value
+
+
+def new_id(entry: Entry, ids: dict[int, None]) -> None:
+    """Add the entry's id to those before it."""
+    identity = integer(entry, "id")
+    if identity in ids:
+        raise ValueError("another one has the same id")
+    ids[identity] = None
+
+
+def same_ids(entries: list[Entry]) -> list[bool]:
+    """Return which entries have the id of an earlier one. Entries without an id have none in common."""
+    ids: set[object] = set()
+    same = []
+    for entry in entries:
+        identity = entry.get("id")
+        comparable = isinstance(identity, int | float | str)
+        same.append(comparable and identity in ids)
+        if comparable:
+            ids.add(identity)
+    return same
 
 
 def known(entry: Entry, key: str, places: dict[int, int], kind: str) -> int:
@@ -58,12 +75,12 @@ def text(entry: Entry, key: str) -> str:
     return value
 
 
-def number(entry: Entry, key: str) -> float:
-    """Return a finite number."""
-    value: Any = entry.get(key)
-    if not _is_finite(value):
-        raise ValueError(f"{key}: expected a finite number, got {_short(value)}")
-    return float(value)
+def has_area(annotation: Entry) -> bool:
+    """Return whether there is an area of more than nothing; some programs leave it out, or write 0."""
+    value: Any = annotation.get("area")
+    if value is not None and not _is_finite(value):
+        raise ValueError(f"area: expected a finite number, got {_short(value)}")
+    return value is not None and value > 0
 
 
 def box(entry: Entry) -> tuple[float, float, float, float]:

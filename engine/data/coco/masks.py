@@ -21,12 +21,24 @@ _FARTHEST_PX = 100_000
 _LONGEST_NUMBER = 7  # characters of a run in an RLE's text: 35 bits
 
 
+def with_area(segmentation: Any) -> Any:
+    """Return a segmentation without its polygons of fewer than three corners; None if nothing is left."""
+    if isinstance(segmentation, list):
+        # An odd number of coordinates is a mistake, and stays for `check_segmentation` to refuse.
+        segmentation = [
+            polygon
+            for polygon in segmentation
+            if not isinstance(polygon, list) or len(polygon) >= 6 or len(polygon) % 2
+        ]
+    return segmentation or None
+
+
 def check_segmentation(segmentation: object, height: int, width: int) -> None:
     """Raise ValueError for what pycocotools cannot read as a mask of a picture of this size."""
     if isinstance(segmentation, dict):
         _check_rle(segmentation, height, width)
         return
-    if not isinstance(segmentation, list) or not segmentation:
+    if not isinstance(segmentation, list):
         raise ValueError(f"segmentation: expected a list of polygons or an RLE, got {segmentation!r:.60}")
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
@@ -96,11 +108,12 @@ def rasterize(
     scale = size[1] / original_size[1], size[0] / original_size[0]
     for mask, segmentation in zip(masks, segmentations, strict=True):
         if isinstance(segmentation, dict):
-            picture = Image.fromarray(np.ascontiguousarray(_decoded(segmentation)))
+            pixels = coco_mask.decode(run_lengths(segmentation, *original_size))
+            picture = Image.fromarray(np.ascontiguousarray(pixels))
             filled = np.asarray(picture.resize(size[::-1], Image.Resampling.NEAREST))
         else:
             scaled = [(np.reshape(polygon, (-1, 2)) * scale).ravel() for polygon in segmentation]
-            filled = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(scaled, *size)))
+            filled = coco_mask.decode(run_lengths(scaled, *size))
         mask[:] = filled[:, ::-1] if mirrored else filled
     return torch.from_numpy(masks)
 
@@ -116,8 +129,14 @@ def encode_masks(masks: npt.NDArray[np.bool_ | np.uint8]) -> list[dict[str, Any]
     ]
 
 
-def _decoded(rle: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    if isinstance(rle["counts"], list):
-        rle = coco_mask.frPyObjects(rle, *rle["size"])
-    pixels: npt.NDArray[np.uint8] = coco_mask.decode(rle)
-    return pixels
+def run_lengths(
+    segmentation: Segmentation | Sequence[npt.NDArray[np.float64]], height: int, width: int
+) -> dict[str, Any]:
+    """Return pycocotools' own RLE of polygons in a picture of this size, or of another RLE."""
+    if not isinstance(segmentation, dict):
+        merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        return merged
+    if isinstance(segmentation["counts"], str):
+        return segmentation
+    compressed: dict[str, Any] = coco_mask.frPyObjects(segmentation, height, width)
+    return compressed

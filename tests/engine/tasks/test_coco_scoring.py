@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from engine.data.coco.masks import encode_masks
 from engine.tasks.coco_scoring import METRICS, coco_results, score
@@ -152,6 +154,89 @@ def test_an_object_of_id_0_can_be_found(scorer: str) -> None:
     ground_truth = truth([(1, 7, (0, 0, 50, 50))])
     ground_truth["annotations"][0]["id"] = 0
     assert score(ground_truth, [found(1, 7, (0, 0, 50, 50), 0.5)], scorer=scorer)["bbox_AP"] > 0.999
+
+
+def stripped(ground_truth: dict[str, Any], *keys: str, **values: Any) -> dict[str, Any]:
+    """Return the file without these keys in its annotations, and with these values."""
+    entries = [
+        {key: value for key, value in entry.items() if key not in keys} | values
+        for entry in ground_truth["annotations"]
+    ]
+    return ground_truth | {"annotations": entries}
+
+
+@each_scorer
+def test_what_a_file_of_another_program_lacks_changes_no_score(scorer: str) -> None:
+    ground_truth, results = random_case(3)
+    for entry in ground_truth["annotations"]:
+        entry["iscrowd"] = 0
+    # The second way: the file as pycocotools wants it, scored by pycocotools alone.
+    expected = reference_scores(ground_truth, results)
+    variants = {
+        "ids from 0": ground_truth
+        | {
+            "annotations": [
+                entry | {"id": number} for number, entry in enumerate(ground_truth["annotations"])
+            ]
+        },
+        "one id": stripped(ground_truth, id=0),
+        "no ids": stripped(ground_truth, "id"),
+        "no iscrowd": stripped(ground_truth, "iscrowd"),
+        "iscrowd null": stripped(ground_truth, iscrowd=None),
+        "no area": stripped(ground_truth, "area"),
+        "area 0": stripped(ground_truth, area=0),
+        "floats": ground_truth
+        | {
+            "images": [image | {"id": float(image["id"])} for image in ground_truth["images"]],
+            "annotations": [
+                entry | {key: float(entry[key]) for key in ("id", "image_id", "category_id", "iscrowd")}
+                for entry in ground_truth["annotations"]
+            ],
+        },
+    }
+    for name, variant in variants.items():
+        before = copy.deepcopy(variant)
+        found = score(variant, results, ("bbox", "segm"), scorer)
+        assert found == pytest.approx(expected, rel=0, abs=1e-12), name
+        assert variant == before
+
+
+def reference_scores(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
+    """Return COCO's numbers as its own program computes them: its reader, its loader of results."""
+    scores = {}
+    for kind in ("bbox", "segm"):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(ground_truth) | {"info": {}, "licenses": []}
+        truth.createIndex()
+        keys = {"image_id", "category_id", "score", {"segm": "segmentation"}.get(kind, kind)}
+        found = truth.loadRes([{key: copy.deepcopy(entry[key]) for key in keys} for entry in results])
+        scoring = COCOeval(truth, found, kind)
+        scoring.evaluate()
+        scoring.accumulate()
+        scoring.summarize()
+        scores |= {f"{kind}_{name}": number for name, number in zip(METRICS, scoring.stats, strict=True)}
+    return scores
+
+
+@each_scorer
+@pytest.mark.parametrize("segmentation", [None, [], [[1, 2, 3, 4]]], ids=["none", "empty", "a line"])
+def test_an_object_without_a_mask_is_scored_by_its_box_alone(scorer: str, segmentation: Any) -> None:
+    ground_truth = truth([(1, 7, (0, 0, 50, 50)), (1, 7, (100, 0, 100, 100))])
+    ground_truth["annotations"][1]["segmentation"] = segmentation
+    results = [found(1, 7, (100, 0, 90, 90), 0.9), found(1, 7, (0, 0, 50, 50), 0.8)]
+    scores = score(ground_truth, results, ("bbox", "segm"), scorer)
+    # What is found there is neither right nor wrong as a mask; as a box it counts.
+    assert scores["segm_AP"] == pytest.approx(1.0) and scores["segm_AR10"] == pytest.approx(1.0)
+    assert 0.5 < scores["bbox_AP"] < 1 and scores["bbox_APl"] > 0
+
+
+def test_an_area_that_is_not_given_is_that_of_what_is_scored() -> None:
+    ground_truth = truth([(1, 7, (0, 0, 100, 100))])
+    ground_truth["annotations"][0]["segmentation"] = [[0, 0, 100, 0, 100, 10, 0, 10]]
+    del ground_truth["annotations"][0]["area"]
+    scores = score(ground_truth, [found(1, 7, (0, 0, 100, 10), 0.5)], ("bbox", "segm"))
+    assert scores["segm_APs"] == pytest.approx(1.0) and scores["segm_APl"] == -1
+    assert scores["bbox_APl"] == 0 and scores["bbox_APm"] == -1
 
 
 @each_scorer

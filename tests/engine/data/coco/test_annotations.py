@@ -57,13 +57,43 @@ def test_without_masks_segmentations_are_not_looked_at(tmp_path: Path) -> None:
     assert annotations.objects(2).segmentations == [] and len(annotations.objects(2).labels) == 1
 
 
-def test_what_only_scoring_needs_is_not_asked_for_in_training(tmp_path: Path) -> None:
-    content = split_content(100, 3)
+@pytest.mark.parametrize("scored", [False, True])
+def test_what_can_be_known_without_the_file_is_not_asked_of_it(
+    tmp_path: Path, scored: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = split_content(102, 3)
+    expected = open_content(tmp_path, whole, scored=scored)
+    content = copy.deepcopy(whole)
     for annotation in content["annotations"]:
-        del annotation["area"], annotation["iscrowd"]
-    assert len(open_content(tmp_path, content, scored=False)) == 3
-    with pytest.raises(DataError, match="annotation 1: area: expected a finite number, got nothing"):
-        open_content(tmp_path, content)
+        del annotation["area"], annotation["iscrowd"], annotation["id"]
+        annotation["image_id"] = float(annotation["image_id"])  # as pandas and JavaScript write it
+    for image in content["images"]:
+        image |= {"id": float(image["id"]), "width": float(image["width"])}
+    capsys.readouterr()
+    found = open_content(tmp_path, content, scored=scored)
+    assert found.image_ids.tolist() == expected.image_ids.tolist()
+    assert found.image_ids.dtype == np.int64 and found.widths.dtype == np.int64
+    for index in range(3):
+        assert np.array_equal(found.objects(index).boxes, expected.objects(index).boxes)
+    told = capsys.readouterr().out
+    assert ("4 of 4 annotations have no area" in told) == scored and told.count("\n") == scored
+
+
+def test_ids_may_begin_with_0_and_annotations_may_share_theirs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = split_content(102, 3)
+    for number, image in enumerate(content["images"]):
+        for annotation in content["annotations"]:
+            if annotation["image_id"] == image["id"]:
+                annotation |= {"image_id": number, "category_id": 0, "id": number}
+        image["id"] = number
+    content["categories"] = [{"id": 0, "name": "cup"}]
+    annotations = open_content(tmp_path, content)
+    assert annotations.category_ids == [0] and annotations.image_ids.tolist() == [0, 1, 2]
+    assert [len(annotations.objects(index).labels) for index in range(3)] == [1, 2, 1]
+    told = capsys.readouterr().out  # the two objects of image 1
+    assert "1 of 4 annotations have the id of another one" in told and "annotation 1 of image 1" in told
 
 
 def first(key: str, value: Any, of: str = "annotations") -> Callable[[Content], None]:
@@ -95,15 +125,17 @@ def rle(**fields: Any) -> Callable[[Content], None]:
         (lambda content: content["images"].clear(), "not a single image"),
         (lambda content: content["images"].append(7), "image number 13 of the list: expected an object .* 7"),
         (image("id", None), "image number 1 of the list: id: expected a whole number, got nothing"),
-        (image("id", 1010), "image 1010: another image has the same id"),
+        (image("id", 1010), "image 1010: another one has the same id"),
         (image("file_name", 3), "image 1000: file_name: expected a text, got 3"),
         (image("width", 0), "image 1000: width: expected 1 or more pixels, got 0"),
-        (image("height", 40.0), "image 1000: height: expected a whole number, got 40.0"),
+        (image("height", 40.5), "image 1000: height: expected a whole number, got 40.5"),
+        (image("id", "1000"), "image 1000: id: expected a whole number, got '1000'"),
+        (image("height", None), "image 1000: height: expected a whole number, got nothing"),
         (first("id", 90, "categories"), "OK"),
-        (first("id", 7, "categories"), "category 7: another category has the same id"),
+        (first("id", 7, "categories"), "category 7: another one has the same id"),
         (first("name", None, "categories"), "category 90: name: expected a text, got nothing"),
-        (first("id", 2), "annotation 2: another annotation has the same id"),
-        (first("id", "a"), "annotation a: id: expected a whole number, got 'a'"),
+        (first("id", "a"), "OK"),
+        (first("id", ["a"]), "OK"),
         (first("image_id", 5), "annotation 1: image_id: there is no image with this id, got 5"),
         (first("image_id", 10**9), "annotation 1: image_id: there is no image"),
         (first("category_id", 2), "annotation 1: category_id: there is no category with this id, got 2"),
@@ -116,10 +148,9 @@ def rle(**fields: Any) -> Callable[[Content], None]:
         (first("bbox", [1, 2, -3, 4]), "annotation 1: bbox: .* width and height of 0 or more"),
         (first("area", "big"), "annotation 1: area: expected a finite number, got 'big'"),
         (first("iscrowd", "no"), "annotation 1: iscrowd: expected a whole number, got 'no'"),
-        (first("segmentation", None), "annotation 1: segmentation: expected a list of polygons .* None"),
-        (first("segmentation", []), "annotation 1: segmentation: expected a list of polygons"),
+        (first("segmentation", "all"), "annotation 1: segmentation: expected a list of polygons .* 'all'"),
         (first("segmentation", [[1, 2, 3, 4, 5, 6, 7]]), "6, 8, 10 .* got 7 numbers"),
-        (first("segmentation", [[1, 2, 3, 4]]), "annotation 1: segmentation: a polygon has .* got 4 numbers"),
+        (first("segmentation", [[1, 2, 3]]), "annotation 1: segmentation: a polygon has .* got 3 numbers"),
         (first("segmentation", [1, 2, 3, 4, 5, 6]), "annotation 1: segmentation: a polygon has .* got 1"),
         (first("segmentation", [[1, 2, 3, 4, 5, "6"]]), "segmentation: expected numbers only"),
         (first("segmentation", [[1, 2, 3, 4, 5, float("inf")]]), "expected coordinates in pixels, got inf"),

@@ -245,6 +245,28 @@ def test_pixels_are_used_as_stored(tmp_path: Path) -> None:
     assert val_batches(data)[0].original_sizes[0] == (30, 40)
 
 
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_an_exif_orientation_that_explains_the_annotated_size_is_named(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
+    data = open_data(write_coco(tmp_path))
+    path = tmp_path / "val2017" / f"{300:012d}.png"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = Image.new("RGB", (30, 40))
+    turned.save(path.with_suffix(suffix), exif=exif)
+    path.with_suffix(suffix).rename(path)
+    with pytest.raises(BrokenImageError, match=f"000300.png .*EXIF orientation {orientation} .*auto-orient"):
+        data.val.picture(0)
+    turned.save(path)
+    with pytest.raises(BrokenImageError, match="sides are exchanged: correct height and width"):
+        data.val.picture(0)
+    Image.new("RGB", (31, 40)).save(path, exif=exif)
+    with pytest.raises(BrokenImageError, match="is 31 x 40 pixels, .* copy or download it again"):
+        data.val.picture(0)
+
+
 def test_digits_are_written_where_asked_and_never_mirrored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,127 @@
+"""Which annotations of a file are targets of training, and what their owner should know of the others."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.coco.entries import Entry
+from engine.data.source import DataError
+from engine.records.console import warn_once
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+_EXAMPLES = 3  # of annotations in a sentence
+_TOLERATED_PX = 1  # programs differ by a pixel in where a box ends
+_MANY_CROWDS = 0.25  # of the annotations; COCO has 0.012, CrowdHuman 0.18
+_PIXELS = "COCO's bbox is x, y, width, height in pixels"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A file's annotations, row by row, and what becomes of them.
+
+    `boxes` (n, 4) are corners x1, y1, x2, y2, `sizes` (n, 2) the width and height of each one's picture; both
+    in pixels. `without_mask` is about networks that need masks.
+    """
+
+    path: Path
+    entries: list[Entry]
+    boxes: Floats
+    sizes: Integers
+    crowd: Flags
+    without_mask: Flags
+
+    @cached_property
+    def flat(self) -> Flags:
+        """Which objects have a box without width or height."""
+        return ~self.crowd & (self.boxes[:, 2:] <= self.boxes[:, :2]).any(axis=1)
+
+    @cached_property
+    def outside(self) -> Flags:
+        """Which objects have a box that no pixel of the picture is in."""
+        beside = (self.boxes[:, 2:] <= 0) | (self.boxes[:, :2] >= self.sizes)
+        return ~self.crowd & ~self.flat & beside.any(axis=1)
+
+    @property
+    def left_out(self) -> Flags:
+        """Which annotations are no objects to learn; flat boxes go when they are scaled."""
+        # An image with a flat box is one with an object, as detectron2 counts COCO's 117,266 images.
+        return self.crowd | self.outside | self.without_mask
+
+    def summary(self) -> str:
+        """Return how many annotations are targets and why the others are not; nothing where all are."""
+        kinds = {"crowds (iscrowd)": self.crowd}
+        rest = ~self.crowd
+        for name, flags in (
+            ("without width or height", self.flat),
+            ("outside of their picture", self.outside),
+            ("without a segmentation", self.without_mask),
+        ):
+            kinds[name] = flags & rest
+            rest = rest & ~flags
+        reasons = [f"{flags.sum()} {name}" for name, flags in kinds.items() if flags.any()]
+        return (
+            f"{rest.sum()} of the {len(rest)} annotations of {self.path.name} are targets; no targets: "
+            + ", ".join(reasons)
+            if reasons
+            else ""
+        )
+
+    def tell(self) -> None:
+        """Warn of what is unusual. Raises DataError for boxes that are certainly meant otherwise."""
+        self._tell_boxes()
+        if self.crowd.mean() > _MANY_CROWDS:
+            self.warn(
+                self.crowd,
+                "are crowds (iscrowd: 1), no targets in training and ignored regions in scoring; some "
+                "programs (CVAT) mark every mask so: set iscrowd to 0 where it is one object",
+            )
+        self.warn(
+            self.without_mask & ~self.crowd,
+            "have no segmentation: no targets in training, ignored regions in the scores of masks",
+        )
+
+    def warn(self, rows: Flags, sentence: str) -> None:
+        """Print how many annotations, what of them, and the first few; nothing where there are none."""
+        if rows.any():
+            warn_once(f"{self.path}: {rows.sum()} of {len(rows)} annotations {sentence}: {self._names(rows)}")
+
+    def _tell_boxes(self) -> None:
+        objects = ~self.crowd
+        if objects.any() and self.boxes[objects].max() <= 2:
+            raise DataError(
+                f"{self.path}: all boxes lie in the picture's first two pixels: are they fractions of its "
+                f"sides? {_PIXELS}: {self._names(objects)}"
+            )
+        beyond = np.maximum(-self.boxes[:, :2], self.boxes[:, 2:] - self.sizes).max(axis=1)
+        clipped = objects & ~self.flat & ~self.outside & (beyond > _TOLERATED_PX)
+        cause = "are the pictures turned by their EXIF orientation? Pixels are taken as stored"
+        if self._fit_as_corners(objects):
+            cause = f"all of them would fit as corners x1, y1, x2, y2, but {_PIXELS}"
+            leaving = self.outside | clipped
+            if leaving.sum() > objects.sum() / 2:
+                raise DataError(
+                    f"{self.path}: {leaving.sum()} of {objects.sum()} boxes leave their pictures; {cause}: "
+                    f"{self._names(leaving)}"
+                )
+        self.warn(self.outside, f"have a box outside of their picture, so are no targets ({cause})")
+        self.warn(
+            clipped,
+            f"have a box that leaves the picture, by up to {beyond[clipped].max(initial=0):.0f} px, and is "
+            f"clipped ({cause})",
+        )
+
+    def _fit_as_corners(self, objects: Flags) -> bool:
+        first, second = self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]
+        fit = (second > first) & (second <= self.sizes + _TOLERATED_PX)
+        return bool(fit[objects].all())
+
+    def _names(self, rows: Flags) -> str:
+        some = [self.entries[row] for row in np.flatnonzero(rows)[:_EXAMPLES]]
+        names = [f"annotation {entry.get('id')} of image {entry['image_id']}" for entry in some]
+        return ", ".join(names) + (", ..." if rows.sum() > _EXAMPLES else "")
