@@ -15,10 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train_coco
 from engine.config.load import COCO, ConfigError, load_config
+from engine.data import DataError
 from engine.tasks.coco_scoring import score
 from engine.training.checkpoint import CheckpointError
 from tests import fault_injection
-from tests.engine.data.coco.coco_files import annotation_path, write_coco
+from tests.engine.data.coco.coco_files import annotation_path, write_coco, write_split
 from tests.photographs import needs_photographs, unpack
 from tests.training_runs import (
     COCO_SETTINGS,
@@ -156,6 +157,34 @@ def test_evaluation_of_a_checkpoint_by_one_and_two_processes(
     assert scores and {name: results[0][name] for name in scores} == scores
     with pytest.raises(CheckpointError, match="model.architecture was 'mask_rcnn', is now 'retinanet'"):
         train_coco.main([*settings, "model.architecture=retinanet", "--eval", best])
+
+
+def test_evaluation_matches_categories_by_name_and_needs_val_alone(
+    whole: tuple[Path, Outcome], settings: list[str], root: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """As of a file that another program wrote, which numbers the categories in its own way."""
+    content = json.loads(annotation_path(root, "val2017").read_text())
+    numbers = {1: 3, 7: 1, 90: 0}
+    for category in content["categories"]:
+        category["id"] = numbers[category["id"]]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = numbers[annotation["category_id"]]
+    path = write_split(tmp_path, "val2017", content)
+    arguments = [*settings, f"output={tmp_path / 'run'}"]
+    arguments += ["--eval", str(whole[0] / "checkpoints" / "best.pt")]
+    found = []
+    for data in (root, tmp_path):
+        assert train_coco.main([*arguments, f"data.root={data}"]) == 0
+        found.append(json.loads((tmp_path / "run" / "evaluation_of_best" / "detections.json").read_text()))
+    expected, warning, result = capsys.readouterr().out.splitlines()
+    assert json.loads(result) == pytest.approx(json.loads(expected))  # means over categories in another order
+    assert f"{path}: classes with other numbers" in warning and "3 ('comb' is 0, there 90" in warning
+    ids, own_ids = ([entry["category_id"] for entry in entries] for entries in found)
+    assert own_ids == [numbers[identity] for identity in ids]
+    content["categories"][0]["name"] = "honeycomb"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"val2017.json: .*best.pt: 1 \('honeycomb'\); missing: 1 \('comb'\)"):
+        train_coco.main([*arguments, f"data.root={tmp_path}"])
 
 
 @pytest.mark.parametrize("activation", ["relu", "swish", "frelu", "pwlu"])

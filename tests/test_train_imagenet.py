@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train_imagenet
 from engine.config.load import IMAGENET, load_config
+from engine.data import DataError
 from engine.processes.distributed import World
 from engine.processes.program import EXIT_STOPPED
 from engine.records.record import read_records
@@ -191,6 +192,39 @@ def test_evaluation_of_a_checkpoint_by_one_and_two_processes(
     assert {name: recorded[name] for name in together} == together
     assert alone["images"] == 15
     assert alone["ema_top1"] == max(entry["ema_top1"] for entry in evaluations)
+
+
+def test_evaluation_matches_classes_by_name_and_needs_val_alone(
+    whole: tuple[Path, Outcome], settings: list[str], images: Path, tmp_path: Path, capsys: Any
+) -> None:
+    shutil.copytree(images / "val", tmp_path / "val")
+    arguments = [*settings, f"output={tmp_path / 'run'}"]
+    arguments += ["--eval", str(whole[0] / "checkpoints" / "best.pt")]
+    assert train_imagenet.main(arguments) == train_imagenet.main([*arguments, f"data.root={tmp_path}"]) == 0
+    with_train, alone = capsys.readouterr().out.splitlines()
+    assert alone == with_train
+    shutil.rmtree(tmp_path / "val" / "bee")
+    assert train_imagenet.main([*arguments, f"data.root={tmp_path}"]) == 0
+    warning, result = capsys.readouterr().out.splitlines()
+    assert "best.pt" in warning and "'bee'" in warning and json.loads(result)["images"] == 10
+    (tmp_path / "val" / "ant").rename(tmp_path / "val" / "zebra")
+    with pytest.raises(DataError, match="val: .*best.pt: .*'zebra'.*'ant', 'bee'"):
+        train_imagenet.main([*arguments, f"data.root={tmp_path}"])
+
+
+@pytest.mark.parametrize("name", ["zebra", "Ant"])
+def test_a_run_does_not_go_on_with_other_classes(
+    name: str, whole: tuple[Path, Outcome], settings: list[str], images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    for split in ("train", "val"):
+        (tmp_path / "images" / split / "ant").rename(tmp_path / "images" / split / name)
+    shutil.copytree(whole[0], tmp_path / "run")
+    (tmp_path / "run" / "FINISHED").unlink()
+    arguments = [*settings, f"output={tmp_path / 'run'}"]
+    with pytest.raises(CheckpointError, match=f"last.pt .*images/train: .*'{name}'.*'ant'.*output="):
+        train_imagenet.main([*arguments, f"data.root={tmp_path / 'images'}"])
+    assert_same_bits(weights(tmp_path / "run"), weights(whole[0]))
 
 
 def test_a_loss_that_is_no_number_stops_all_processes(settings: list[str], tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def _by_number(known: Classes, other: Classes) -> Labels:
     if other.count > known.count or (other.names is not None and other.count < known.count):
         raise DataError(
             f"{other.source} has {other.count} classes, {known.source} has {known.count}, and not both have "
-            "names by which they could be matched; give images of the same classes"
+            "names by which they could be matched; give it the same classes (a class's folder may be empty)"
         )
     if known.names != other.names:
         nameless = known if known.names is None else other
@@ -131,6 +131,6 @@ def _unknown(known: Classes, other: Classes, unknown: Sequence[str]) -> str:
     lacks = f"; missing: {listed([repr(name) for name in missing])}" if missing else ""
     return (
         f"{other.source}: classes that are not among the {known.count} of {known.source}: "
-        f"{listed([repr(name) for name in unknown])}{lacks}{did_you_mean(unknown[0], missing)}. Give classes "
-        "the names that they had in training, or take away what is of other classes"
+        f"{listed([repr(name) for name in unknown])}{lacks}. Give classes the names that they "
+        f"had in training, or take away what is of other classes{did_you_mean(unknown[0], missing)}"
     )

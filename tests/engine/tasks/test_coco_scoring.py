@@ -350,6 +350,14 @@ def test_no_detections_give_no_entries() -> None:
     assert coco_results([1], [random_detections(0, size=(4, 5))], CATEGORY_IDS) == []
 
 
+def test_detections_of_a_category_that_the_ground_truth_lacks_are_left_out() -> None:
+    detections = random_detections(20, size=(4, 5))
+    whole = coco_results([1], [detections], CATEGORY_IDS)
+    lacking = coco_results([1], [detections], [CATEGORY_IDS[0], None, CATEGORY_IDS[2]])
+    assert lacking == [entry for entry in whole if entry["category_id"] != CATEGORY_IDS[1]]
+    assert 0 < len(lacking) < 20
+
+
 def test_every_value_but_0_is_in_the_mask() -> None:
     masks = torch.tensor([[[0, 1], [2, 255]]], dtype=torch.uint8)
     (entry,) = coco_results([1], [random_detections(1) | {"masks": masks}], CATEGORY_IDS)

@@ -187,6 +187,59 @@ def test_file_names_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
     assert len(ids(val_batches(open_data(tmp_path)))) == 7
 
 
+def test_validation_categories_are_matched_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other ids, another order, a category more that nothing is of, and one missing."""
+    whole = open_data(write_coco(tmp_path))
+    assert capsys.readouterr().out == ""
+    content = split_content(300, 7)
+    content["categories"] = [{"id": 8, "name": "bush"}, {"id": 1, "name": "comb"}, {"id": 4, "name": "cup"}]
+    numbers = {90: 1, 1: 4}
+    content["annotations"] = [
+        {**annotation, "category_id": numbers[annotation["category_id"]]}
+        for annotation in content["annotations"]
+        if annotation["category_id"] in numbers
+    ]
+    write_split(tmp_path, "val2017", content)
+    data = open_data(tmp_path)
+    assert data.category_ids == [4, None, 1] and data.category_names == ("cup", "tree", "comb")
+    for index in range(data.num_val):
+        kept = whole.val.annotations.objects(index).labels
+        assert data.val.annotations.objects(index).labels.tolist() == kept[kept != 1].tolist()
+    numbered, missing = capsys.readouterr().out.splitlines()
+    assert "2 ('comb' is 1, there 90, 'cup' is 4, there 1)" in numbered
+    assert "has nothing of 1 ('tree') of the 3 classes" in missing
+
+
+def test_objects_of_an_unknown_category_are_an_error(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    content = split_content(300, 7)
+    content["categories"] = [
+        {**category, "name": category["name"].title()} for category in content["categories"]
+    ]
+    write_split(tmp_path, "val2017", content)
+    with pytest.raises(
+        DataError, match=r"instances_val2017.json: .*train2017.json: 3 \('Cup', 'Tree', 'Comb'\)"
+    ):
+        open_data(tmp_path)
+
+
+def test_categories_of_one_name_are_told_apart_by_id(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    for split, first, count in (("train2017", 100, 18), ("val2017", 300, 7)):
+        content = split_content(first, count)
+        content["categories"] = [{**category, "name": "thing"} for category in content["categories"]]
+        write_split(tmp_path, split, content)
+    assert open_data(tmp_path).category_ids == [1, 7, 90]
+    content["categories"][0]["id"] = 91
+    for annotation in content["annotations"]:
+        annotation["category_id"] = annotation["category_id"] % 90 or 91
+    write_split(tmp_path, "val2017", content)
+    with pytest.raises(DataError, match="val2017.json: 'thing' may be any of several"):
+        open_data(tmp_path)
+
+
 def test_a_split_of_crowds_alone_cannot_be_trained_on(tmp_path: Path) -> None:
     write_coco(tmp_path)
     write_split(tmp_path, "train2017", split_content(100, 2))
