@@ -57,7 +57,7 @@ launch() {
 
     local torchrun=("--nnodes=$SLURM_NNODES" "--nproc-per-node=$2" "--rdzv-id=$SLURM_JOB_ID")
     torchrun+=(--rdzv-backend=c10d "--rdzv-endpoint=$1" --max-restarts=0)
-    # Without SIGUSR1 in this list the signal kills torchrun and leaves its workers behind.
+    # Without SIGUSR1 in this list the signal kills torchrun, and its workers end without saving.
     torchrun+=("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1" "--shutdown-timeout=$SAVE_SECONDS")
 
     echo "starting $2 processes on each of $SLURM_NNODES nodes, rendezvous at $1: ${*:3}"

@@ -4,12 +4,20 @@ import functools
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from engine.files import write_text_atomically
+from engine.processes import links
+from engine.processes.distributed import World
 from engine.tasks.classification import Classification
+from engine.tasks.detection import Detection
 from engine.training import loop
 from engine.training.step import TrainStep
 
@@ -59,10 +67,58 @@ def signal_torchrun_in_step(rank: int, *, step: int, number: int) -> None:
         before(TrainStep, "__call__", step, lambda: os.kill(os.getppid(), number))
 
 
+def kill_torchrun() -> None:
+    """Kill torchrun as the kernel does when memory runs out, then do nothing more: the others wait."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    while True:
+        signal.pause()
+
+
+def kill_torchrun_in_step(rank: int, *, step: int) -> None:
+    """Kill torchrun before the n-th training step of one process."""
+    if rank == 1:
+        before(TrainStep, "__call__", step, kill_torchrun)
+
+
+def kill_torchrun_in_rendezvous(rank: int, *, mark: Path) -> None:
+    """Kill torchrun while one process waits in the rendezvous; it makes the file `mark` just before."""
+
+    def kill_when_the_other_waits() -> None:
+        wait_for(mark)
+        kill_torchrun()
+
+    before(dist, "init_process_group", 1, kill_when_the_other_waits if rank == 1 else mark.touch)
+
+
 def signal_in_step(rank: int, *, step: int) -> None:
     """Signal one process before its n-th training step."""
     if rank == 1:
         before(TrainStep, "__call__", step, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+
+
+def shorten_timeouts() -> None:
+    """Let collectives give up after a second, and processes that wait say so somewhat later."""
+    c10d = dist.distributed_c10d
+    set_timeout = c10d.set_timeout if hasattr(c10d, "set_timeout") else c10d._set_pg_timeout
+    set_timeout(timedelta(seconds=1))
+    links.REMARK_AFTER = timedelta(seconds=1.5)
+
+
+def wait_for(file: Path) -> str:
+    """Return the content of a file as soon as it is there."""
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline, f"no {file} in time"
+        time.sleep(0.02)
+    return file.read_text()
+
+
+def score_until_missed(rank: int, *, folder: Path) -> None:
+    """Let the main process score detections until another one has said that it waits."""
+    remark = folder / "remark"
+    links.warn = lambda text: write_text_atomically(remark, text)  # type: ignore[attr-defined]
+    before(Detection, "_score", 1, lambda: print(wait_for(remark)))
+    before(World, "gather", 1, shorten_timeouts)
 
 
 def nan_loss(rank: int, *, micro_batch: int) -> None:

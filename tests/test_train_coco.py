@@ -102,6 +102,18 @@ def test_a_run_leaves_everything_in_its_folder(
     assert last["images"] == 7 and "ema_segm_AP" in last
 
 
+def test_scoring_may_take_longer_than_a_collective_waits(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    arguments = [*settings, f"output={tmp_path}", "--eval", str(whole[0] / "checkpoints" / "last.pt")]
+    fault = partial(fault_injection.score_until_missed, folder=tmp_path)
+    outcome = run(tmp_path / "logs", arguments, processes=2, fault=fault)
+    assert outcome.statuses == [0, 0], outcome.output
+    *_, remark, result = outcome.outputs[0].splitlines()
+    assert "the main process" in remark and "scoring the detections" in remark
+    assert json.loads(result)["bbox_AP"] == records(whole[0])[-1]["bbox_AP"]
+
+
 def test_killed_again_and_again_the_same_command_reaches_the_same_weights(
     whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
 ) -> None:

@@ -119,22 +119,27 @@ def test_killed_again_and_again_the_same_command_reaches_the_same_weights(
     assert len(starts) == 5
 
 
+def train_under_torchrun(how: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Train in two processes and do to torchrun what tests/signalled_training.py says.
+
+    Return when every process has ended that has the pipe of its output, data loading processes included.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--local-addr=localhost"]
+    command += [str(REPOSITORY / "tests" / "signalled_training.py"), how]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=120, env=environment
+    )
+
+
 def test_torchrun_is_told_to_stop_and_all_is_saved(
     whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
 ) -> None:
     """As on a cluster: torchrun signals its processes' groups, data loading processes included."""
     number = signal.SIGTERM
     arguments = [*settings, f"output={tmp_path}", "data.workers=1"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--local-addr=localhost"]
-    command += [str(REPOSITORY / "tests" / "signalled_training.py"), str(number.value)]
-    done = subprocess.run(
-        [*command, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = train_under_torchrun(str(number.value), arguments)
     assert done.returncode != 0
     assert f"stopped by {number.name} at step 4, saved" in done.stdout, done.stdout + done.stderr
     assert json.loads((tmp_path / "REQUEUE").read_text()) == {"step": 4, "signal": number.name}
@@ -145,6 +150,22 @@ def test_torchrun_is_told_to_stop_and_all_is_saved(
     assert not (tmp_path / "REQUEUE").exists()
     assert_same_bits(weights(tmp_path), weights(whole[0]))
     assert records(tmp_path) == records(whole[0])
+
+
+def test_processes_end_with_a_killed_torchrun_and_the_same_command_goes_on(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    """One process waits for the other in the rendezvous, then in a step, when torchrun is killed."""
+    arguments = [*settings, f"output={tmp_path / 'run'}", "data.workers=1"]
+    for how in (str(tmp_path / "mark"), "step"):
+        done = train_under_torchrun(how, arguments)
+        assert done.returncode == KILLED
+        assert done.stderr.count("error: the torchrun") == 1 and "the same command goes on" in done.stderr
+    assert not (tmp_path / "run" / "FINISHED").exists()
+    outcome = run(tmp_path / "logs", arguments, processes=2)
+    assert outcome.statuses == [0, 0] and "resuming at step 3" in outcome.outputs[0], outcome.output
+    assert_same_bits(weights(tmp_path / "run"), weights(whole[0]))
+    assert records(tmp_path / "run") == records(whole[0])
 
 
 def test_a_folder_that_cannot_be_continued_is_refused(

@@ -117,23 +117,17 @@ def _identities(shards: list[Path]) -> list[tuple[str, int, int]]:
 
 
 def _remarks(split: str, shards: list[Path], contents: list[ShardContent]) -> list[str]:
-    pairs = [(shard.name, content) for shard, content in zip(shards, contents, strict=True)]
-    found = {
-        "empty shards": [name for name, content in pairs if content.is_empty],
-        "copies of shards, whose samples count again": _copies(pairs),
-    }
+    empty = [shard.name for shard, content in zip(shards, contents, strict=True) if content.is_empty]
+    remarks = [f"{split}-*.tar: empty shards: {listed(empty)}"] if empty else []
     for reason in (HIDDEN, NOT_PLAIN):
-        found[f"images left out, as {reason}"] = [
-            f"{image!r} in {name}" for name, content in pairs for image in content.left_out[reason]
+        names = [
+            f"{name!r} in {shard.name}"
+            for shard, content in zip(shards, contents, strict=True)
+            for name in content.left_out.get(reason, [])
         ]
-    return [f"{split}-*.tar: {what}: {listed(names)}" for what, names in found.items() if names]
-
-
-def _copies(pairs: list[tuple[str, ShardContent]]) -> list[str]:
-    first: dict[bytes, str] = {}
-    originals = [(name, first.setdefault(content.columns.tobytes(), name)) for name, content in pairs]
-    empty = {name for name, content in pairs if content.is_empty}
-    return [f"{name} of {original}" for name, original in originals if name != original and name not in empty]
+        if names:
+            remarks.append(f"{split}-*.tar: images left out, as {reason}: {listed(names)}")
+    return remarks
 
 
 def _index_path(root: Path, split: str) -> Path:

@@ -5,19 +5,21 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.processes.links import Links, connect
 from engine.records.console import say
 from pwlu.suggestion import expected_one_of
 
 T = TypeVar("T")
 
-# A process that died is noticed at once (its connection closes); this bounds the wait for one that hangs.
+# Bounds the wait for a process that hangs. Where one may be late for a good reason, they meet before.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 
@@ -34,6 +36,7 @@ class World:
     size: int = 1
     local_size: int = 1
     device: torch.device = torch.device("cpu")
+    links: Links | None = None  # to the other processes
 
     @property
     def is_main(self) -> bool:
@@ -47,10 +50,20 @@ class World:
             dist.all_reduce(totals)
         return totals.tolist()
 
-    def on_main(self, work: Callable[[], T]) -> T:
+    def meet(self, what: str) -> None:
+        """Wait for all processes, as long as it takes; `what` they wait for is said after some minutes.
+
+        For what may take much longer on one process than on another: a collective gives up after
+        COLLECTIVE_TIMEOUT. Raises ProcessLost if one has ended.
+        """
+        if self.links is not None:
+            self.links.meet(what)
+
+    def on_main(self, work: Callable[[], T], what: str = "work on the main process") -> T:
         """Run `work` on the main process only; its result, or its failure, reaches every process.
 
-        Raises what `work` raises on the main process, and MainProcessError on the others.
+        The others wait as long as it takes, and say for `what`. Raises what `work` raises on the main
+        process, MainProcessError on the others, and ProcessLost if a process has ended.
         """
         if self.size == 1:
             return work()
@@ -62,17 +75,19 @@ class World:
             except Exception as error:
                 failure = error
                 answer[1] = f"{type(error).__name__}: {error}"
-        dist.broadcast_object_list(answer, src=0, device=self.device)
+        self.meet(what)
+        result, reason = _from_main(answer, self.device)
         if failure is not None:
             raise failure
-        if answer[1] is not None:
-            raise MainProcessError(str(answer[1]))
-        return answer[0]  # type: ignore[return-value]  # the main process's T
+        if reason is not None:
+            raise MainProcessError(reason)
+        return cast(T, result)
 
     def gather(self, value: T) -> list[T]:
         """Return every process's value, by rank, on the main process; an empty list on the others."""
         if self.size == 1:
             return [value]
+        self.meet("gathering results")
         values: list[Any] | None = [None] * self.size if self.is_main else None
         dist.gather_object(value, values, dst=0)
         return values or []
@@ -80,6 +95,7 @@ class World:
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the main process's buffers, as DDP does before a training forward."""
         if self.size > 1:
+            self.meet("evaluation")
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
@@ -121,15 +137,24 @@ def start(device: str = "auto") -> World:
     """
     rank, local_rank = _environment("RANK", 0), _environment("LOCAL_RANK", 0)
     size, local_size = _environment("WORLD_SIZE", 1), _environment("LOCAL_WORLD_SIZE", 1)
-    world = World(rank, local_rank, size, local_size, _choose_device(device, local_rank))
-    if world.device.type == "cuda":
-        torch.cuda.set_device(world.device)
+    chosen = _choose_device(device, local_rank)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     else:
         _share_cores(rank, local_size)
+    links = None
     if size > 1:
-        backend, bound_to = ("nccl", world.device) if world.device.type == "cuda" else ("gloo", None)
+        backend, bound_to = ("nccl", chosen) if chosen.type == "cuda" else ("gloo", None)
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=bound_to)
-    return world
+        links = connect(rank, size, os.environ["MASTER_ADDR"], partial(_from_main, device=chosen))
+    return World(rank, local_rank, size, local_size, chosen, links)
+
+
+def _from_main(value: object, device: torch.device) -> Any:
+    """Return the main process's value."""
+    values = [value]
+    dist.broadcast_object_list(values, src=0, device=device)
+    return values[0]
 
 
 def available_cores() -> int:

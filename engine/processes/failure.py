@@ -13,6 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from engine.errors import UserError, sentence_of
+from engine.processes.links import ProcessLost
 from engine.processes.preemption import stop_signals_blocked
 
 _STORE_TIMEOUT = timedelta(seconds=5)
@@ -36,7 +37,7 @@ def report_failure(error: Exception) -> None:
         if failures is not None and failures > 1 and _is_lost_peer(error):
             return
         _tell_torchrun(cause)
-        said = _count(hashlib.sha256(cause.encode()).hexdigest())
+        said = None if failures is None else _count(hashlib.sha256(cause.encode()).hexdigest())
         if isinstance(error, UserError) and error.on_every_process and dist.is_initialized():
             said = 1 + rank
         if said is None:  # rather twice than not at all; before they join, all processes do the same
@@ -46,7 +47,9 @@ def report_failure(error: Exception) -> None:
 
 
 def _is_lost_peer(error: Exception) -> bool:
-    return isinstance(error, dist.DistError) or "by peer" in str(error)  # nccl's; gloo's is a RuntimeError
+    if isinstance(error, ProcessLost | dist.DistError):  # the second is nccl's
+        return True
+    return "by peer" in str(error)  # gloo's, a RuntimeError
 
 
 def _tell_torchrun(cause: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-_PARENT_CHECK_SECONDS = 5.0
+_PARENT_CHECK_SECONDS = 1.0
 
 
 class StopRequest:

@@ -14,6 +14,7 @@ from engine.paths import PathError, written_path
 from engine.processes import distributed
 from engine.processes.distributed import MainProcessError, World
 from engine.processes.failure import report_failure
+from engine.processes.launcher import end_with_launcher
 from engine.processes.preemption import StopRequest
 
 EXIT_DONE = 0
@@ -82,6 +83,7 @@ def joined_processes(device: str) -> Iterator[tuple[World, StopRequest]]:
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
     """Leave the process with the status that `main` returns, or say what the user should know of an error."""
+    end_with_launcher(EXIT_FAILED)
     try:
         status = main()
     except KeyboardInterrupt:

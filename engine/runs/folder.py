@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -65,7 +66,7 @@ class RunFolder:
         """
         # Two starts at a time would mix their records and overwrite their checkpoints.
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self._lock, "w") as file:
+        with open(self._lock, "a+") as file:
             try:
                 # Ends with the process, however it ends; data loading processes do not inherit it.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,11 +74,15 @@ class RunFolder:
                 if error.errno not in (*UNSUPPORTED, errno.ENOLCK, errno.EACCES, errno.EAGAIN):
                     raise OSError(error.errno, error.strerror, str(self._lock)) from error
                 if error.errno in (errno.EACCES, errno.EAGAIN):
+                    file.seek(0)
                     raise CheckpointError(
-                        f"{self.path} is in use: another start of this run is at work there; wait for its "
-                        "end, or name another folder with output=..."
+                        f"{self.path} is in use: another start of this run ({file.read().strip()}) is at "
+                        "work there; wait for its end, or name another folder with output=..."
                     ) from error
                 warn(f"{self.path}: no lock can be taken ({error}); do not start this run twice at a time")
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
             yield
 
     def open(

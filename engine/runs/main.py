@@ -39,7 +39,7 @@ def train_or_evaluate(
         if arguments.checkpoint is None:
             if run.is_finished():
                 return EXIT_DONE
-            world.on_main(run.folder.require_writable)  # before the data are opened
+            world.on_main(run.folder.require_writable, "opening the run folder")  # before the data are opened
             done = train(config, run, *build(config, world, None))
         else:
             checkpoint = run.read_trained(arguments.checkpoint)

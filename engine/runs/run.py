@@ -39,7 +39,9 @@ class Run:
 
         Raises CheckpointError: a run of another experiment is complete there.
         """
-        metrics = self.world.on_main(lambda: self.folder.final_metrics(self.experiment.values))
+        metrics = self.world.on_main(
+            lambda: self.folder.final_metrics(self.experiment.values), "reading the run folder"
+        )
         if metrics is not None and self.world.is_main:
             say(f"{self.folder.path}: this run is finished: {metrics_line(metrics)}")
         return metrics is not None
@@ -65,10 +67,11 @@ class Run:
         """
         world, folder = self.world, self.folder
         with contextlib.ExitStack() as until_end:
-            world.on_main(lambda: until_end.enter_context(folder.claimed()))
+            world.on_main(lambda: until_end.enter_context(folder.claimed()), "opening the run folder")
             resumed = self._begin(state, task, components)
             reporting = Reporting(folder, state.model, plan, resume_step=state.step, active=world.is_main)
             until_end.callback(reporting.close)
+            world.meet("opening the records")
             take_step = TrainStep(
                 state,
                 world,
@@ -96,16 +99,20 @@ class Run:
             try:
                 finished = loop.run(resumed)
             except TrainingDiverged as error:  # on every process
-                world.on_main(partial(folder.mark_diverged, error.step, error.lr))
+                world.on_main(
+                    partial(folder.mark_diverged, error.step, error.lr), "writing how the run ended"
+                )
                 raise
-            world.on_main(lambda: self._conclude(finished, loop))
+            world.on_main(lambda: self._conclude(finished, loop), "writing how the run ended")
             return finished
 
     def _begin(self, state: TrainingState, task: Task, components: Callable[[], Mapping[str, Any]]) -> bool:
         world = self.world
         data = task.facts()  # on every process
         # The main process alone reads it: no other machine needs to see the folder.
-        checkpoint = world.on_main(lambda: self.folder.open(self.experiment, data, task.classes))
+        checkpoint = world.on_main(
+            lambda: self.folder.open(self.experiment, data, task.classes), "reading the last checkpoint"
+        )
         if checkpoint is not None:
             state.load_state_dict(checkpoint)
         world.on_main(
@@ -113,7 +120,8 @@ class Run:
                 describe_start(
                     step=state.step, world_size=world.size, device=world.device, components=components()
                 )
-            )
+            ),
+            "writing the manifest",
         )
         return checkpoint is not None
 
@@ -122,7 +130,7 @@ class Run:
 
         Raises CheckpointError for a file that cannot be read, is no checkpoint, or is one of another network.
         """
-        checkpoint = self.world.on_main(lambda: read_checkpoint(path))
+        checkpoint = self.world.on_main(lambda: read_checkpoint(path), "reading the checkpoint")
         network = self.experiment.network
         require_same({key: checkpoint["experiment"].get(key) for key in network}, network, path)
         return checkpoint
@@ -143,7 +151,7 @@ class Run:
         if self.world.is_main:
             say(json.dumps({"checkpoint": str(path), "step": checkpoint["step"], **evaluation.metrics}))
         files = EvaluationFiles(self.folder.evaluation_of(path))
-        self.world.on_main(lambda: files.write(evaluation))
+        self.world.on_main(lambda: files.write(evaluation), "writing the evaluation")
         return True
 
     def _conclude(self, finished: bool, loop: Loop) -> None:

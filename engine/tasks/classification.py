@@ -88,6 +88,7 @@ def evaluate_classifier(
             logits = model(images.to(world.device, non_blocking=True))
         totals += _sums(logits.float(), labels)
     model.train(was_training)
+    world.meet("classifying the validation images")
     # Sums and counts, not means: each image weighs the same however the images are shared out.
     loss, top1, top5, count, stops = world.sum([*totals.tolist(), float(stopped)])
     if stops:

@@ -66,7 +66,7 @@ class Detection(ImageTask):
             return None
         results, drawn = found
         gathered = [entry for share in self.world.gather(results) for entry in share]
-        metrics = self.world.on_main(lambda: self._score(gathered))
+        metrics = self.world.on_main(lambda: self._score(gathered), "scoring the detections")
         if not self.world.is_main:
             return Evaluation(metrics)
         pictures = {"detections": detections_grid(drawn)} if drawn else {}
@@ -94,6 +94,7 @@ class Detection(ImageTask):
             if self.world.is_main and len(drawn) < PICTURES:
                 drawn += [self._draw(*shown) for shown in zip(batch.image_ids, detections, strict=True)]
         model.train(was_training)
+        self.world.meet("detecting objects in the validation images")
         # Asked once more: what comes now takes minutes for thousands of images, and is not interrupted.
         return None if self.world.sum([float(should_stop())])[0] else (results, drawn)
 

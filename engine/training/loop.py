@@ -139,17 +139,20 @@ class Loop:
         if resumed:
             self._saved_step = state.step
         else:
-            self.plot(0)
+            self._plot()
         while True:
             if plan.is_evaluation(state.step) and not self._evaluate():
                 return False
             if plan.is_plot(state.step):
-                self.plot(state.step)
+                self._plot()
             if state.step == plan.total_steps:
                 return True
-            epoch, first_step = divmod(state.step, plan.steps_per_epoch)
+            first = state.step
+            epoch, start_step = divmod(first, plan.steps_per_epoch)
             self._stopwatch.start()
-            for micro_batches in self.task.batches(epoch, first_step):
+            for micro_batches in self.task.batches(epoch, start_step):
+                if state.step == first:
+                    self.world.meet("reading the first images")
                 lr, phase = self.learning_rate(state.step), state.phase
                 result = self.take_step(micro_batches, lr, self._should_stop)
                 self._record_step(result, lr, phase)
@@ -175,7 +178,7 @@ class Loop:
             self._tell("train", values | ({"phase": phase} if phase else {}))
         if result.realigned:  # phase I ended with this step: see TrainStep
             self._tell("realign", {})
-            self.plot(state.step)
+            self._plot()
 
     def _evaluate(self) -> bool:
         """Save, evaluate, keep the best weights; return False if stopped meanwhile."""
@@ -190,7 +193,7 @@ class Loop:
         name = self.task.main_metric if state.ema is None else f"ema_{self.task.main_metric}"
         if self.metrics[name] > state.best.get(name, -math.inf):
             state.best = {name: self.metrics[name], "step": state.step}
-            self.world.on_main(lambda: self.checkpoints.save_best(self._content()))
+            self.world.on_main(lambda: self.checkpoints.save_best(self._content()), "saving the best weights")
         return True
 
     def _should_stop(self) -> bool:
@@ -198,7 +201,7 @@ class Loop:
 
     def _save(self) -> None:
         # on_main: where the main process fails to save, the others fail too
-        self.world.on_main(lambda: self.checkpoints.save(self._content()))
+        self.world.on_main(lambda: self.checkpoints.save(self._content()), "saving a checkpoint")
         self._saved_step = self.state.step
 
     def _content(self) -> dict[str, Any]:
@@ -209,8 +212,10 @@ class Loop:
     ) -> None:
         step = self.state.step
         record = Record(kind, step, round(step / self.plan.steps_per_epoch, 4), values, evaluation)
-        for listener in self.listeners:
-            listener(record)
+        self.world.on_main(lambda: [listener(record) for listener in self.listeners], "writing the records")
+
+    def _plot(self) -> None:
+        self.world.on_main(lambda: self.plot(self.state.step), "drawing the functions")
 
     def _divergence(self, loss: float, lr: float) -> str:
         kept = self.checkpoints.last

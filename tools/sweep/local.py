@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from engine.processes.launcher import LAUNCHER
 from engine.records.console import say
 from engine.runs.folder import RunFolder
 
@@ -103,6 +104,7 @@ class LocalLauncher:
     def _start(self, job: Job) -> None:
         slot = min(set(range(self._at_once)) - {running.slot for running in self._running})
         environment = os.environ | {"OMP_NUM_THREADS": str(self._threads), "PYTHONUNBUFFERED": "1"}
+        environment[LAUNCHER] = str(os.getpid())  # a run ends with a sweep that is killed
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ import gzip
 import io
 import os
 import re
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -152,14 +151,6 @@ def test_an_empty_shard_is_a_remark(shards: Path, content: str, capsys: pytest.C
         path.write_bytes(b"")
     with pytest.raises(DataError, match="each of the 4 shards train-\\*.tar is empty"):
         load_or_scan(shards, "train")
-
-
-def test_copies_of_shards_are_named(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copy(shards / "train-0001.tar", shards / "train-0001 (1).tar")
-    os.symlink(shards / "train-0000.tar", shards / "train-0009.tar")
-    index, warnings = scanned(shards, capsys)
-    assert len(index.labels) == 24 + 10 + 9
-    assert "2 (train-0001.tar of train-0001 (1).tar, train-0009.tar of train-0000.tar)" in warnings
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "sparse"])

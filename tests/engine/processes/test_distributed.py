@@ -1,4 +1,5 @@
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -6,11 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from engine.processes import distributed
+from engine import files
+from engine.processes import distributed, links
 from engine.processes.distributed import MainProcessError, World
+from engine.processes.program import exit_with
 from engine.training.step import TrainStep
+from tests import fault_injection
 from tests.engine import tiny
-from tests.training_runs import assert_same_bits, run_function
+from tests.training_runs import KILLED, assert_same_bits, run, run_function
 
 
 def test_one_process_needs_no_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +107,53 @@ def test_collectives(tmp_path: Path) -> None:
     assert first["failure"] == "FileNotFoundError: no such disk"
     assert second["failure"] == "MainProcessError: FileNotFoundError: no such disk"
     assert first["mean"] == second["mean"] == pytest.approx(0.2)
+
+
+def wait_for_the_late(world: World, folder: str) -> dict[str, Any]:
+    """Come to work on the main process and to a gathering later than a collective waits, by turns.
+
+    Who is late waits until the other one has said that it waits for him.
+    """
+    fault_injection.shorten_timeouts()
+    remark = Path(folder, f"remark_of_{world.rank}")
+    links.warn = lambda text: files.write_text_atomically(remark, text)  # type: ignore[attr-defined]
+    other = remark.with_name(f"remark_of_{1 - world.rank}")
+    answer = world.on_main(lambda: fault_injection.wait_for(other), "building the index")
+    if not world.is_main:
+        fault_injection.wait_for(other)
+    gathered = world.gather(world.rank)
+    return {"answer": answer, "gathered": gathered, "remark": remark.read_text()}
+
+
+def test_late_processes_are_waited_for_longer_than_a_collective_waits(tmp_path: Path) -> None:
+    first, second = run_function(wait_for_the_late, str(tmp_path), processes=2, folder=tmp_path / "logs")
+    assert first["answer"] == second["answer"] == second["remark"]
+    assert "the main process" in second["remark"] and "building the index" in second["remark"]
+    assert "process 1" in first["remark"]
+    assert first["gathered"] == [0, 1]
+
+
+def die_while_others_wait(rank: int, *, victim: int) -> None:
+    """Kill one process that the others wait for, in place of the program."""
+    world = distributed.start("cpu")
+
+    def main() -> int:
+        if rank == victim:
+            fault_injection.die()
+        world.meet("scoring the detections")
+        return 0
+
+    exit_with(main)
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_process_that_dies_is_not_waited_for(victim: int, tmp_path: Path) -> None:
+    fault = partial(die_while_others_wait, victim=victim)
+    outcome = run(tmp_path, [], processes=3, fault=fault, timeout=60)
+    assert outcome.statuses == [KILLED if rank == victim else 1 for rank in range(3)]
+    name = f"process {victim}" if victim else "the main process"
+    assert f"{name} has ended" in outcome.output and "scoring the detections" in outcome.output
+    assert "Traceback" not in outcome.output
 
 
 def leave(world: World) -> dict[str, list[str]]:
