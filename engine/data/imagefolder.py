@@ -110,7 +110,7 @@ def _image_files(folder: Path) -> tuple[list[str], list[str]]:
         hidden += [os.path.join(parent, name) for name in (*images, *folders) if is_hidden(name)]
         folders[:] = [name for name in folders if not is_hidden(name)]
         for name in folders:
-            _require_no_loop(os.path.join(parent, name))
+            _require_no_loop(Path(parent, name).absolute())
     return [os.path.join(*place) for place in sorted(found)], hidden
 
 
@@ -118,8 +118,8 @@ def _raise(error: OSError) -> NoReturn:
     raise error  # os.walk goes on by default, and the images of an unreadable folder would be missing
 
 
-def _require_no_loop(folder: str) -> None:
-    """Raise DataError for a link to a folder that holds the link."""
+def _require_no_loop(folder: Path) -> None:
+    """Raise DataError for a link to one of the folders on the way to it."""
     # Its images would be found again and again, to the depth that the system allows.
-    if os.path.islink(folder) and Path(folder).resolve() in Path(folder).parent.resolve().parents:
+    if folder.is_symlink() and folder.resolve() in [parent.resolve() for parent in folder.parents]:
         raise DataError(f"root: {folder} is a link to a folder that holds the link; remove it")

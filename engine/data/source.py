@@ -19,6 +19,7 @@ T = TypeVar("T")
 Labels = npt.NDArray[np.int64]
 
 _EIGHT_BITS = ("|u1", "|b1")  # numpy's names for the values of a mode
+_TIFF = (b"II*\0", b"MM\0*")
 # Beside names with a dot in front: what macOS, Synology, QNAP, Windows and Linux put among a user's files.
 _SYSTEM_FOLDERS = {
     "__MACOSX",
@@ -89,8 +90,11 @@ def decode_rgb(
     # Pillow reports broken data as OSError, SyntaxError, struct.error ...: the bytes are in memory, so each
     # of them means broken data.
     except Exception as error:
-        # Pillow's own sentence names the buffer by its address, different each time.
-        reason = "no image format known" if isinstance(error, UnidentifiedImageError) else str(error)
+        reason = str(error)
+        if isinstance(error, UnidentifiedImageError):  # names the buffer by its address
+            reason = "no image format known"
+            if data.startswith(_TIFF):
+                reason = "a TIFF of a kind that Pillow does not read, as floats in RGB; save it with 8 bits"
         raise BrokenImageError(f"cannot decode the image {name}: {reason}; {remedy}") from error
     # Pillow would clip: everything over 255 would be white, floats from 0 to 1 black. Which range is meant
     # only the user knows.

@@ -59,6 +59,14 @@ def test_values_that_do_not_fit_8_bits_are_an_error_that_names_file_and_mode(dat
         decode_rgb(data, "photos/x")
 
 
+def test_a_tiff_that_pillow_does_not_read_is_not_said_to_be_damaged() -> None:
+    eight = encoded(np.stack([WIDE // 257] * 3, axis=2).astype(np.uint8), ".tif")
+    bits = struct.pack("<3H", 8, 8, 8)
+    assert eight.count(bits) == 1
+    with pytest.raises(BrokenImageError, match="photos/x: a TIFF of a kind .*save it with 8 bits"):
+        decode_rgb(eight.replace(bits, struct.pack("<3H", 32, 32, 32)), "photos/x")
+
+
 @pytest.mark.parametrize("kind", ["imagefolder", "webdataset", "coco"])
 def test_they_are_an_error_in_each_kind_of_data(tmp_path: Path, kind: str) -> None:
     """A network trained on them would have seen white: Pillow clips at 255."""

@@ -62,9 +62,11 @@ def test_upper_case_and_linked_folders_are_read(folder: Path, tmp_path: Path) ->
     assert photos(folder).num_val == 15
 
 
-def test_a_link_to_a_folder_around_it_is_an_error(folder: Path) -> None:
-    (folder / "train" / "ant" / "all").symlink_to("..", target_is_directory=True)
-    with pytest.raises(DataError, match="train/ant/all is a link to a folder that holds the link"):
+@pytest.mark.parametrize("target", ["..", ".", "../bee"])
+def test_links_in_a_circle_are_an_error(folder: Path, target: str) -> None:
+    (folder / "train" / "ant" / "x").symlink_to(target, target_is_directory=True)
+    (folder / "train" / "bee" / "y").symlink_to("../ant", target_is_directory=True)
+    with pytest.raises(DataError, match="train/.*/[xy] is a link to a folder that holds the link"):
         photos(folder)
 
 

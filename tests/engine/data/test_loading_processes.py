@@ -54,11 +54,12 @@ def test_the_same_processes_read_every_epoch_and_evaluation(folder: Path, start_
     assert equal(list(islice(found, 3)), expected[0][:3])  # a pause in mid-epoch
     started = processes() - others
     assert len(started) == data.workers
+    del found
     assert equal(list(val_loader(data)), list(val_loader(here)))
     assert equal(list(train_loader(data, epoch=0, start_step=1)), expected[0][2:])
     assert equal(list(train_loader(data, epoch=1)), expected[1])
     assert processes() - others == started
-    del data, found
+    del data
     assert processes() == others
 
 
