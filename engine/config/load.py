@@ -129,8 +129,8 @@ def _word(text: str) -> str:
 def _whole_numbers(text: str) -> list[int]:
     if not (text.startswith("[") and text.endswith("]")):
         raise ValueError("not a list")
-    items = text[1:-1].strip().removesuffix(",")  # YAML allows a comma at the end
-    return [int(item) for item in items.split(",")] if items else []
+    inner = text[1:-1].strip()
+    return [int(item) for item in inner.removesuffix(",").split(",")] if inner else []
 
 
 # YAML's words, and what one types on a command line.

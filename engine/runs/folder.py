@@ -52,6 +52,8 @@ class RunFolder:
             place = place.parent
         if not place.is_dir():
             raise CheckpointError(f"output: {place} is no folder; name one, or a new one, by output=...")
+        if self.path.resolve() == Path(os.path.expanduser("~")).resolve():  # a shell may expand output=~
+            raise CheckpointError(f"output: {self.path} is your home folder; name one in it by output=...")
         if not os.access(place, os.W_OK | os.X_OK):
             raise CheckpointError(
                 f"output: nothing can be written to {place}, which is read-only or belongs to another user; "

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 import pwlu
+from engine.files import write_text_atomically
 from engine.runs.manifest import describe_code, describe_hardware, short_commit
 
 Key = TypeVar("Key")
@@ -134,5 +135,5 @@ def write_record(output: Path | None, record: Mapping[str, Any], page: str) -> N
     print(page)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-        output.with_suffix(".md").write_text(page)
+        write_text_atomically(output.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+        write_text_atomically(output.with_suffix(".md"), page)

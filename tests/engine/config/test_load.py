@@ -7,6 +7,7 @@ import pytest
 from engine.config import load as configuration
 from engine.config.experiment import leaves
 from engine.config.load import COCO, IMAGENET, ConfigError, ImageNetConfig, experiment_of
+from tests.training_runs import COCO_SETTINGS
 
 SMALLEST = """
 epochs: 10
@@ -130,6 +131,17 @@ def test_nesterov_needs_momentum(smallest: Path) -> None:
         assert load_config(smallest, [f"optimizer.nesterov={word}"]).optimizer.nesterov
     assert not load_config(smallest, ["optimizer.nesterov=off"]).optimizer.nesterov
     assert "momentum" in error_of(smallest, "optimizer.nesterov=true", "optimizer.momentum=0")
+
+
+@pytest.mark.parametrize("text", ["[1,,2]", "[,]", "[1 2]", "1, 2", "[1, 2.5]", "null"])
+def test_a_list_with_a_gap_is_no_list(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "detector.yaml"
+    path.write_text(COCO_SETTINGS)
+    key = "schedule.milestones_steps"
+    with pytest.raises(ConfigError, match=f"{key}: expected whole numbers, such as "):
+        configuration.load_config(path, [f"{key}={text}"], COCO)
+    for good in ("[1, 2]", "[1,2,]", " [ 1 , 2 ]".strip()):
+        assert configuration.load_config(path, [f"{key}={good}"], COCO).schedule.milestones_steps == [1, 2]
 
 
 def test_a_key_with_a_new_name_is_an_error_that_names_it(tmp_path: Path) -> None:

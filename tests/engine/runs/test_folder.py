@@ -230,6 +230,9 @@ def test_where_nothing_can_be_written_is_said_at_the_start(
         with pytest.raises(CheckpointError, match=r"output: .*(file|link) is no folder; .*output="):
             RunFolder(tmp_path / name).require_writable()
     assert (tmp_path / "file").read_text() == "mine"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match="is your home folder; name one in it by output="):
+        RunFolder(tmp_path / ".").require_writable()
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(CheckpointError, match=f"nothing can be written to {tmp_path}, .*output="):
         RunFolder(tmp_path / "runs" / "a").require_writable()
