@@ -192,7 +192,7 @@ def test_validation_categories_are_matched_by_name(
 ) -> None:
     """Other ids, another order, a category more that nothing is of, and one missing."""
     whole = open_data(write_coco(tmp_path))
-    assert capsys.readouterr().out == ""
+    assert "classes" not in capsys.readouterr().out
     content = split_content(300, 7)
     content["categories"] = [{"id": 8, "name": "bush"}, {"id": 1, "name": "comb"}, {"id": 4, "name": "cup"}]
     numbers = {90: 1, 1: 4}
@@ -207,7 +207,7 @@ def test_validation_categories_are_matched_by_name(
     for index in range(data.num_val):
         kept = whole.val.annotations.objects(index).labels
         assert data.val.annotations.objects(index).labels.tolist() == kept[kept != 1].tolist()
-    numbered, missing = capsys.readouterr().out.splitlines()
+    numbered, missing = [line for line in capsys.readouterr().out.splitlines() if "classes" in line]
     assert "2 ('comb' is 1, there 90, 'cup' is 4, there 1)" in numbered
     assert "has nothing of 1 ('tree') of the 3 classes" in missing
 
