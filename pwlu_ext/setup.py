@@ -6,16 +6,21 @@ They are two because a library linked with CUDA does not load into a torch witho
     PWLU_BUILD_CUDA=1      the CUDA library, or an error that says what is missing
     PWLU_BUILD_CUDA=0      the CPU library alone
 
-No GPU needs to be visible. TORCH_CUDA_ARCH_LIST overrides the architectures.
+No GPU needs to be visible. TORCH_CUDA_ARCH_LIST overrides the architectures. An empty variable is one that is
+not set: containers cannot unset what their image sets.
 """
 
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.resolve()
 # As in pyproject.toml, whose versions pip looks at only where it builds in isolation.
@@ -34,6 +39,31 @@ CXX_FLAGS = [
 NVCC_FLAGS = ["-O3", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
 
 
+VARIABLES = ("PWLU_BUILD_CUDA", "TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "CC", "CXX")
+
+
+def drop_empty_variables() -> None:
+    """Unset those of `VARIABLES` that are empty; torch and setuptools would take the empty word."""
+    for name in VARIABLES:
+        if not os.environ.get(name, "").strip():
+            os.environ.pop(name, None)
+
+
+def versions() -> tuple[str, str]:
+    """Return the versions of torch and setuptools; stop, with the command, where they are missing."""
+    try:
+        import setuptools
+        import torch
+    except ModuleNotFoundError as error:
+        torch_needed, setuptools_needed = (".".join(map(str, v)) for v in (OLDEST_TORCH, OLDEST_SETUPTOOLS))
+        raise SystemExit(
+            f"pwlu: building needs {error.name}, which {sys.executable} does not have. Run: {sys.executable} "
+            f"-m pip install 'torch>={torch_needed}' 'setuptools>={setuptools_needed}' ninja -- or leave out "
+            "--no-build-isolation."
+        ) from None
+    return torch.__version__, setuptools.__version__
+
+
 def check_versions(torch: str, setuptools: str) -> None:
     """Stop, with a sentence, where torch lacks the ABI or setuptools cannot read pyproject.toml."""
     for name, found, oldest in (
@@ -47,12 +77,26 @@ def check_versions(torch: str, setuptools: str) -> None:
             )
 
 
+def check_compiler() -> None:
+    """Stop, with a sentence, without the C++ compiler that torch would call."""
+    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
+    if shutil.which(compiler) is None:
+        raise SystemExit(
+            f"pwlu: the C++ compiler {compiler!r} was not found. Install one (Debian, Ubuntu: apt install "
+            "g++), or set CXX to one."
+        )
+
+
 def nvcc_version(nvcc: str) -> tuple[int, int]:
     """Return the major and minor version of the toolkit."""
-    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    release = re.search(r"release (\d+)\.(\d+)", text)
+    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True)
+    release = re.search(r"release (\d+)\.(\d+)", said.stdout)
     if release is None:
-        raise SystemExit(f"pwlu: cannot read a version from '{nvcc} --version': {text!r}")
+        text = (said.stderr or said.stdout).strip()
+        raise SystemExit(
+            f"pwlu: '{nvcc} --version' names no release: {text!r}. Set CUDA_HOME to a toolkit that works, or "
+            "build the CPU library alone with PWLU_BUILD_CUDA=0."
+        )
     return int(release[1]), int(release[2])
 
 
@@ -72,10 +116,37 @@ def default_architectures(version: tuple[int, int]) -> str:
     return f"{oldest};8.0;{newest}"
 
 
+def set_architectures(nvcc: str) -> None:
+    """Set TORCH_CUDA_ARCH_LIST as torch reads it, or to the default."""
+    words = re.split(r"[;,\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", ""))
+    asked = ";".join(filter(None, words))
+    os.environ["TORCH_CUDA_ARCH_LIST"] = asked or default_architectures(nvcc_version(nvcc))
+
+
+def check_architectures(nvcc: str, flags_of_torch: Callable[[], list[str]]) -> None:
+    """Stop, with a sentence, where torch or nvcc does not know what TORCH_CUDA_ARCH_LIST asks for."""
+    # torch would look at them only when all of the CPU library has been compiled.
+    asked = os.environ["TORCH_CUDA_ARCH_LIST"]
+    remedy = f"Unset it for {default_architectures(nvcc_version(nvcc))}, or name some of these."
+    try:
+        flags = flags_of_torch()
+    except (ValueError, IndexError) as error:
+        why = "torch sees no GPU here" if asked == "native" else str(error)
+        raise SystemExit(f"pwlu: TORCH_CUDA_ARCH_LIST is {asked!r}: {why}. {remedy}") from None
+    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True).stdout
+    known, wanted = (set(re.findall(r"compute_(\d+)", text)) for text in (listed, " ".join(flags)))
+    if known and not wanted <= known:
+        raise SystemExit(
+            f"pwlu: TORCH_CUDA_ARCH_LIST is {asked!r}: {nvcc} does not compile for "
+            f"{', '.join(f'sm_{number}' for number in sorted(wanted - known))}. {remedy}"
+        )
+
+
 def why_not_cuda(nvcc: str | None, torch_cuda: str | None) -> str | None:
     """Return a sentence that says why the CUDA library cannot be built here, or None."""
     if nvcc is None:
-        return "nvcc was not found (neither in CUDA_HOME/bin nor on PATH)"
+        home = os.environ.get("CUDA_HOME")
+        return f"there is no nvcc in {home}/bin (CUDA_HOME)" if home else "nvcc was not found on PATH"
     if torch_cuda is None:
         return "this torch is a build without CUDA"
     major, minor = nvcc_version(nvcc)
@@ -106,7 +177,7 @@ def prepare_environment(nvcc: str | None) -> None:
     os.environ["PATH"] += os.pathsep + sysconfig.get_path("scripts")
     if nvcc is not None:
         os.environ["CUDA_HOME"] = toolkit_folder(nvcc)
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_architectures(nvcc_version(nvcc)))
+        set_architectures(nvcc)
     # What an earlier build left there would be packed again: files that are gone, a CUDA library that is not
     # wanted now. build/temp* stays, so that only changed sources are compiled again.
     for stale in [*ROOT.glob("build/lib*"), *ROOT.glob("build/bdist*")]:
@@ -124,7 +195,7 @@ def write_build_info(nvcc: str | None, obstacle: str, torch_version: str) -> Non
         info["why_not_cuda"] = obstacle
     else:
         info["cuda_toolkit"] = ".".join(map(str, nvcc_version(nvcc)))
-        info["cuda_architectures"] = re.split(r"[;\s]+", os.environ["TORCH_CUDA_ARCH_LIST"].strip())
+        info["cuda_architectures"] = os.environ["TORCH_CUDA_ARCH_LIST"].split(";")
     (ROOT / "pwlu" / "_build_info.json").write_text(json.dumps(info, indent=2) + "\n")
 
 
@@ -133,46 +204,63 @@ def sources(*patterns: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
 
 
+def wheel_options() -> dict[str, dict[str, str]]:
+    """Return what makes one wheel serve all later Pythons, where the Python that builds has that ABI."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return {}  # free-threaded: a wheel for this very Python
+    return {"bdist_wheel": {"py_limited_api": "cp310"}}
+
+
+def extensions(with_cuda: bool) -> list[Any]:
+    """Return what is compiled."""
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
+    cpu = CppExtension(
+        "pwlu._cpu",
+        sources("csrc/*.cpp", "csrc/cpu/*.cpp"),
+        extra_compile_args={"cxx": CXX_FLAGS},
+        depends=headers,
+        py_limited_api=True,
+    )
+    if not with_cuda:
+        return [cpu]
+    cuda = CUDAExtension(
+        "pwlu._cuda",
+        sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
+        extra_compile_args={"cxx": [*CXX_FLAGS, "-DUSE_CUDA"], "nvcc": NVCC_FLAGS},
+        depends=headers,
+        py_limited_api=True,
+    )
+    return [cpu, cuda]
+
+
 def main() -> None:
     """Choose what to build, note it for `pwlu.build_info`, and build it."""
+    drop_empty_variables()
+    torch_version, setuptools_version = versions()
+    check_versions(torch_version, setuptools_version)
+    check_compiler()
+
     import setuptools
     import torch
 
-    check_versions(torch.__version__, setuptools.__version__)
     nvcc, obstacle = choose_cuda(torch.version.cuda)
     if nvcc is None:
         print(f"pwlu: building the CPU library alone: {obstacle}")
     else:
         print(f"pwlu: building the CPU and the CUDA library ({nvcc})")
     prepare_environment(nvcc)
-    write_build_info(nvcc, obstacle, torch.__version__)
 
-    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension  # reads the environment
+    from torch.utils import cpp_extension  # reads the environment
 
-    headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
-    extensions = [
-        CppExtension(
-            "pwlu._cpu",
-            sources("csrc/*.cpp", "csrc/cpu/*.cpp"),
-            extra_compile_args={"cxx": CXX_FLAGS},
-            depends=headers,
-            py_limited_api=True,
-        )
-    ]
     if nvcc is not None:
-        extensions.append(
-            CUDAExtension(
-                "pwlu._cuda",
-                sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
-                extra_compile_args={"cxx": [*CXX_FLAGS, "-DUSE_CUDA"], "nvcc": NVCC_FLAGS},
-                depends=headers,
-                py_limited_api=True,
-            )
-        )
+        check_architectures(nvcc, cpp_extension._get_cuda_arch_flags)
+    write_build_info(nvcc, obstacle, torch_version)
     setuptools.setup(
-        ext_modules=extensions,
-        cmdclass={"build_ext": BuildExtension},
-        options={"bdist_wheel": {"py_limited_api": "cp310"}},
+        ext_modules=extensions(with_cuda=nvcc is not None),
+        cmdclass={"build_ext": cpp_extension.BuildExtension},
+        options=wheel_options(),
     )
 
 

@@ -1,20 +1,27 @@
 """What setup.py decides to build, here and on machines that are pretended."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import setuptools
 import torch
+from torch.utils import cpp_extension
 
 from pwlu import build_info
 
 EXTENSION = Path(__file__).parents[1]
+
+Start = Callable[[], dict[str, Any]]
 
 
 @pytest.fixture
@@ -27,6 +34,25 @@ def setup() -> ModuleType:
 
 
 @pytest.fixture
+def started(setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Runs setup.py as far as setuptools; returns what setuptools gets."""
+    arguments: dict[str, Any] = {}
+    (tmp_path / "pwlu").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    monkeypatch.setattr(setuptools, "setup", arguments.update)
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # the build changes it
+
+    def start() -> dict[str, Any]:
+        setup.main()
+        return arguments
+
+    return start
+
+
+@pytest.fixture
 def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The compiler of a CUDA 12.8, which can say its version and its folder, and nothing else."""
     nvcc = tmp_path / "bin" / "nvcc"
@@ -35,6 +61,7 @@ def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "#!/bin/sh\n"
         'case "$1" in\n'
         '--version) echo "Cuda compilation tools, release 12.8, V12.8.93" ;;\n'
+        '--list-gpu-arch) echo "compute_70 compute_75 compute_80 compute_90 compute_100 compute_120" ;;\n'
         f'--dryrun) echo "#$ TOP={tmp_path}/bin/.." >&2 ;;\n'
         "esac\n"
     )
@@ -103,18 +130,128 @@ def test_cuda_is_built_with_the_toolkit_of_torch(setup: ModuleType, nvcc: Path) 
     [
         ("13.0", "nvcc is CUDA 12.8, but torch was built with CUDA 13.0"),
         (None, "this torch is a build without CUDA"),
-        ("12.8", "nvcc was not found (neither in CUDA_HOME/bin nor on PATH)"),
+        ("12.8", "there is no nvcc in {home}/bin (CUDA_HOME)"),
     ],
 )
 def test_why_cuda_is_not_built(
     setup: ModuleType, nvcc: Path, monkeypatch: pytest.MonkeyPatch, torch_cuda: str | None, obstacle: str
 ) -> None:
-    if "not found" in obstacle:
+    obstacle = obstacle.format(home=nvcc.parents[1])
+    if "no nvcc" in obstacle:
         nvcc.unlink()
     assert setup.choose_cuda(torch_cuda) == (None, obstacle)
     monkeypatch.setenv("PWLU_BUILD_CUDA", "1")
     with pytest.raises(SystemExit, match=re.escape(f"PWLU_BUILD_CUDA=1, but {obstacle}")):
         setup.choose_cuda(torch_cuda)
+
+
+@pytest.mark.parametrize("missing", ["torch", "setuptools"])
+def test_a_missing_package_is_named_with_the_command(
+    started: Start, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit, match=f"needs {missing}.*{sys.executable} -m pip install 'torch>=2.10'"):
+        started()
+
+
+@pytest.mark.parametrize(
+    ("asked", "built"),
+    [
+        ("", "7.0;7.5;8.0;9.0;10.0+PTX"),
+        (" ", "7.0;7.5;8.0;9.0;10.0+PTX"),
+        ("9.0a", "9.0a"),
+        ("Hopper", "Hopper"),
+        ("8.0 9.0+PTX", "8.0;9.0+PTX"),
+        ("8.0,  9.0;", "8.0;9.0"),
+    ],
+)
+def test_architectures(
+    started: Start,
+    nvcc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    built: str,
+) -> None:
+    """The list that torch gets; an empty one is what a container has that wants the default."""
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    started()
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == built
+    info = json.loads((tmp_path / "pwlu" / "_build_info.json").read_text())
+    assert info["cuda_architectures"] == built.split(";")
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("native", "torch sees no GPU here"),
+        ("90", r"Unknown CUDA arch \(90\)"),
+        ("8.0;Hoper", r"Unknown CUDA arch \(Hoper\)"),
+        ("3.5;8.0", r"nvcc does not compile for sm_35"),
+        ("12.1+PTX", r"nvcc does not compile for sm_121"),
+    ],
+)
+def test_architectures_that_cannot_be_built_stop_before_the_compiler(
+    started: Start, nvcc: Path, monkeypatch: pytest.MonkeyPatch, asked: str, why: str
+) -> None:
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    said = f"TORCH_CUDA_ARCH_LIST is '{re.escape(asked)}': .*{why}.*Unset it for 7.0;7.5;8.0;9.0;10.0\\+PTX"
+    with pytest.raises(SystemExit, match=said):
+        started()
+
+
+def test_empty_variables_are_not_set(started: Start, nvcc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.pathsep.join((str(nvcc.parent), os.environ["PATH"])))
+    for name in ("PWLU_BUILD_CUDA", "TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "CC", "CXX"):
+        monkeypatch.setenv(name, "")
+    names = [extension.name for extension in started()["ext_modules"]]
+    assert names == ["pwlu._cpu", "pwlu._cuda"]
+    assert os.environ["CUDA_HOME"] == str(nvcc.parents[1]) and "CXX" not in os.environ
+
+
+@pytest.mark.parametrize(("free_threaded", "tag"), [(None, "cp310-abi3"), (1, "cp3")])
+def test_a_free_threaded_python_builds_a_wheel_of_its_own(
+    started: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    free_threaded: int | None,
+    tag: str,
+) -> None:
+    """setuptools refuses the ABI of all Pythons there; it is real here, the Python pretended."""
+    monkeypatch.setenv("PWLU_BUILD_CUDA", "0")
+    known = sysconfig.get_config_var
+    monkeypatch.setattr(
+        sysconfig, "get_config_var", lambda name: free_threaded if name == "Py_GIL_DISABLED" else known(name)
+    )
+    extension = setuptools.Extension("pwlu._cpu", [])
+    options = started()["options"]
+    wheel = setuptools.Distribution({"name": "pwlu", "ext_modules": [extension], "options": options})
+    command = wheel.get_command_obj("bdist_wheel")
+    command.ensure_finalized()
+    assert "-".join(command.get_tag()).startswith(tag)
+    assert ("abi3" in command.get_tag()[1]) == (not free_threaded)
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/clang++", "no-ccache c++", None])
+def test_no_compiler_is_named(
+    started: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str | None
+) -> None:
+    if compiler is None:
+        monkeypatch.delenv("CXX", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setenv("CXX", compiler)
+    named = "c++" if compiler is None else compiler.split()[0]
+    with pytest.raises(
+        SystemExit, match=rf"compiler '{re.escape(named)}' was not found.*apt install g\+\+.*CXX"
+    ):
+        started()
+
+
+def test_a_broken_nvcc_is_named_with_what_it_says(started: Start, nvcc: Path) -> None:
+    nvcc.write_text("#!/bin/sh\necho 'nvcc: libx.so is missing' >&2\nexit 127\n")
+    with pytest.raises(SystemExit, match=f"{nvcc} --version.*libx.so is missing.*PWLU_BUILD_CUDA=0"):
+        started()
 
 
 def test_cuda_can_be_declined(setup: ModuleType, nvcc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
