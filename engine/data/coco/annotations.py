@@ -109,6 +109,7 @@ class CocoAnnotations:
             self.path,
             annotations,
             np.array(rows.boxes).reshape(-1, 4),
+            np.array(rows.starts).reshape(-1, 2),
             np.stack([self.widths, self.heights], axis=1)[owners],
             np.array(rows.crowd, dtype=bool),
             np.array(rows.without_mask, dtype=bool),
@@ -162,9 +163,8 @@ def read_annotation_file(path: Path) -> dict[str, Any]:
     Raises DataError where it is missing, cut off, or lacks one of the lists images, annotations, categories.
     """
     try:
-        text = path.read_text(encoding="utf-8")
         with _collector_paused():
-            content = json.loads(text)
+            content = json.loads(path.read_bytes())  # UTF-8, or as Windows' programs write: UTF-16, a BOM
     except FileNotFoundError:
         layout = "ROOT/annotations/instances_<split>.json and ROOT/<split>/*.jpg"
         raise DataError(f"{path}: there is no such file; expected COCO's layout {layout}") from None

@@ -1,10 +1,13 @@
 """The annotations of a file as columns, filled entry by entry."""
 
 import json
+import math
 from array import array
 
 from engine.data.coco.entries import Entry, box, has_area, integer, known
 from engine.data.coco.masks import check_segmentation, with_area
+
+_NOWHERE = (math.nan, math.nan)
 
 
 class Rows:
@@ -14,6 +17,7 @@ class Rows:
         owners: the place of the image.
         labels: the place of the category.
         boxes: x1, y1, x2, y2, so four numbers per row.
+        starts: x, y of the first corner of an object's outline, NaN where there is none.
         segmentations, ends: the text of all segmentations, and where that of row i ends: ends[i + 1].
         crowd, without_mask, without_area, to_ignore: what is so of an annotation.
     """
@@ -32,7 +36,8 @@ class Rows:
     ) -> None:
         self._places, self._sizes, self._labels_of = places, sizes, labels_of
         self._with_masks, self._scored = with_masks, scored
-        self.owners, self.labels, self.boxes = array("q"), array("q"), array("d")
+        self.owners, self.labels = array("q"), array("q")
+        self.boxes, self.starts = array("d"), array("d")
         self.crowd, self.without_mask, self.without_area = array("b"), array("b"), array("b")
         self.to_ignore = array("b")
         self.segmentations, self.ends = bytearray(), array("q", [0])
@@ -53,4 +58,5 @@ class Rows:
         if segmentation is not None:
             check_segmentation(segmentation, *self._sizes[self.owners[-1]])
             self.segmentations.extend(json.dumps(segmentation, separators=(",", ":")).encode())
+        self.starts.extend(segmentation[0][:2] if isinstance(segmentation, list) else _NOWHERE)
         self.ends.append(len(self.segmentations))

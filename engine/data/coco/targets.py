@@ -17,6 +17,7 @@ Flags = npt.NDArray[np.bool_]
 
 _EXAMPLES = 3  # of annotations in a sentence
 _TOLERATED_PX = 1  # programs differ by a pixel in where a box ends
+_UNLIKELY = 0.05  # of the annotations, to be so on purpose
 _MANY_CROWDS = 0.25  # of the annotations; COCO has 0.012, CrowdHuman 0.18
 _PIXELS = "COCO's bbox is x, y, width, height in pixels"
 
@@ -25,13 +26,15 @@ _PIXELS = "COCO's bbox is x, y, width, height in pixels"
 class Judgement:
     """A file's annotations, row by row, and what becomes of them.
 
-    `boxes` (n, 4) are corners x1, y1, x2, y2, `sizes` (n, 2) the width and height of each one's picture; both
-    in pixels. `without_mask` is about networks that need masks.
+    `boxes` (n, 4) are corners x1, y1, x2, y2, `starts` (n, 2) a corner of the outline or NaN, `sizes` (n, 2)
+    the width and height of each one's picture; all in pixels. `without_mask` is about networks that need
+    masks.
     """
 
     path: Path
     entries: list[Entry]
     boxes: Floats
+    starts: Floats
     sizes: Integers
     crowd: Flags
     without_mask: Flags
@@ -46,6 +49,17 @@ class Judgement:
         """Which objects have a box that no pixel of the picture is in."""
         beside = (self.boxes[:, 2:] <= 0) | (self.boxes[:, :2] >= self.sizes)
         return ~self.crowd & ~self.flat & beside.any(axis=1)
+
+    @cached_property
+    def clipped(self) -> Flags:
+        """Which objects have a box that a border of the picture cuts."""
+        return ~self.crowd & ~self.flat & ~self.outside & (self._beyond > _TOLERATED_PX)
+
+    @cached_property
+    def _beyond(self) -> Floats:
+        """How far each box leaves its picture, in pixels."""
+        beyond: Floats = np.maximum(-self.boxes[:, :2], self.boxes[:, 2:] - self.sizes).max(axis=1)
+        return beyond
 
     @property
     def left_out(self) -> Flags:
@@ -64,7 +78,11 @@ class Judgement:
         ):
             kinds[name] = flags & rest
             rest = rest & ~flags
-        reasons = [f"{flags.sum()} {name}" for name, flags in kinds.items() if flags.any()]
+        reasons = [
+            f"{flags.sum()} {name}" + ("" if flags is self.crowd else f" ({self._names(flags)})")
+            for name, flags in kinds.items()
+            if flags.any()
+        ]
         return (
             f"{rest.sum()} of the {len(rest)} annotations of {self.path.name} are targets; no targets: "
             + ", ".join(reasons)
@@ -74,7 +92,9 @@ class Judgement:
 
     def tell(self) -> None:
         """Warn of what is unusual. Raises DataError for boxes that are certainly meant otherwise."""
+        self._refuse_fractions()
         self._tell_boxes()
+        self._tell_outlines()
         if self.crowd.mean() > _MANY_CROWDS:
             self.warn(
                 self.crowd,
@@ -91,35 +111,45 @@ class Judgement:
         if rows.any():
             warn_once(f"{self.path}: {rows.sum()} of {len(rows)} annotations {sentence}: {self._names(rows)}")
 
-    def _tell_boxes(self) -> None:
-        objects = ~self.crowd
-        if objects.any() and self.boxes[objects].max() <= 2:
+    def _refuse_fractions(self) -> None:
+        tiny: Flags = ~self.crowd & ~self.flat & (self.boxes <= 2).all(axis=1)
+        if tiny.mean() > _UNLIKELY:
             raise DataError(
-                f"{self.path}: all boxes lie in the picture's first two pixels: are they fractions of its "
-                f"sides? {_PIXELS}: {self._names(objects)}"
+                f"{self.path}: {tiny.sum()} of {len(tiny)} boxes lie in the picture's first two pixels: are "
+                f"they fractions of its sides? {_PIXELS}: {self._names(tiny)}"
             )
-        beyond = np.maximum(-self.boxes[:, :2], self.boxes[:, 2:] - self.sizes).max(axis=1)
-        clipped = objects & ~self.flat & ~self.outside & (beyond > _TOLERATED_PX)
+
+    def _tell_boxes(self) -> None:
         cause = "are the pictures turned by their EXIF orientation? Pixels are taken as stored"
-        if self._fit_as_corners(objects):
+        if self._fit_as_corners():
             cause = f"all of them would fit as corners x1, y1, x2, y2, but {_PIXELS}"
-            leaving = self.outside | clipped
+            leaving, objects = self.outside | self.clipped, ~self.crowd
             if leaving.sum() > objects.sum() / 2:
                 raise DataError(
                     f"{self.path}: {leaving.sum()} of {objects.sum()} boxes leave their pictures; {cause}: "
                     f"{self._names(leaving)}"
                 )
         self.warn(self.outside, f"have a box outside of their picture, so are no targets ({cause})")
+        farthest = self._beyond[self.clipped].max(initial=0)
         self.warn(
-            clipped,
-            f"have a box that leaves the picture, by up to {beyond[clipped].max(initial=0):.0f} px, and is "
-            f"clipped ({cause})",
+            self.clipped,
+            f"have a box that leaves the picture, by up to {farthest:.0f} px, and is clipped ({cause})",
         )
 
-    def _fit_as_corners(self, objects: Flags) -> bool:
+    def _tell_outlines(self) -> None:
+        margin = 2 + 0.1 * (self.boxes[:, 2:] - self.boxes[:, :2])
+        away = (self.starts < self.boxes[:, :2] - margin) | (self.starts > self.boxes[:, 2:] + margin)
+        apart: Flags = away.any(axis=1) & ~self.outside & ~self.clipped
+        if apart.mean() > _UNLIKELY:
+            self.warn(
+                apart,
+                "have a segmentation that begins outside of the box (are both of the same picture?)",
+            )
+
+    def _fit_as_corners(self) -> bool:
         first, second = self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]
         fit = (second > first) & (second <= self.sizes + _TOLERATED_PX)
-        return bool(fit[objects].all())
+        return bool(fit[~self.crowd].all())
 
     def _names(self, rows: Flags) -> str:
         some = [self.entries[row] for row in np.flatnonzero(rows)[:_EXAMPLES]]

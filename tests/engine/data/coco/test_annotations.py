@@ -196,6 +196,13 @@ def test_a_file_cut_off_is_named(tmp_path: Path) -> None:
         CocoAnnotations(path, with_masks=False, scored=False)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_may_be_encoded_as_on_windows(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "instances_x.json"
+    path.write_text(json.dumps(split_content(100, 3)), encoding=encoding)
+    assert len(CocoAnnotations(path, with_masks=True, scored=True)) == 3
+
+
 def test_a_missing_file_is_named_with_the_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="instances_y.json: there is no such file; expected COCO's layout"):
         CocoAnnotations(tmp_path / "instances_y.json", with_masks=False, scored=False)

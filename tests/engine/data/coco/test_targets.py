@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.data import DataError
@@ -31,6 +32,10 @@ def content(count: int = 20) -> dict[str, Any]:
     ]
     for annotation in annotations:
         annotation["bbox"][0] += 200
+        annotation["segmentation"] = [
+            (np.reshape(polygon, (-1, 2)) + [200, 0]).ravel().tolist()
+            for polygon in annotation["segmentation"]
+        ]
     return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cup"}]}
 
 
@@ -121,6 +126,37 @@ def test_what_is_unusual_is_counted_and_named(
     assert re.search(told, output)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda x, y: (x / WIDTH, y / HEIGHT),  # fractions
+        lambda x, y: (HEIGHT - y, x),  # of the picture turned
+        lambda x, y: (x / 2, y / 2),  # of a smaller picture
+    ],
+)
+def test_outlines_of_another_picture_than_the_boxes_are_named(
+    tmp_path: Path, other: Callable[[float, float], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = content()
+    for annotation in changed["annotations"][5:]:
+        (polygon, *_) = annotation["segmentation"]
+        annotation["segmentation"] = [
+            [side for corner in np.reshape(polygon, (-1, 2)).tolist() for side in other(*corner)]
+        ]
+    opened(tmp_path, changed)
+    (told,) = capsys.readouterr().out.splitlines()
+    assert "15 of 20 annotations have a segmentation that begins outside of the box" in told
+    assert "annotation 5 of image 101" in told
+    opened(tmp_path, changed, with_masks=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_boxes_left_empty_by_another_program_are_no_fractions(tmp_path: Path) -> None:
+    changed = content()
+    each([2, 3], bbox=[0, 0, 0, 0])(changed["annotations"])
+    assert "2 without width or height" in opened(tmp_path, changed).targets
+
+
 def test_the_reasons_are_counted_once_each(tmp_path: Path) -> None:
     changed = content()
     rows = changed["annotations"]
@@ -132,7 +168,8 @@ def test_the_reasons_are_counted_once_each(tmp_path: Path) -> None:
     annotations = opened(tmp_path, changed)
     assert annotations.targets == (
         "15 of the 20 annotations of instances_x.json are targets; no targets: 1 crowds (iscrowd), 2 without "
-        "width or height, 1 outside of their picture, 1 without a segmentation"
+        "width or height (annotation 3 of image 100, annotation 4 of image 100), 1 outside of their picture "
+        "(annotation 1 of image 100), 1 without a segmentation (annotation 2 of image 100)"
     )
     # As detectron2 counts images: a flat box is left out later, and makes its image one with an object.
     assert annotations.has_objects.tolist() == [True] * 4 and counts(annotations) == [2, 5, 5, 5]
@@ -162,7 +199,7 @@ def corners(bbox: list[float]) -> list[float]:
         (corners, r"20 of 20 boxes leave their pictures; all of them would fit as corners x1, y1, x2, y2"),
         (
             lambda box: [side / 400 for side in box],
-            "all boxes lie in the picture's first two pixels: are they",
+            "20 of 20 boxes lie in the picture's first two pixels: are",
         ),
     ],
 )
