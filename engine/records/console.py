@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -80,7 +81,10 @@ class Console:
 
 def say(text: str) -> None:
     """Print a message; of a run's processes only the main one does."""
-    print(text, flush=True)  # a log file shows it while the run goes on
+    # Names of files and classes may hold what the terminal's encoding has not, or bytes that are no text.
+    encoding = sys.stdout.encoding or "utf-8"
+    printable = text.encode(encoding, "backslashreplace").decode(encoding)
+    print(printable, flush=True)  # a log file shows it while the run goes on
 
 
 def warn(text: str) -> None:

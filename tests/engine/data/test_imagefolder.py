@@ -1,5 +1,7 @@
 import io
+import os
 import shutil
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,18 @@ def test_hidden_names_are_left_out_and_counted(folder: Path, capsys: pytest.Capt
     warning = capsys.readouterr().out
     assert all(f"hidden files and folders: {count} (" in warning for count in (1, 3))
     assert f"{folder}/train/ant/._000.jpg" in warning
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_the_terminal_cannot_show_stop_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding))
+    for name in (b"._caf\xe9.jpg", "._caf\u00e9.jpg".encode()):
+        Path(os.fsdecode(os.fsencode(folder / "train" / "ant") + b"/" + name)).write_bytes(b"no picture")
+    assert photos(folder).num_train == 24
+    assert b"files and folders: 2 (" in shown.getvalue() and b"._caf\\udce9.jpg" in shown.getvalue()
 
 
 def test_upper_case_and_linked_folders_are_read(folder: Path, tmp_path: Path) -> None:

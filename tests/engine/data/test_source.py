@@ -100,6 +100,15 @@ def test_every_image_is_decoded_once_and_broken_ones_raise_each_time() -> None:
     assert stripes.decoded == [0, 1, 1]
 
 
+def test_loading_processes_keep_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They live as long as the run, and each would come to hold the whole data set."""
+    stripes = Stripes((40, 20))
+    source = ShrunkImages(stripes, 10)
+    monkeypatch.setattr("engine.data.source.get_worker_info", object)
+    assert [source.image(0).size for _ in range(2)] == [(20, 10)] * 2
+    assert stripes.decoded == [0, 0]
+
+
 def test_a_data_set_is_selected_and_shrunk_in_both_splits(tmp_path: Path) -> None:
     root = write_shards(tmp_path / "shards")
 
