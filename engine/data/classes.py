@@ -40,7 +40,7 @@ class Classes:
         if self.names is None or other.names is None:
             return _by_number(self, other)
         found = _by_name(self, other)
-        unknown = [other.names[label] for label in np.unique(used) if found[label] < 0]
+        unknown = [other.names[label] for label in np.flatnonzero(np.bincount(used)) if found[label] < 0]
         if unknown:
             raise DataError(_unknown(self, other, unknown))
         _warn_of_other_ids(self, other, found)
@@ -48,7 +48,7 @@ class Classes:
 
     def warn_of_missing(self, present: Labels, source: str) -> None:
         """Name the classes that `source` lacks, which has those of the labels `present`."""
-        missing = np.setdiff1d(np.arange(self.count), present).tolist()
+        missing = np.flatnonzero(np.bincount(present, minlength=self.count) == 0).tolist()
         if missing:
             names = [str(label) if self.names is None else repr(self.names[label]) for label in missing]
             warn_once(f"{source} has nothing of {listed(names)} of the {self.count} classes of {self.source}")
@@ -77,11 +77,16 @@ def classes_of_checkpoint(content: Mapping[str, Any], source: str) -> Classes:
 
 
 def _by_number(known: Classes, other: Classes) -> Labels:
-    # A missing name shifts the labels of those behind it; without names only the last numbers can be missing.
-    if other.count > known.count or (other.names is not None and other.count < known.count):
+    if other.names is None and other.count > known.count:
         raise DataError(
-            f"{other.source} has {other.count} classes, {known.source} has {known.count}, and not both have "
-            "names by which they could be matched; give it the same classes (a class's folder may be empty)"
+            f"{other.source} has label {other.count - 1}, but {known.source} has {known.count} classes; take "
+            "away what is of other classes"
+        )
+    # One name less shifts the labels behind it.
+    if other.names is not None and other.count != known.count:
+        raise DataError(
+            f"{other.source} has {other.count} classes, but {known.source} has {known.count} without names "
+            "to match them by; give it the same classes (those without images too)"
         )
     if known.names != other.names:
         nameless = known if known.names is None else other

@@ -86,17 +86,24 @@ def test_without_names_numbers_count_and_have_to_agree(capsys: pytest.CaptureFix
     for known, other, nameless in ((ANIMALS, numbered(2, "val"), "val"), (old, ANIMALS, "old.pt")):
         assert labels(known, other) == list(range(other.count))
         assert f"{nameless} has no class names" in capsys.readouterr().out
-    for known, other in (
-        (ANIMALS, numbered(4, "val")),
-        (numbered(4, "best.pt"), named(["ant", "bee", "cow"], "val")),  # which of the four is missing?
-        (numbered(2, "best.pt"), numbered(3, "val")),
+    for known, other, message in (
+        (ANIMALS, numbered(4, "val"), "val has label 3, but best.pt has 3 classes"),
+        (numbered(2, "best.pt"), numbered(3, "val"), "val has label 2, but best.pt has 2 classes"),
+        # Which of the four is missing?
+        (numbered(4, "best.pt"), named("abc", "val"), "val has 3 classes, but best.pt has 4 without names"),
     ):
-        with pytest.raises(DataError, match=f"val has {other.count} classes, best.pt has {known.count}"):
+        with pytest.raises(DataError, match=message):
             labels(known, other)
 
 
 @pytest.mark.parametrize(
-    "classes", [PAIRS, numbered(7, ""), named([f"class \u00e9 {number}" for number in range(21841)], "")]
+    "classes",
+    [
+        PAIRS,
+        numbered(7, ""),
+        named(["not \udcff UTF-8"], ""),
+        named([f"class \u00e9 {number}" for number in range(21841)], ""),
+    ],
 )
 def test_a_checkpoint_keeps_classes(classes: Classes, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "x.pt", {"classes": classes.plain()})
