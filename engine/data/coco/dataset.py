@@ -59,7 +59,10 @@ def _cause(picture: Image.Image, width: int, height: int) -> str:
     """Return why a picture may have another size than annotated, and what to do."""
     if picture.size != (height, width):
         return f"{_REMEDY}, as it is another image than the annotated one"
-    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    except SyntaxError:  # Pillow's word for EXIF data that are broken
+        orientation = None
     if orientation in _TURNING:
         return (
             f"its EXIF orientation {orientation} turns it where it is shown, and so it was annotated, but "

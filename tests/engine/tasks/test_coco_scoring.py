@@ -172,13 +172,11 @@ def test_what_a_file_of_another_program_lacks_changes_no_score(scorer: str) -> N
         entry["iscrowd"] = 0
     # The second way: the file as pycocotools wants it, scored by pycocotools alone.
     expected = reference_scores(ground_truth, results)
+    assert (
+        reference_scores(ground_truth | {"annotations": with_ids_from(0, ground_truth)}, results) != expected
+    )
     variants = {
-        "ids from 0": ground_truth
-        | {
-            "annotations": [
-                entry | {"id": number} for number, entry in enumerate(ground_truth["annotations"])
-            ]
-        },
+        "ids from 0": ground_truth | {"annotations": with_ids_from(0, ground_truth)},
         "one id": stripped(ground_truth, id=0),
         "no ids": stripped(ground_truth, "id"),
         "no iscrowd": stripped(ground_truth, "iscrowd"),
@@ -199,6 +197,10 @@ def test_what_a_file_of_another_program_lacks_changes_no_score(scorer: str) -> N
         found = score(variant, results, ("bbox", "segm"), scorer)
         assert found == pytest.approx(expected, rel=0, abs=1e-12), name
         assert variant == before
+
+
+def with_ids_from(first: int, ground_truth: dict[str, Any]) -> list[dict[str, Any]]:
+    return [entry | {"id": number} for number, entry in enumerate(ground_truth["annotations"], first)]
 
 
 def reference_scores(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
