@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import pwlu
+from pwlu_ext.tests.networks import Hiding
 from tests.perturbed_classifiers import CLASSIFIERS, perturbed_classifier, photographs
 
 
@@ -82,18 +83,6 @@ def test_the_exporter_that_traces(grad: bool, groups: int, tmp_path: Path) -> No
         )
     x = torch.randn(4, 3, 7, 9)
     torch.testing.assert_close(run(session_of(tmp_path / "model.onnx"), x), folded(x).detach())
-
-
-class Hiding(nn.Module):
-    """A module that fold cannot find one of its PWLUs in: it is in a list of Python's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act = pwlu.PWLU(3)
-        self.hidden = [pwlu.PWLU(3)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.hidden[0](self.act(x))
 
 
 @pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX:DeprecationWarning")

@@ -4,7 +4,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pwlu import PWLU, ReplacementReport, replace_activations
 
@@ -18,6 +18,18 @@ def conv_net(*activations: nn.Module) -> nn.Sequential:
 def small(model: nn.Module, **options: Any) -> ReplacementReport:
     """`replace_activations` for inputs of shape (3, 6, 7)."""
     return replace_activations(model, input_size=(3, 6, 7), **options)
+
+
+class Hiding(nn.Module):
+    """Two PWLUs, one of them in a list of Python's, where `fold` does not find it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = PWLU(3)
+        self.hidden = [PWLU(3).requires_grad_(False)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hidden[0](self.act(x))
 
 
 def bent_network(name: str, size: tuple[int, int, int] = (3, 32, 32)) -> nn.Module:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pwlu import PWLU, TwoPhaseLearning, fold, pwlu, replace_activations
 from pwlu_ext.tests.helpers import bent_module, run_python
-from pwlu_ext.tests.networks import bent_network, pwlus
+from pwlu_ext.tests.networks import Hiding, bent_network, pwlus
 
 OPERATOR = torch.ops.pwlu.forward.default
 SIZE = (3, 32, 32)
@@ -92,18 +92,6 @@ def test_traced_folded_layer(dtype: torch.dtype, groups: int, channel_dim: int) 
 def test_traced_after_symbolic_trace() -> None:
     graph = torch.fx.symbolic_trace(fold(bent_network("test_resnet")))
     assert namespaces(torch.jit.trace(graph, torch.randn(1, *SIZE))) == {"aten", "prim"}
-
-
-class Hiding(nn.Module):
-    """A module that fold cannot find one of its PWLUs in: it is in a list of Python's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act = bent_module()
-        self.hidden = [bent_module().requires_grad_(False)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.hidden[0](self.act(x))
 
 
 @pytest.mark.parametrize(
