@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from engine.errors import UserError
 from engine.records.console import warn_first_time
 
 TEMPORARY_SUFFIX = ".writing"
 # Answers of a file system that cannot do what is asked; a disk's failures (EIO, ENOSPC) are others.
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _UNSUPPORTED_FOR_FOLDERS = (*UNSUPPORTED, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
+
+
+class FolderError(UserError, ValueError):
+    """A folder in which no file can be made; the message says why."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -34,6 +39,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             temporary.unlink()  # a full disk needs its room
         raise
     _sync_folder(path.parent)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise FolderError, before anything takes long, where no file can be made in a folder, new or not."""
+    place = folder
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise FolderError(f"{place} is no folder; name one, or a new one")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise FolderError(
+            f"nothing can be written to {place}, which is read-only or belongs to another user; name another"
+        )
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from engine.files import write_text_atomically
+from engine.files import FolderError, require_writable, write_text_atomically
 from engine.processes.program import to_path
 from engine.records.console import say
 from engine.records.curves import render
@@ -46,7 +46,19 @@ def add_record_option(parser: argparse.ArgumentParser) -> None:
 def _record_path(text: str) -> Path:
     if not text.endswith(".json"):
         raise argparse.ArgumentTypeError(f"expected a name that ends in .json, got {text}")
-    return to_path(text)
+    path = to_path(text)
+    to_output_folder(str(path.parent))
+    return path
+
+
+def to_output_folder(text: str) -> Path:
+    """Return the folder for results that a word of a command line names, for argparse; it may be missing."""
+    folder = to_path(text)
+    try:
+        require_writable(folder)
+    except FolderError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return folder
 
 
 def counted(number: int, what: str) -> str:

@@ -15,7 +15,13 @@ import yaml
 
 from engine.config.experiment import Experiment
 from engine.data.classes import Classes, classes_of_checkpoint
-from engine.files import UNSUPPORTED, remove_temporary_files, write_text_atomically
+from engine.files import (
+    UNSUPPORTED,
+    FolderError,
+    remove_temporary_files,
+    require_writable,
+    write_text_atomically,
+)
 from engine.records.console import listed, warn
 from engine.training.checkpoint import CheckpointError, CheckpointFolder, require_same
 
@@ -46,19 +52,13 @@ class RunFolder:
         return self.path / f"evaluation_of_{checkpoint.stem}"
 
     def require_writable(self) -> None:
-        """Raise CheckpointError where no files can be made in the folder, or it cannot be made itself."""
-        place = self.path
-        while not os.path.lexists(place):
-            place = place.parent
-        if not place.is_dir():
-            raise CheckpointError(f"output: {place} is no folder; name one, or a new one, by output=...")
+        """Raise FolderError where no files can be made in the folder, or it is the user's home."""
         if self.path.resolve() == Path(os.path.expanduser("~")).resolve():  # a shell may expand output=~
-            raise CheckpointError(f"output: {self.path} is your home folder; name one in it by output=...")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise CheckpointError(
-                f"output: nothing can be written to {place}, which is read-only or belongs to another user; "
-                "name another folder by output=..."
-            )
+            raise FolderError(f"output: {self.path} is your home folder; name one in it by output=...")
+        try:
+            require_writable(self.path)
+        except FolderError as error:
+            raise FolderError(f"output: {error} by output=...") from error
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from engine.processes.program import errors_told_by, to_path
+from engine.processes.program import errors_told_by
 from engine.records.curves import FUNCTIONS_PER_LAYER, MAX_LAYERS, spread
 from engine.records.functions_log import LoggedFunctions, read_functions
 from engine.records.learned_functions import LayerFunctions
@@ -29,7 +29,7 @@ from tools.functions.inputs import open_network
 from tools.functions.page import draw_evolution, draw_page, panel_histogram
 from tools.functions.statistics import Histogram
 from tools.functions.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
-from tools.records import positive, tool_parser, write_figure
+from tools.records import positive, to_output_folder, tool_parser, write_figure
 
 Functions = dict[str, list[int]]  # channels by layer
 ALL_LAYERS = ["all"]
@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = tool_parser("functions.plot", __doc__)
     add_run_options(parser)
     add = parser.add_argument
-    add("--output", required=True, type=to_path, help="folder for pictures and records")
+    add("--output", required=True, type=to_output_folder, help="folder for pictures and records")
     layers = f"PWLUs to draw, or `all` ({MAX_LAYERS}, spread over the network)"
     add("--layers", nargs="+", metavar="NAME", help=layers)
     functions = f"functions per layer, spread over its channels ({FUNCTIONS_PER_LAYER})"

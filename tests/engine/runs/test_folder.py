@@ -15,6 +15,7 @@ import yaml
 
 from engine.config.experiment import Experiment
 from engine.data.classes import named, numbered
+from engine.files import FolderError
 from engine.runs.folder import RunFolder
 from engine.training.checkpoint import CheckpointError
 
@@ -227,14 +228,14 @@ def test_where_nothing_can_be_written_is_said_at_the_start(
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     for name in ("file", "file/run", "link"):
-        with pytest.raises(CheckpointError, match=r"output: .*(file|link) is no folder; .*output="):
+        with pytest.raises(FolderError, match=r"output: .*(file|link) is no folder; .*output="):
             RunFolder(tmp_path / name).require_writable()
     assert (tmp_path / "file").read_text() == "mine"
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(CheckpointError, match="is your home folder; name one in it by output="):
+    with pytest.raises(FolderError, match="is your home folder; name one in it by output="):
         RunFolder(tmp_path / ".").require_writable()
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(CheckpointError, match=f"nothing can be written to {tmp_path}, .*output="):
+    with pytest.raises(FolderError, match=f"nothing can be written to {tmp_path}, .*output="):
         RunFolder(tmp_path / "runs" / "a").require_writable()
     assert not (tmp_path / "runs").exists()
 
