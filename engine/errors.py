@@ -22,6 +22,9 @@ def sentence_of(error: Exception) -> str | None:
         names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         remedy = "; make room there, then give the same command again" * (error.errno in _NO_ROOM)
         return f"{names or 'a file that was being written'}: {error.strerror}{remedy}"
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):  # it was killed
+        remedy = "for want of memory, give fewer data.workers; the same command goes on"
+        return f"{str(error).strip()} If the kernel did that {remedy}"
     return None
 
 

@@ -19,8 +19,8 @@ from pwlu.suggestion import expected_one_of
 
 T = TypeVar("T")
 
-# Bounds the wait for a process that hangs. Where one may be late for a good reason, they meet before.
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+# Bounds the wait for a process that hangs. Where one may be late for a good reason, all meet before.
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 
 class MainProcessError(RuntimeError):

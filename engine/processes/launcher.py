@@ -1,6 +1,7 @@
 """Ends a process whose launcher, torchrun or a sweep, was killed and could not end it."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import NoReturn
 # The launcher's process id, from a launcher of our own to the processes it starts.
 LAUNCHER = "PWLU_LAUNCHER"
 _CHECK_SECONDS = 0.5
+_STORE_SECONDS = 5.0
 _ORPHANED = (
     b"error: the torchrun or sweep that started this process was killed, so the process ends too; the same "
     b"command goes on from the last checkpoint\n"
@@ -27,12 +29,25 @@ def end_with_launcher(status: int) -> None:
 
 
 def _launcher() -> int | None:
-    """Return the launcher's process id; 0 if it is already gone, None if there never was one."""
+    """Return the launcher's process id; 0 if it is already gone, None if there is none to be seen."""
     if LAUNCHER in os.environ:
         return int(os.environ[LAUNCHER])
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    return next((process for process in _ancestors() if _is_torchrun(process)), 0)
+    torchrun = next((process for process in _ancestors() if _is_torchrun(process)), None)
+    return 0 if torchrun is None and _store_is_gone() else torchrun
+
+
+def _store_is_gone() -> bool:
+    """Return whether the store refuses connections, which torchrun opens before it starts a process."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return False
+    try:
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        socket.create_connection(address, timeout=_STORE_SECONDS).close()
+    except OSError as error:
+        return isinstance(error, ConnectionRefusedError)
+    return False  # torchrun is hidden, for example outside a container
 
 
 def _leave_without(launcher: int, status: int) -> NoReturn:

@@ -1,17 +1,31 @@
 import errno
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from engine.data.source import DataError
 from engine.errors import sentence_of
 from engine.processes import distributed
 from engine.tasks.image_task import derive_accumulation
 from models.classification import check_timm_name
+
+
+class Killing(Dataset[int]):
+    """Samples that are too large for the machine's memory."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return index
 
 
 def error_of(call: Callable[[], object]) -> Exception:
@@ -38,6 +52,7 @@ def raise_it(error: Exception) -> None:
             "/x/last.pt: Permission denied",
         ),
         (lambda: raise_it(OSError(errno.ENOSPC, "No space left on device")), "make room"),
+        (lambda: list(DataLoader(Killing(), num_workers=1)), "fewer data.workers"),
     ],
 )
 def test_what_a_user_can_mend_is_a_sentence(call: Callable[[], object], words: str) -> None:

@@ -1,7 +1,7 @@
 """A killed launcher: every process that it started leaves its output pipe, whose end the tests wait for."""
 
-import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,12 +13,16 @@ from engine.processes import launcher
 from engine.processes.launcher import LAUNCHER
 from tests.training_runs import REPOSITORY
 
+TORCHELASTIC = {"TORCHELASTIC_RUN_ID": "run", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
 # Starts a process as torchrun does, which kills it at once, then waits for its end in vain.
 TORCHRUN = """
 import mmap, os, subprocess, sys
 with open(sys.argv[1], "rb") as library:  # what torchrun has loaded
     loaded = mmap.mmap(library.fileno(), 0, access=mmap.ACCESS_READ)
-subprocess.run(sys.argv[2:], start_new_session=True, env=os.environ | {"TORCHELASTIC_RUN_ID": "run"})
+store = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+environment = os.environ | {"TORCHELASTIC_RUN_ID": "run"} | store
+subprocess.run(sys.argv[2:], start_new_session=True, env=environment)
 """
 WORKER = """
 import os, signal, sys, time
@@ -86,5 +90,14 @@ def test_only_a_launcher_is_followed(environment: dict[str, str], monkeypatch: p
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert launcher._launcher() is None
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
-    assert launcher._launcher() in (0, os.getppid())
+
+
+def test_a_torchrun_outside_the_container_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "_ancestors", lambda: iter([1]))
+    monkeypatch.setattr(launcher, "_is_torchrun", lambda process: False)
+    with socket.create_server(("localhost", 0)) as store:
+        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.getsockname()[1])}
+        for name, value in {**TORCHELASTIC, **address}.items():
+            monkeypatch.setenv(name, value)
+        assert launcher._launcher() is None
+    assert launcher._launcher() == 0

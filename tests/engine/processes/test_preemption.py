@@ -57,16 +57,24 @@ from torch.utils.data import DataLoader
 from tests.engine.processes.test_preemption import Numbers
 from engine.processes.preemption import obey_parent_only
 
-batches = iter(DataLoader(Numbers(), batch_size=2, num_workers=1, worker_init_fn=obey_parent_only))
+how, started = sys.argv[1:]
+loader = DataLoader(
+    Numbers(), batch_size=2, num_workers=1, worker_init_fn=obey_parent_only, persistent_workers=True,
+    multiprocessing_context=started,
+)
+batches = iter(loader)
 next(batches)
-if sys.argv[1] == "die":
+if how == "die":
     os._exit(3)
 raise SystemExit(4)  # a program that fails while the loader is in use
 """
 
 
-@pytest.mark.parametrize(("how", "status"), [("die", 3), ("fail", 4)])
-def test_loading_processes_leave_with_their_training_process(how: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("how", "started", "status"), [("die", "fork", 3), ("fail", "fork", 4), ("die", "forkserver", 3)]
+)
+def test_loading_processes_leave_with_their_training_process(how: str, started: str, status: int) -> None:
     """The output pipe is closed when the last process that holds it has gone: `run` waits for that."""
-    done = subprocess.run([sys.executable, "-c", ORPHANING, how], stdout=subprocess.PIPE, timeout=60)
+    command = [sys.executable, "-c", ORPHANING, how, started]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60)
     assert done.returncode == status

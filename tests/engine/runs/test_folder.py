@@ -182,8 +182,9 @@ def other(tmp_path: Path) -> Iterator[Other]:
 
 
 def test_a_folder_in_use_is_refused_until_it_is_given_back(tmp_path: Path, other: Other) -> None:
-    _, connection = other
-    with pytest.raises(CheckpointError, match="run is in use: another start of this run"):
+    process, connection = other
+    named = rf"run is in use: another start of this run \(process {process.pid} on \S+\) is at work"
+    with pytest.raises(CheckpointError, match=named):
         claim(tmp_path / "run")
     connection.send("go on")
     assert connection.recv() == "given back"
