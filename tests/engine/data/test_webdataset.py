@@ -10,6 +10,7 @@ import webdataset
 from webdataset.writer import TarWriter
 
 from engine.data import BrokenImageError, DataError, ImageData, ImageOptions, build_data
+from engine.data.classes import named
 from engine.data.shard_index import write_index
 from tests.engine.data.loading import val_loader
 from tests.engine.image_files import CLASSES, encoded, write_shards
@@ -118,6 +119,32 @@ def test_classes_are_numbers_without_meta_json(tmp_path: Path) -> None:
         "names": None,
         "ids": None,
     }
+
+
+def test_evaluation_needs_val_alone_and_matches_names(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = named(CLASSES, "best.pt", range(3))
+    for path in shards.glob("train-*"):
+        path.unlink()
+    write_index(shards, "val")
+    options = ImageOptions(kind="webdataset", root=str(shards), image_size_px=16, workers=0)
+    meta = shards / "meta.json"
+    same, moved = [0, 1, 2, 0, 1], [2, 0, 1, 2, 0]
+    for names, expected, warning in (
+        (CLASSES, same, ""),
+        ([*CLASSES, "without an image"], same, ""),
+        (["cow", "ant", "bee"], moved, "meta.json: classes with other numbers than in best.pt"),
+        (None, same, "val-*.tar has no class names"),
+    ):
+        meta.write_text(json.dumps({"classes": names})) if names else meta.unlink()
+        data = build_data(options, seed=0, trained=trained)
+        assert data.val.labels[:5].tolist() == expected
+        printed = capsys.readouterr().out
+        assert warning in printed and printed.count("WARNING") == bool(warning)
+    meta.write_text(json.dumps({"classes": ["ant", "bee", "dog"]}))
+    with pytest.raises(DataError, match=r"meta.json: .*best.pt: 1 \('dog'\); missing: 1 \('cow'\)"):
+        build_data(options, seed=0, trained=trained)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"classes": 3}', '{"classes": []}', "null"])
