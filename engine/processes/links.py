@@ -7,7 +7,7 @@ none: it breaks when the process at its other end is gone.
 import os
 import secrets
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import wait
 
@@ -15,7 +15,7 @@ from engine.errors import UserError
 from engine.records.console import warn
 
 REMARK_AFTER = timedelta(minutes=5)
-_CONNECT_SECONDS = 60.0
+_CONNECT_SECONDS, _GREETING_SECONDS = 60.0, 5.0
 _TOKEN_BYTES, _RANK_BYTES = 16, 4
 Address = tuple[int, bytes]  # port; token that tells a process of this run from any other program
 # A machine that lost its power closes no connection: it is noticed after about three minutes.
@@ -23,7 +23,7 @@ _KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 6}
 
 
 class ProcessLost(UserError):
-    """Another process of the run ended while this one waited for it."""
+    """Another process of the run ended while this one waited for it, or cannot be reached."""
 
     on_every_process = False
 
@@ -92,29 +92,45 @@ class Links:
 def connect(rank: int, size: int, host: str, from_main: Callable[[Address | None], Address]) -> Links:
     """Connect all processes, which call this at the same time; `host` is the main process's machine.
 
-    `from_main` gives every process the main process's argument.
+    `from_main` gives every process the main process's argument. Raises ProcessLost.
     """
+    try:
+        links = _connections(rank, size, host, from_main)
+    except OSError as error:
+        raise ProcessLost(
+            f"no connection to the main process at {host}: {error}; the machines of a run must reach each "
+            "other on every port, as their collectives do too"
+        ) from error
+    return Links(rank, links)
+
+
+def _connections(
+    rank: int, size: int, host: str, from_main: Callable[[Address | None], Address]
+) -> dict[int, socket.socket]:
     if rank > 0:
         port, token = from_main(None)
         link = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
         link.settimeout(None)
         link.sendall(token + rank.to_bytes(_RANK_BYTES))
-        return Links(rank, {0: link})
+        return {0: link}
     token = secrets.token_bytes(_TOKEN_BYTES)
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     with socket.create_server(("", 0), family=family, backlog=size, dualstack_ipv6=dual) as server:
         server.settimeout(_CONNECT_SECONDS)
         from_main((server.getsockname()[1], token))
-        return Links(0, _accept(server, token, range(1, size)))
+        return _accept(server, token, size - 1)
 
 
-def _accept(server: socket.socket, token: bytes, expected: Collection[int]) -> dict[int, socket.socket]:
+def _accept(server: socket.socket, token: bytes, number: int) -> dict[int, socket.socket]:
     links: dict[int, socket.socket] = {}
-    while len(links) < len(expected):
+    while len(links) < number:
         link, _ = server.accept()
-        link.settimeout(_CONNECT_SECONDS)
-        greeting = link.recv(_TOKEN_BYTES + _RANK_BYTES, socket.MSG_WAITALL)
+        link.settimeout(_GREETING_SECONDS)
+        try:
+            greeting = link.recv(_TOKEN_BYTES + _RANK_BYTES, socket.MSG_WAITALL)
+        except OSError:
+            greeting = b""
         if secrets.compare_digest(greeting[:_TOKEN_BYTES], token):
             link.settimeout(None)
             links[int.from_bytes(greeting[_TOKEN_BYTES:])] = link

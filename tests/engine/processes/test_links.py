@@ -13,13 +13,16 @@ from engine.processes.links import Links, ProcessLost, connect
 
 
 @pytest.fixture
-def connected() -> Iterator[list[Links]]:
-    """The connections of three processes, here of three threads; a stranger knocked first."""
+def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Links]]:
+    """The connections of three processes, here of three threads; two strangers knocked first."""
+    monkeypatch.setattr(links, "_GREETING_SECONDS", 0.1)
+    silent = socket.socket(socket.AF_INET)
     given: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
 
     def from_main(address: tuple[int, bytes] | None) -> tuple[int, bytes]:
         if address is None:
             return given.get(timeout=20)
+        silent.connect(("127.0.0.1", address[0]))
         with socket.create_connection(("localhost", address[0])) as stranger:
             stranger.sendall(bytes(20))
         for _ in range(2):
@@ -30,6 +33,7 @@ def connected() -> Iterator[list[Links]]:
     yield result
     for one in result:
         one.close()
+    silent.close()
 
 
 def together(calls: list[Callable[[], Any]]) -> list[Any]:
@@ -49,6 +53,13 @@ def together(calls: list[Callable[[], Any]]) -> list[Any]:
         thread.join(20)
         assert not thread.is_alive()
     return answers
+
+
+def test_a_machine_that_cannot_be_reached_is_a_sentence() -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        closed = server.getsockname()[1]
+    with pytest.raises(ProcessLost, match="no connection to the main process at localhost.* on every port"):
+        connect(1, 2, "localhost", lambda address: (closed, bytes(16)))
 
 
 @pytest.fixture
