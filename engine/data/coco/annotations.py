@@ -98,7 +98,8 @@ class CocoAnnotations:
     def _read_annotations(self, annotations: list[Any], *, with_masks: bool, scored: bool) -> None:
         rows = Rows(
             {identity: place for place, identity in enumerate(self.image_ids.tolist())},
-            list(zip(self.heights.tolist(), self.widths.tolist(), strict=True)),
+            self.heights.tolist(),
+            self.widths.tolist(),
             {identity: label for label, identity in enumerate(self.classes.ids or ())},
             with_masks=with_masks,
             scored=scored,

@@ -11,7 +11,7 @@ _NOWHERE = (math.nan, math.nan)
 
 
 class Rows:
-    """One row per annotation; `places` are those of the images by id, with each one's height and width.
+    """One row per annotation; `places` are those of the images by id, `heights` and `widths` are in pixels.
 
     Attributes:
         owners: the place of the image.
@@ -28,13 +28,15 @@ class Rows:
     def __init__(
         self,
         places: dict[int, int],
-        sizes: list[tuple[int, int]],
+        heights: list[int],
+        widths: list[int],
         labels_of: dict[int, int],
         *,
         with_masks: bool,
         scored: bool,
     ) -> None:
-        self._places, self._sizes, self._labels_of = places, sizes, labels_of
+        self._places, self._labels_of = places, labels_of
+        self._heights, self._widths = heights, widths
         self._with_masks, self._scored = with_masks, scored
         self.owners, self.labels = array("q"), array("q")
         self.boxes, self.starts = array("d"), array("d")
@@ -56,7 +58,8 @@ class Rows:
         segmentation = with_area(annotation.get("segmentation")) if self._with_masks else None
         self.without_mask.append(self._with_masks and segmentation is None)
         if segmentation is not None:
-            check_segmentation(segmentation, *self._sizes[self.owners[-1]])
+            owner = self.owners[-1]
+            check_segmentation(segmentation, self._heights[owner], self._widths[owner])
             self.segmentations.extend(json.dumps(segmentation, separators=(",", ":")).encode())
         self.starts.extend(segmentation[0][:2] if isinstance(segmentation, list) else _NOWHERE)
         self.ends.append(len(self.segmentations))
