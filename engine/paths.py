@@ -8,7 +8,7 @@ from typing import NewType
 from engine.errors import UserError
 
 WrittenPath = NewType("WrittenPath", str)
-_NO_PATHS = ("null", "none", "~", "true", "false", "yes", "no", "on", "off")
+_NO_PATHS = ("null", "none", "true", "false", "yes", "no", "on", "off")
 
 
 class PathError(UserError, ValueError):
@@ -21,7 +21,9 @@ def written_path(text: str) -> WrittenPath:
     Raises PathError for what would become a folder of a name that nobody wants: YAML's words for nothing, yes
     and no, a list, an address, a variable that is not set, blanks at an end.
     """
-    if not text.strip() or text.lower() in _NO_PATHS:
+    if not text.strip() or text == "~":  # YAML's word for nothing
+        raise PathError(f"expected a path, got {text!r}")
+    if text.lower() in _NO_PATHS:
         raise PathError(f"expected a path, got {text!r}; if it has that name, write ./{text}")
     if text != text.strip():
         raise PathError(f"expected a path without blanks at its ends, got {text!r}")

@@ -32,18 +32,25 @@ def report_failure(error: Exception) -> None:
         text = f"error in process {rank}: {sentence}" if rank else f"error: {sentence}"
     with contextlib.suppress(OSError):  # a log on a full disk
         sys.stdout.flush()
-    with stop_signals_blocked():  # as soon as one process has left, torchrun ends the others
-        failures = _count("failures")
-        if failures is not None and failures > 1 and _is_lost_peer(error):
-            return
-        _tell_torchrun(cause)
-        said = None if failures is None else _count(hashlib.sha256(cause.encode()).hexdigest())
-        if isinstance(error, UserError) and error.on_every_process and dist.is_initialized():
-            said = 1 + rank
-        if said is None:  # rather twice than not at all; before they join, all processes do the same
-            said = 1 if dist.is_initialized() or not sentence else 1 + int(os.environ.get("LOCAL_RANK", 0))
-        if said == 1:
+    # As soon as one process has left, torchrun ends the others.
+    with contextlib.suppress(OSError), stop_signals_blocked():
+        if _is_for_me(error, cause, for_user=bool(sentence)):
             print(text, file=sys.stderr, flush=True)
+
+
+def _is_for_me(error: Exception, cause: str, *, for_user: bool) -> bool:
+    """Return whether this process is to print the cause; tell torchrun unless another one's is the first."""
+    if isinstance(error, UserError) and error.on_every_process and dist.is_initialized():
+        _tell_torchrun(cause)
+        return int(os.environ.get("RANK", 0)) == 0
+    failures = _count("failures")
+    if failures is not None and failures > 1 and _is_lost_peer(error):
+        return False
+    _tell_torchrun(cause)
+    said = None if failures is None else _count(hashlib.sha256(cause.encode()).hexdigest())
+    if said is None:  # rather twice than not at all; before they join, all processes do the same
+        return dist.is_initialized() or not for_user or int(os.environ.get("LOCAL_RANK", 0)) == 0
+    return said == 1
 
 
 def _is_lost_peer(error: Exception) -> bool:
@@ -57,7 +64,8 @@ def _tell_torchrun(cause: str) -> None:
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is not None:
         extra = {"py_callstack": cause, "timestamp": str(int(time.time()))}
-        Path(file).write_text(json.dumps({"message": {"message": cause, "extraInfo": extra}}))
+        with contextlib.suppress(OSError):  # it is printed too
+            Path(file).write_text(json.dumps({"message": {"message": cause, "extraInfo": extra}}))
 
 
 def _count(what: str) -> int | None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,20 @@ def test_without_a_store_all_speak_but_for_what_is_said_before_they_join(
         report_failure(KeyError("crash"))
     printed = capsys.readouterr().err
     assert printed.count("wrong word") == 1 and printed.count("KeyError: 'crash'\nerror in") == 2
+
+
+def test_a_full_disk_takes_neither_the_status_nor_the_sentence(
+    torchrun: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    torchrun(0)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/nowhere/error.json")
+    with open("/dev/full", "w") as full:
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", full)
+            print("a line that waits to be written")
+            report_failure(DataError("image 0"))
+        assert capsys.readouterr().err == "error: image 0\n"
+        monkeypatch.setattr("sys.stderr", full)
+        report_failure(DataError("image 1"))
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # so that it can be closed
