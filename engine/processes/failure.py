@@ -16,7 +16,7 @@ from engine.errors import UserError, sentence_of
 from engine.processes.links import ProcessLost
 from engine.processes.preemption import stop_signals_blocked
 
-_STORE_TIMEOUT = timedelta(seconds=5)
+_STORE_TIMEOUT = timedelta(seconds=2)
 
 
 def report_failure(error: Exception) -> None:
