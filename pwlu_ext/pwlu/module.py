@@ -113,7 +113,9 @@ class PWLU(Layer):
             )
         _check_dtype(self.left, x)
         self.statistics.update(x.detach(), self.channel_dim, self.left)
-        return _FrozenReLU.apply(x, *parameters)
+        # torch.compile takes no side effect of a backward pass.
+        statistics = None if torch.compiler.is_compiling() else self.statistics
+        return _FrozenReLU.apply(x, statistics, *parameters)
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
@@ -147,17 +149,20 @@ class _FrozenReLU(torch.autograd.Function):
     # So they are part of the graph in phase I: DistributedDataParallel waits for every parameter's gradient.
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, statistics: StepStatistics | None, *parameters: Tensor) -> Tensor:
         y = F.relu(x)
+        ctx.statistics = statistics
         ctx.save_for_backward(y, *parameters)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, *parameters = ctx.saved_tensors
+        if ctx.statistics is not None:
+            ctx.statistics.had_backward = True
         # What F.relu's own backward calls. A product with a mask would make a NaN of an infinite gradient.
         grad_x = torch.ops.aten.threshold_backward.default(grad, y, 0)
-        return (grad_x, *(torch.zeros_like(parameter) for parameter in parameters))
+        return (grad_x, None, *(torch.zeros_like(parameter) for parameter in parameters))
 
 
 def _check_arguments(

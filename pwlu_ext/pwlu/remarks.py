@@ -23,7 +23,7 @@ class Remarks:
 
     def __init__(self, model: nn.Module, sites: Mapping[str, PWLU], group: dist.ProcessGroup | None) -> None:
         self._model, self._sites, self._group = model, sites, group
-        self._left_out: Tensor | None = None  # steps, per site; on the sites' device
+        self._left_out: Tensor | None = None  # bool per site, on the sites' device
         self._told: set[str] = set()
 
     def before_first_step(self) -> None:
@@ -45,12 +45,12 @@ class Remarks:
                 "every process will learn another function. Let fully_shard take all parameters.",
             )
 
-    def count_left_out(self, left_out: Tensor, step: int) -> None:
-        """Count the sites, bool, that left the step out; warn now if that does not stop a device.
+    def note_left_out(self, left_out: Tensor, step: int) -> None:
+        """Note the sites, bool, that left the step out; warn now if that does not stop a device.
 
         `step` is counted from 1.
         """
-        self._left_out = left_out.long() if self._left_out is None else self._left_out + left_out
+        self._left_out = left_out if self._left_out is None else self._left_out | left_out
         # A look at a GPU's numbers waits for it: after steps 1, 2, 4, 8, ... only.
         if left_out.is_cpu or step & (step - 1) == 0:
             self.tell_left_out()
@@ -84,8 +84,9 @@ class Remarks:
         )
 
     def _names_left_out(self) -> list[str]:
-        counts = [] if self._left_out is None else self._left_out.tolist()
-        return [name for name, count in zip(self._sites, counts, strict=False) if count]
+        if self._left_out is None:
+            return []
+        return [name for name, was in zip(self._sites, self._left_out.tolist(), strict=True) if was]
 
     def _warn(self, names: Sequence[str], text: str) -> None:
         is_first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank(self._group) == 0

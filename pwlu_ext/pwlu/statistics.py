@@ -21,6 +21,7 @@ class StepStatistics:
         self.dropped = torch.zeros_like(self.count)  # times that what was not finite was dropped
         self._may_be_skipped = may_be_skipped  # a step may end without `clear`: a GradScaler skips it
         self.was_called = False  # since `clear`
+        self.had_backward = False  # a backward pass since `clear`
 
     @torch.no_grad()
     def update(self, x: Tensor, channel_dim: int, parameter: Tensor) -> None:
@@ -46,12 +47,16 @@ class StepStatistics:
                     f"channels in dimension {channel_dim} (`channel_dim`)."
                 )
             dims.remove(channel_dim % x.dim())
-        may_be_of_two_steps = self.was_called and self._may_be_skipped
         self.was_called = True
         if x.numel() == 0:
             return
-        if may_be_of_two_steps and not (parameter.is_leaf and parameter.grad is not None):
+        if (
+            self._may_be_skipped
+            and self.had_backward
+            and not (parameter.is_leaf and parameter.grad is not None)
+        ):
             self._drop_what_is_not_finite()
+            self.had_backward = False
         x = x.to(self.mean.dtype)
         # Two passes: torch.var_mean is five times slower on a CPU, and one pass over squares would cancel.
         mean = x.mean(dims, keepdim=True) if dims else x
@@ -59,7 +64,7 @@ class StepStatistics:
         self._merge(x.numel() // groups, mean.reshape_as(self.mean), deviation.reshape_as(self.mean))
 
     def _drop_what_is_not_finite(self) -> None:
-        # The gradients were cleared, but the optimizer made no step: it is of a step that was skipped.
+        # Gradients were made and cleared, but the optimizer made no step: it is of a step that was skipped.
         finite = (self.mean.isfinite() & self.deviation.isfinite()).all()
         for tensor in (self.count, self.mean, self.deviation):
             tensor.copy_(torch.where(finite, tensor, 0))
@@ -76,7 +81,7 @@ class StepStatistics:
         """Forget the step's elements."""
         for tensor in (self.count, self.mean, self.deviation, self.dropped):
             tensor.zero_()
-        self.was_called = False
+        self.was_called = self.had_backward = False
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast together with the module."""

@@ -191,7 +191,7 @@ class TwoPhaseLearning:
                 _realign(site)
                 site.statistics = None
         # Last: a warning may be an error.
-        self._remarks.count_left_out(left_out, self.step_count)
+        self._remarks.note_left_out(left_out, self.step_count)
         if realigned:
             self._remarks.after_realignment()
         return realigned

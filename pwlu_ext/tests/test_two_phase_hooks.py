@@ -165,6 +165,24 @@ def test_accumulation_leaves_out_the_whole_step(spoilt: int) -> None:
     assert_statistics(model[0], *mean_and_std(clean, (0,)))
 
 
+@pytest.mark.parametrize("spoilt", [0, 1, 2])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_calls_before_one_backward_pass_leave_out_the_whole_step(spoilt: int, compiled: bool) -> None:
+    """A detector's pyramid levels share their PWLUs; the order of the levels does not matter."""
+    model = nn.Sequential(PWLU(2), nn.Linear(2, 1))
+    optimizer = make_optimizer("sgd", model)
+    TwoPhaseLearning(model, 3, optimizer=optimizer)
+    called = torch.compile(model, backend="eager") if compiled else model
+    clean, *levels = batches(4, 9, 2)
+    levels[spoilt] = torch.full((9, 2), -float("inf"))
+    with pytest.warns(UserWarning, match="'0'.*not finite"):
+        for inputs in ([clean], levels):
+            optimizer.zero_grad()
+            torch.cat([called(x) for x in inputs]).sum().backward()
+            optimizer.step()
+    assert_statistics(model[0], *mean_and_std(clean, (0,)))
+
+
 def test_a_fused_optimizer_skips_within_its_step_which_counts() -> None:
     model = nn.Sequential(PWLU(2), nn.Linear(2, 1))
     weight = model[1].weight.detach().clone()
