@@ -71,8 +71,10 @@ def read_shard(shard: Path) -> ShardContent:
     return ShardContent(columns, left_out, members.is_empty)
 
 
-def read_image(shard: Path, offset: int, length: int, label_offset: int, expected: int) -> bytes | None:
-    """Return the bytes of the image at `offset` of a shard; None unless the sample has that checksum."""
+def read_image(
+    shard: Path, offset: int, length: int, label_offset: int, expected: int
+) -> tuple[str, bytes] | None:
+    """Return name and bytes of the image at `offset`; None unless the sample has that checksum."""
     start = offset - _BLOCK
     with shard.open("rb") as file:
         # In the order of the file: image and label are neighbours, as a rule.
@@ -81,12 +83,12 @@ def read_image(shard: Path, offset: int, length: int, label_offset: int, expecte
         image = file.read(_BLOCK + length)
         label = label or _block(file, label_offset)
     unchanged = len(image) == _BLOCK + length and checksum(image[:_BLOCK], label) == expected
-    return image[_BLOCK:] if unchanged else None
+    return (_name(image[:_BLOCK]), image[_BLOCK:]) if unchanged else None
 
 
 def member_name(file: IO[bytes], offset: int) -> str:
     """Return the name of the member whose content begins at `offset` of a shard."""
-    return tarfile.TarInfo.frombuf(_block(file, offset - _BLOCK), tarfile.ENCODING, "surrogateescape").name
+    return _name(_block(file, offset - _BLOCK))
 
 
 def checksum(image_header: bytes, label_block: bytes) -> int:
@@ -136,6 +138,10 @@ def _sort_in(member: tarfile.TarInfo, members: _Members, file: IO[bytes], shard:
     else:
         header = _block(file, member.offset_data - _BLOCK)
         members.images[key] = member.offset_data, member.size, header
+
+
+def _name(header: bytes) -> str:
+    return tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape").name
 
 
 def _last(name: str) -> str:

@@ -24,9 +24,11 @@ _TIFF = (b"II*\0", b"MM\0*")
 _SYSTEM_FOLDERS = {
     "__MACOSX",
     "@eaDir",
+    "@Recently-Snapshot",
     "@Recycle",
     "#recycle",
     "$RECYCLE.BIN",
+    "Network Trash Folder",
     "System Volume Information",
     "lost+found",
 }
@@ -94,7 +96,9 @@ def decode_rgb(
         if isinstance(error, UnidentifiedImageError):  # names the buffer by its address
             reason = "no image format known"
             if data.startswith(_TIFF):
-                reason = "a TIFF of a kind that Pillow does not read, as floats in RGB; save it with 8 bits"
+                reason = (
+                    "a TIFF of a kind that Pillow does not read, such as floats in RGB; save it with 8 bits"
+                )
         raise BrokenImageError(f"cannot decode the image {name}: {reason}; {remedy}") from error
     # Pillow would clip: everything over 255 would be white, floats from 0 to 1 black. Which range is meant
     # only the user knows.

@@ -39,15 +39,16 @@ class ShardImages:
         Raises BrokenImageError, DataError where the index does not fit, and OSError for an unreadable shard.
         """
         path, number = self._place(index)
-        found = self._index
-        columns = (found.offsets, found.lengths, found.label_offsets, found.checksums)
-        data = read_image(path, *(int(column[index]) for column in columns))
-        if data is None:
+        entries = self._index
+        columns = (entries.offsets, entries.lengths, entries.label_offsets, entries.checksums)
+        found = read_image(path, *(int(column[index]) for column in columns))
+        if found is None:
             raise DataError(
                 f"{path}: the shard has changed: name, size, place or label of number {number} is not what "
                 f"was read before; run `python -m engine.data {self._root}` and start again"
             )
-        return decode_rgb(data, f"number {number} of {path.name}")
+        name, data = found
+        return decode_rgb(data, f"{name!r}, number {number} of {path.name}")
 
     def require_labels_of(self, classes: Classes) -> None:
         """Raise DataError for a label that is none of the classes; it names the first sample that has one."""

@@ -51,8 +51,7 @@ class CocoAnnotations:
     and why; it is empty where all are.
     """
 
-    # Arrays, not lists: loading processes share an array with the process that forked them. Lists they copy
-    # page by page, as they count the objects' references.
+    # Arrays, not lists, for what rows.Rows says of lists.
 
     def __init__(self, path: Path, *, with_masks: bool, scored: bool) -> None:
         """Read and check the file; `scored` looks as well at what COCO's evaluation needs.

@@ -25,7 +25,7 @@ class CocoImages:
     def __init__(self, folder: Path, annotations: CocoAnnotations) -> None:
         """Take the pictures in `folder`. Raises DataError where one is not there."""
         self._folder, self.annotations = folder, annotations
-        # An array, for what annotations.Rows says of lists.
+        # An array, for what rows.Rows says of lists.
         self._names = np.array([os.fsencode(name) for name in find_pictures(folder, annotations)])
 
     def __len__(self) -> int:

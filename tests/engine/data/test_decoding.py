@@ -85,7 +85,7 @@ def test_they_are_an_error_in_each_kind_of_data(tmp_path: Path, kind: str) -> No
         with TarWriter(str(tmp_path / "val-0002.tar"), encoder=False) as writer:
             writer.write({"__key__": "wide", "png": wide, "cls": b"0"})
         options = ImageOptions(kind="webdataset", root=str(tmp_path), workers=0)
-        data, name = build_data(options, seed=0), "number 0 of val-0002.tar"
+        data, name = build_data(options, seed=0), "'wide.png', number 0 of val-0002.tar"
     with pytest.raises(BrokenImageError, match=f"{re.escape(name)}.*mode I;16 .*8 bits") as caught:
         list(val_loader(data))
     assert "download" not in str(caught.value)

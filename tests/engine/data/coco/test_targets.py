@@ -211,6 +211,38 @@ def test_boxes_in_other_formats_are_refused(tmp_path: Path, other: Callable[[Any
         opened(tmp_path, changed)
 
 
+@pytest.mark.parametrize(
+    ("count", "box", "told"),
+    [
+        (20, [-20, 50, 60, 70], "20 of 20 annotations have a box that leaves the picture, by up to 20 px"),
+        (20, [100, -20, 110, 70], "20 of 20 annotations have a box that leaves the picture, by up to 20 px"),
+        (
+            4,
+            [250, 100, 300, 200],
+            "4 of 4 annotations have a box that leaves .*all of them would fit as corn",
+        ),
+        (4, [0, 0, 1, 2], ""),
+    ],
+)
+def test_boxes_that_may_be_meant_so_are_not_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, box: list[int], told: str
+) -> None:
+    changed = content(count)
+    each(list(range(count)), bbox=box)(changed["annotations"])
+    assert sum(counts(opened(tmp_path, changed, with_masks=False))) == count
+    assert re.search(told, output := capsys.readouterr().out) and bool(told) == bool(output)
+
+
+def test_an_annotation_without_id_is_named_by_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = content()
+    del changed["annotations"][7]["id"]
+    moved([7], 300)(changed["annotations"])
+    opened(tmp_path, changed)
+    assert "annotation number 8 of the list of image 101" in capsys.readouterr().out
+
+
 @needs_photographs
 def test_coco_itself_is_announced_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = unpack("coco_gpu.tar", tmp_path)
