@@ -9,6 +9,7 @@ from torch import nn
 from .module import PWLU
 from .remarks import Remarks, find_sites
 from .running_statistics import take_step
+from .sharding import is_sharded
 from .statistics import StepStatistics
 
 SIGMAS = 3.0  # the "3-sigma rule" of Eq. 6
@@ -197,11 +198,12 @@ class TwoPhaseLearning:
         return realigned
 
     def _start_or_stop_collecting(self) -> None:
-        may_be_skipped = self._optimizer is not None
         for site in self._sites.values():
-            site.statistics = (
-                StepStatistics(site.running_mean, may_be_skipped=may_be_skipped) if self.phase == 1 else None
-            )
+            site.statistics = None
+            if self.phase == 1:
+                # FSDP2 takes the gradients away after each backward pass, as if the step had been skipped.
+                may_be_skipped = self._optimizer is not None and not is_sharded(site._parameters.get("left"))
+                site.statistics = StepStatistics(site.running_mean, may_be_skipped=may_be_skipped)
         self._is_first_step = True
 
 

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pwlu import PWLU, TwoPhaseLearning
 
 PHASE_1_STEPS, STEPS, BATCH = 4, 7, 8
-SPOILT_STEP = 2  # the last image's input to the first PWLU is not finite
+SPOILT_STEP = 2  # the last rank's first forward pass gives the first PWLU what is not finite
 WAYS = ["ddp", "fsdp2", "fsdp2 by parts, later", "fsdp2 in bfloat16"]
 
 
@@ -88,8 +88,8 @@ def train(way: str, rank: int, world_size: int) -> dict[str, Any]:
         x = share(step, rank, world_size)
         half = (len(x) + 1) // 2  # gradient accumulation
         optimizer.zero_grad()
-        for part in (x[:half], x[half:]):
-            plain[1].active = step == SPOILT_STEP and rank == world_size - 1 and part is not x[:half]
+        for is_second, part in enumerate((x[:half], x[half:])):
+            plain[1].active = step == SPOILT_STEP and rank == world_size - 1 and not is_second
             error = model(part) - part[:, 0, 0, :3]
             # Gradients are averaged over ranks: this makes it the mean over the whole batch.
             (error.square().sum() * world_size / (3 * BATCH)).backward()
