@@ -38,7 +38,6 @@ CXX_FLAGS = [
 ]
 NVCC_FLAGS = ["-O3", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
 
-
 VARIABLES = ("PWLU_BUILD_CUDA", "TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "CC", "CXX")
 
 

@@ -183,6 +183,25 @@ def test_calls_before_one_backward_pass_leave_out_the_whole_step(spoilt: int, co
     assert_statistics(model[0], *mean_and_std(clean, (0,)))
 
 
+def test_a_step_given_up_before_its_backward_pass_takes_the_next_one_along() -> None:
+    """A loop that goes on where its loss is not finite; the steps after the next one are taken."""
+    model = nn.Sequential(PWLU(2), nn.Linear(2, 1))
+    optimizer = make_optimizer("sgd", model)
+    phases = TwoPhaseLearning(model, 4, optimizer=optimizer)
+    x, y, z = batches(3, 9, 2)
+    with pytest.warns(UserWarning, match="'0'.*not finite"):
+        for inputs in (x, y * float("nan"), y, z):
+            optimizer.zero_grad()
+            loss = model(inputs).sum()
+            if loss.isfinite():
+                loss.backward()
+                optimizer.step()
+    assert phases.step_count == 3
+    expected = PWLU(2)
+    feed(expected, TwoPhaseLearning(expected, 4), [x], [z])
+    assert_statistics(model[0], expected.running_mean, expected.running_std)
+
+
 def test_a_fused_optimizer_skips_within_its_step_which_counts() -> None:
     model = nn.Sequential(PWLU(2), nn.Linear(2, 1))
     weight = model[1].weight.detach().clone()
