@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from engine.files import write_text_atomically
-from engine.processes import links
+from engine.processes import meetings
 from engine.processes.distributed import World
 from engine.tasks.classification import Classification
 from engine.tasks.detection import Detection
@@ -101,7 +101,7 @@ def shorten_timeouts() -> None:
     c10d = dist.distributed_c10d
     set_timeout = c10d.set_timeout if hasattr(c10d, "set_timeout") else c10d._set_pg_timeout
     set_timeout(timedelta(seconds=1))
-    links.REMARK_AFTER = timedelta(seconds=1.5)
+    meetings.REMARK_AFTER = timedelta(seconds=1.5)
 
 
 def wait_for(file: Path) -> str:
@@ -116,7 +116,7 @@ def wait_for(file: Path) -> str:
 def score_until_missed(rank: int, *, folder: Path) -> None:
     """Let the main process score detections until another one has said that it waits."""
     remark = folder / "remark"
-    links.warn = lambda text: write_text_atomically(remark, text)  # type: ignore[attr-defined]
+    meetings.warn = lambda text: write_text_atomically(remark, text)  # type: ignore[attr-defined]
     before(Detection, "_score", 1, lambda: print(wait_for(remark)))
     before(World, "gather", 1, shorten_timeouts)
 

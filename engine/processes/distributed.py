@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.processes.links import Links, connect
+from engine.processes.meetings import Meetings
 from engine.records.console import say
 from pwlu.suggestion import expected_one_of
 
@@ -36,7 +35,7 @@ class World:
     size: int = 1
     local_size: int = 1
     device: torch.device = torch.device("cpu")
-    links: Links | None = None  # to the other processes
+    meetings: Meetings | None = None  # with the other processes
 
     @property
     def is_main(self) -> bool:
@@ -56,8 +55,8 @@ class World:
         For what may take much longer on one process than on another: a collective gives up after
         COLLECTIVE_TIMEOUT. Raises ProcessLost if one has ended.
         """
-        if self.links is not None:
-            self.links.meet(what)
+        if self.meetings is not None:
+            self.meetings.meet(what)
 
     def on_main(self, work: Callable[[], T], what: str = "work on the main process") -> T:
         """Run `work` on the main process only; its result, or its failure, reaches every process.
@@ -76,11 +75,12 @@ class World:
                 failure = error
                 answer[1] = f"{type(error).__name__}: {error}"
         self.meet(what)
-        result, reason = _from_main(answer, self.device)
+        dist.broadcast_object_list(answer, src=0, device=self.device)
+        result, reason = answer
         if failure is not None:
             raise failure
         if reason is not None:
-            raise MainProcessError(reason)
+            raise MainProcessError(str(reason))
         return cast(T, result)
 
     def gather(self, value: T) -> list[T]:
@@ -142,19 +142,12 @@ def start(device: str = "auto") -> World:
         torch.cuda.set_device(chosen)
     else:
         _share_cores(rank, local_size)
-    links = None
+    meetings = None
     if size > 1:
         backend, bound_to = ("nccl", chosen) if chosen.type == "cuda" else ("gloo", None)
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=bound_to)
-        links = connect(rank, size, os.environ["MASTER_ADDR"], partial(_from_main, device=chosen))
-    return World(rank, local_rank, size, local_size, chosen, links)
-
-
-def _from_main(value: object, device: torch.device) -> Any:
-    """Return the main process's value."""
-    values = [value]
-    dist.broadcast_object_list(values, src=0, device=device)
-    return values[0]
+        meetings = Meetings()
+    return World(rank, local_rank, size, local_size, chosen, meetings)
 
 
 def available_cores() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from engine.errors import UserError, sentence_of
-from engine.processes.links import ProcessLost
+from engine.processes.meetings import ProcessLost
 from engine.processes.preemption import stop_signals_blocked
 
 _STORE_TIMEOUT = timedelta(seconds=2)

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from engine import files
-from engine.processes import distributed, links
+from engine.processes import distributed, meetings
 from engine.processes.distributed import MainProcessError, World
+from engine.processes.meetings import Meetings, ProcessLost
 from engine.processes.program import exit_with
 from engine.training.step import TrainStep
 from tests import fault_injection
@@ -110,27 +111,39 @@ def test_collectives(tmp_path: Path) -> None:
 
 
 def wait_for_the_late(world: World, folder: str) -> dict[str, Any]:
-    """Come to work on the main process and to a gathering later than a collective waits, by turns.
+    """Be late for work on the main process, a gathering and an evaluation, by turns.
 
-    Who is late waits until the other one has said that it waits for him.
+    Who is late comes after a process has said twice that it waits, later than a collective waits.
     """
+    said: list[str] = []
+
+    def keep(text: str) -> None:
+        said.append(text)
+        Path(folder, f"remark{len(said)}_of_{world.rank}").touch()
+
+    def be_late() -> str:
+        fault_injection.wait_for(Path(folder, f"remark2_of_{int(world.is_main)}"))
+        return "index"
+
+    meetings.warn = keep  # type: ignore[attr-defined]
+    world.meet("the start")
     fault_injection.shorten_timeouts()
-    remark = Path(folder, f"remark_of_{world.rank}")
-    links.warn = lambda text: files.write_text_atomically(remark, text)  # type: ignore[attr-defined]
-    other = remark.with_name(f"remark_of_{1 - world.rank}")
-    answer = world.on_main(lambda: fault_injection.wait_for(other), "building the index")
-    if not world.is_main:
-        fault_injection.wait_for(other)
+    meetings.REMARK_AFTER /= 2  # so that a second remark comes after the timeout too
+    answer = world.on_main(be_late, "building the index")
+    if world.rank == 2:
+        be_late()
     gathered = world.gather(world.rank)
-    return {"answer": answer, "gathered": gathered, "remark": remark.read_text()}
+    return {"answer": answer, "gathered": gathered, "said": said}
 
 
 def test_late_processes_are_waited_for_longer_than_a_collective_waits(tmp_path: Path) -> None:
-    first, second = run_function(wait_for_the_late, str(tmp_path), processes=2, folder=tmp_path / "logs")
-    assert first["answer"] == second["answer"] == second["remark"]
-    assert "the main process" in second["remark"] and "building the index" in second["remark"]
-    assert "process 1" in first["remark"]
-    assert first["gathered"] == [0, 1]
+    answers = run_function(wait_for_the_late, str(tmp_path), processes=3, folder=tmp_path / "logs")
+    assert [answer["answer"] for answer in answers] == ["index"] * 3
+    assert answers[0]["gathered"] == [0, 1, 2]
+    said = [answer["said"] for answer in answers]
+    assert all("for other processes" in text and "gathering" in text for text in said[0])
+    assert all("for the main process" in text and "building the index" in text for text in said[1])
+    assert (len(said[0]) >= 2, len(said[1]) >= 2, len(said[2])) == (True, True, 0)  # one process says it
 
 
 def die_while_others_wait(rank: int, *, victim: int) -> None:
@@ -138,6 +151,7 @@ def die_while_others_wait(rank: int, *, victim: int) -> None:
     world = distributed.start("cpu")
 
     def main() -> int:
+        world.meet("the start")  # all are connected
         if rank == victim:
             fault_injection.die()
         world.meet("scoring the detections")
@@ -151,9 +165,19 @@ def test_a_process_that_dies_is_not_waited_for(victim: int, tmp_path: Path) -> N
     fault = partial(die_while_others_wait, victim=victim)
     outcome = run(tmp_path, [], processes=3, fault=fault, timeout=60)
     assert outcome.statuses == [KILLED if rank == victim else 1 for rank in range(3)]
-    name = f"process {victim}" if victim else "the main process"
-    assert f"{name} has ended" in outcome.output and "scoring the detections" in outcome.output
+    assert "another process has ended" in outcome.output and "scoring the detections" in outcome.output
     assert "Traceback" not in outcome.output
+
+
+def test_processes_that_gloo_cannot_connect_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nccl it is the first to need the network of the cluster."""
+
+    def refuse(**named: Any) -> None:
+        raise RuntimeError("timed out connecting: SO_ERROR: Connection refused, remote=[10.0.0.1]:29500")
+
+    monkeypatch.setattr(dist, "new_group", refuse)
+    with pytest.raises(ProcessLost, match="10.0.0.1.*GLOO_SOCKET_IFNAME"):
+        Meetings()
 
 
 def leave(world: World) -> dict[str, list[str]]:
