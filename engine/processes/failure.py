@@ -44,13 +44,12 @@ def _is_for_me(error: Exception, cause: str, *, for_user: bool) -> bool:
         _tell_torchrun(cause)
         return int(os.environ.get("RANK", 0)) == 0
     failures = _count("failures")
-    if failures is not None and failures > 1 and _is_lost_peer(error):
+    if failures > 1 and _is_lost_peer(error):
         return False
     _tell_torchrun(cause)
-    said = None if failures is None else _count(hashlib.sha256(cause.encode()).hexdigest())
-    if said is None:  # rather twice than not at all; before they join, all processes do the same
+    if failures == 0:  # rather twice than not at all; before they join, all processes do the same
         return dist.is_initialized() or not for_user or int(os.environ.get("LOCAL_RANK", 0)) == 0
-    return said == 1
+    return _count(hashlib.sha256(cause.encode()).hexdigest()) <= 1
 
 
 def _is_lost_peer(error: Exception) -> bool:
@@ -68,11 +67,11 @@ def _tell_torchrun(cause: str) -> None:
             Path(file).write_text(json.dumps({"message": {"message": cause, "extraInfo": extra}}))
 
 
-def _count(what: str) -> int | None:
-    """Return how many processes of the run, with this one, have counted the same; None if unknown."""
+def _count(what: str) -> int:
+    """Return how many processes of the run, with this one, have counted the same; 0 if unknown."""
     with_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or not (dist.is_initialized() or with_agent):
-        return None
+        return 0
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
@@ -80,4 +79,4 @@ def _count(what: str) -> int | None:
         store = dist.TCPStore(address, port, is_master=False, timeout=_STORE_TIMEOUT)
         return store.add(f"pwlu/{attempt}/{what}", 1)
     except dist.DistError:  # the process that kept the store has left
-        return None
+        return 0
