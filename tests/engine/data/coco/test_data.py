@@ -271,7 +271,7 @@ def damage(root: Path, what: str) -> None:
         ("truncated", r"^cannot decode the image .*{name}: .*truncated.*; copy or download it again$"),
         ("text", r"^cannot decode the image .*{name}: no image format known; copy or download it again$"),
         ("gone", r"^cannot read the image .*{name}: No such file or directory; copy or download it again$"),
-        ("resized", r"^the image .*{name} is 20 x 20 pixels, but annotated as 32 x 32; .*"),
+        ("resized", r"^the image .*{name} is 20 x 20 pixels, but annotated as 32 x 32; .*$"),
     ],
 )
 def test_a_broken_image_is_named_by_file_and_id(
@@ -280,9 +280,9 @@ def test_a_broken_image_is_named_by_file_and_id(
     data = open_data(write_coco(tmp_path), workers=workers)
     damage(tmp_path, what)
     name = r"val2017/000000000302.png \(image 3020 of instances_val2017.json\)"
-    with pytest.raises(BrokenImageError, match=message.format(name=name)) as caught:
+    # Without `as caught`: its traceback would keep the loading processes until torch has to kill them.
+    with pytest.raises(BrokenImageError, match=message.format(name=name)):  # in one line
         val_batches(data)
-    assert "\n" not in str(caught.value)
 
 
 def test_pixels_are_used_as_stored(tmp_path: Path) -> None:
