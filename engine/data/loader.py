@@ -121,7 +121,10 @@ class LoadingProcesses(Generic[Batch]):
             answers = iter(self._loader)
         for answer in answers:
             if isinstance(answer, Exception):
-                raise answer
+                try:
+                    raise answer
+                finally:
+                    del answer  # a name in the error's own traceback would keep the processes
             yield answer
             if self._reads != own_read:
                 raise RuntimeError("another loader of the same data was read from before this one's end")
