@@ -19,7 +19,7 @@ def written_path(text: str) -> WrittenPath:
     """Return a path with `~`, `~user` and `$VARIABLE` in full: a shell leaves them in `key=~/x`, YAML always.
 
     Raises PathError for what would become a folder of a name that nobody wants: YAML's words for nothing, yes
-    and no, a list, an address, a variable that is not set, blanks at an end.
+    and no, a list or mapping, an address, a variable that is not set, blanks or quotation marks at an end.
     """
     if not text.strip() or text == "~":  # YAML's word for nothing
         raise PathError(f"expected a path, got {text!r}")
@@ -27,7 +27,7 @@ def written_path(text: str) -> WrittenPath:
         raise PathError(f"expected a path, got {text!r}; if it has that name, write ./{text}")
     if text != text.strip():
         raise PathError(f"expected a path without blanks at its ends, got {text!r}")
-    if re.search("[\0-\x1f\\\\\ud800-\udfff]|://", text) or (text[0] == "[" and text[-1] == "]"):
+    if re.search("[\0-\x1f\\\\\ud800-\udfff]|://", text) or re.match(r"\[.*]$|\{.*}$|['\"]", text):
         raise PathError(f"expected one path of this machine, got {text!r}")
     full = re.sub(r"\$(\w+|\{\w+\})", _of_environment, os.path.expanduser(text))
     if "$" in full or "~" in Path(full).parts or full.startswith("~"):

@@ -199,7 +199,7 @@ def test_evaluation_of_a_checkpoint_by_one_and_two_processes(
         outcome = run(tmp_path / "logs", [*settings, "--eval", best], processes=processes)
         assert outcome.statuses == [0] * processes, outcome.output
         results.append(json.loads(outcome.outputs[0]))
-    with pytest.raises(CheckpointError, match="activation.num_intervals was 6, is now 8"):
+    with pytest.raises(CheckpointError, match="activation.num_intervals was 6, is now 8. Give the --config"):
         train_imagenet.main([*settings, "activation.num_intervals=8", "--eval", best])
     with pytest.raises(CheckpointError, match="cannot read this checkpoint: No such file"):
         train_imagenet.main([*settings, "--eval", "nowhere.pt"])

@@ -132,7 +132,10 @@ class Run:
         """
         checkpoint = self.world.on_main(lambda: read_checkpoint(path), "reading the checkpoint")
         network = self.experiment.network
-        require_same({key: checkpoint["experiment"].get(key) for key in network}, network, path)
+        saved = {key: checkpoint["experiment"].get(key) for key in network}
+        require_same(
+            saved, network, path, "Give the --config of the run that wrote it, or another checkpoint"
+        )
         return checkpoint
 
     def evaluate(self, path: Path, checkpoint: Mapping[str, Any], task: Task, model: nn.Module) -> bool:

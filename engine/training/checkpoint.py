@@ -65,7 +65,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any]) -> None:
         raise CheckpointError(f"the checkpoint's weights do not fit this network: {error}") from error
 
 
-def require_same(saved: Mapping[str, Any], current: Mapping[str, Any], source: Path) -> None:
+_TO_RESUME = (
+    "Give this run a folder of its own (output=...), or go back to the old values to continue the old run"
+)
+
+
+def require_same(
+    saved: Mapping[str, Any], current: Mapping[str, Any], source: Path, remedy: str = _TO_RESUME
+) -> None:
     """Raise CheckpointError, naming each key that differs, unless two flat sets of settings are equal."""
     differing = [
         f"{key} was {saved.get(key)!r}, is now {current.get(key)!r}"
@@ -73,10 +80,7 @@ def require_same(saved: Mapping[str, Any], current: Mapping[str, Any], source: P
         if saved.get(key) != current.get(key)
     ]
     if differing:
-        raise CheckpointError(
-            f"{source} belongs to another experiment: {'; '.join(differing)}. Give this run a folder of its "
-            "own (output=...), or go back to the old values to continue the old run"
-        )
+        raise CheckpointError(f"{source} belongs to another experiment: {'; '.join(differing)}. {remedy}")
 
 
 class CheckpointFolder:
