@@ -42,7 +42,8 @@ def read_file(path: Path, inherited_by: tuple[Path, ...] = ()) -> dict[str, Entr
         document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         wanted_by = f" (base of {inherited_by[-1]})" if inherited_by else ""
-        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.yaml")))
+        others = [] if path.exists() else [file.name for file in path.parent.glob("*.yaml")]
+        near = did_you_mean(path.name, others)
         raise ConfigError(f"{path}: cannot read it{wanted_by}: {error.strerror}{near}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text file in UTF-8: {error}") from error

@@ -227,6 +227,8 @@ def test_numbers_are_read_as_people_write_them(smallest: Path) -> None:
 def test_a_missing_file_is_named_with_the_nearest_in_its_folder(smallest: Path) -> None:
     message = error_of(smallest.parent / "smal.yaml")
     assert "smal.yaml: cannot read it: No such file" in message and "did you mean 'small.yaml'?" in message
+    (smallest.parent / "smal.yaml").mkdir()
+    assert error_of(smallest.parent / "smal.yaml").endswith("cannot read it: Is a directory")
 
 
 def test_bases_are_relative_to_their_file_and_later_ones_win(tmp_path: Path) -> None:
