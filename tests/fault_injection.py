@@ -7,8 +7,10 @@ import stat
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -116,7 +118,7 @@ def wait_for(file: Path) -> str:
 def score_until_missed(rank: int, *, folder: Path) -> None:
     """Let the main process score detections until another one has said that it waits."""
     remark = folder / "remark"
-    meetings.warn = lambda text: write_text_atomically(remark, text)  # type: ignore[attr-defined]
+    mock.patch.object(meetings, "warn", partial(write_text_atomically, remark)).start()
     before(Detection, "_score", 1, lambda: print(wait_for(remark)))
     before(World, "gather", 1, shorten_timeouts)
 
@@ -157,4 +159,4 @@ def fail_opening_folders(number: int) -> None:
             raise OSError(number, os.strerror(number), path)
         return opener(path, *arguments, **named)
 
-    os.open = refuse  # type: ignore[assignment]
+    mock.patch.object(os, "open", refuse).start()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.data.source import DataError, Labels
-from engine.records.console import listed, warn_once
+from engine.records.console import listed, warn_on_main
 from pwlu.suggestion import did_you_mean
 
 
@@ -51,7 +51,9 @@ class Classes:
         missing = np.flatnonzero(np.bincount(present, minlength=self.count) == 0).tolist()
         if missing:
             names = [str(label) if self.names is None else repr(self.names[label]) for label in missing]
-            warn_once(f"{source} has nothing of {listed(names)} of the {self.count} classes of {self.source}")
+            warn_on_main(
+                f"{source} has nothing of {listed(names)} of the {self.count} classes of {self.source}"
+            )
 
 
 def named(names: Sequence[str], source: str, ids: Sequence[int] | None = None) -> Classes:
@@ -90,7 +92,7 @@ def _by_number(known: Classes, other: Classes) -> Labels:
         )
     if known.names != other.names:
         nameless = known if known.names is None else other
-        warn_once(
+        warn_on_main(
             f"{nameless.source} has no class names: labels of {other.source} are taken for those of "
             f"{known.source} by their number"
         )
@@ -118,7 +120,7 @@ def _warn_of_other_ids(known: Classes, other: Classes, found: Labels) -> None:
         if label >= 0 and identity != known.ids[label]
     ]
     if moved:
-        warn_once(
+        warn_on_main(
             f"{other.source}: classes with other numbers than in {known.source}, matched by name: "
             f"{listed(moved)}"
         )

@@ -14,7 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from engine.data.classes import Classes, named
 from engine.data.sampler import shuffled
 from engine.data.source import DataError, decode_rgb, is_hidden
-from engine.records.console import listed, warn_once
+from engine.records.console import listed, warn_on_main
 
 
 class FolderImages:
@@ -71,7 +71,7 @@ def open_image_folder(root: Path, split: str) -> tuple[FolderImages, Classes]:
     images = FolderImages(root / split, list(folders.values()), allow_empty=split == "val")
     hidden += images.hidden
     if hidden:
-        warn_once(f"{root / split}: left out hidden files and folders: {listed(hidden)}")
+        warn_on_main(f"{root / split}: left out hidden files and folders: {listed(hidden)}")
     return images, named(list(folders), str(root / split))
 
 

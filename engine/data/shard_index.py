@@ -15,7 +15,7 @@ import numpy.typing as npt
 from engine.data.shard import HIDDEN, NOT_PLAIN, ShardContent, read_shard
 from engine.data.source import DataError, Labels
 from engine.files import write_atomically
-from engine.records.console import listed, warn_once
+from engine.records.console import listed, warn_on_main
 
 # Compressed shards and those of a download that has not ended.
 _NO_SHARD = re.compile(r"\.(tgz|tar(\.(gz|bz2|xz|zst|lz4|part|tmp|crdownload))?)$", re.IGNORECASE)
@@ -46,7 +46,7 @@ def load_or_scan(root: Path, split: str) -> ShardIndex:
     index, reason = _load(path, shards) if path.exists() else (None, "")
     if index is None:
         hint = f"python -m engine.data {root}"
-        warn_once(f"{reason}reading the headers of {len(shards)} shards; `{hint}` saves that")
+        warn_on_main(f"{reason}reading the headers of {len(shards)} shards; `{hint}` saves that")
         index = _scan(split, shards)
     _tell(index)
     return index
@@ -62,7 +62,7 @@ def write_index(root: Path, split: str) -> Path:
 
 def _tell(index: ShardIndex) -> None:
     for remark in index.remarks.tolist():
-        warn_once(remark)
+        warn_on_main(remark)
 
 
 def _shards(root: Path, split: str) -> list[Path]:
@@ -80,7 +80,7 @@ def _shards(root: Path, split: str) -> list[Path]:
             f"root: no shards {root}/{split}-*.tar; expected train-*.tar and val-*.tar in {root}{found}"
         )
     if others:
-        warn_once(f"{root}: left out {left_out}")
+        warn_on_main(f"{root}: left out {left_out}")
     return shards
 
 

@@ -80,7 +80,8 @@ def decode_rgb(
 ) -> Image.Image:
     """Decode an image file's bytes to RGB, whatever its 8-bit mode (grey, palette, CMYK, with alpha).
 
-    Raises BrokenImageError, which names the image and the `remedy`, and for values that do not fit 8 bits.
+    Raises BrokenImageError, which names the image: for bytes that are no whole image, with the `remedy`, and
+    for values that do not fit 8 bits.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -93,15 +93,23 @@ def warn(text: str) -> None:
     say(f"WARNING: {text}" if rank == 0 else f"WARNING from process {rank}: {text}")
 
 
-def warn_once(text: str) -> None:
+def warn_on_main(text: str) -> None:
     """Print a warning that every process of a run comes to; only the main one does."""
     if int(os.environ.get("RANK", 0)) == 0:
         warn(text)
 
 
+EXAMPLES = 3  # of names in a sentence
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Return the first names: `a, b, c, ...`."""
+    return ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
+
+
 def listed(names: Sequence[str]) -> str:
-    """Return how many names there are, and the first three: `24 (a, b, c, ...)`."""
-    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    """Return how many names there are, and the first: `24 (a, b, c, ...)`."""
+    return f"{len(names)} ({first_few(names)})"
 
 
 _warned: set[str] = set()

@@ -58,7 +58,12 @@ def test_a_file_system_that_syncs_no_folders_is_one_warning(
 def test_files_are_synced_where_folders_cannot_be(tmp_path: Path) -> None:
     fail_sync(errno.EINVAL, of_folders=True)
     refusing, synced = os.fsync, []
-    os.fsync = lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")) or refusing(handle)  # type: ignore[func-returns-value,assignment]
+
+    def keep(handle: Any) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        refusing(handle)
+
+    os.fsync = keep
     write_text_atomically(tmp_path / "a", "text")
     assert len(synced) == 2 and synced[0].startswith(f"{tmp_path / 'a'}.") and synced[1] == str(tmp_path)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.data.coco.annotations import CocoAnnotations
 from engine.data.source import DataError
-from engine.records.console import warn_once
+from engine.records.console import warn_on_main
 
 
 def find_pictures(folder: Path, annotations: CocoAnnotations) -> list[str]:
@@ -30,7 +30,7 @@ def find_pictures(folder: Path, annotations: CocoAnnotations) -> list[str]:
     pictures = [name for name in found if name is not None]
     renamed = [place for place, name in enumerate(names) if name != pictures[place]]
     if renamed:
-        warn_once(
+        warn_on_main(
             f"{annotations.path}: {len(renamed)} of {len(names)} file_names have backslashes or another "
             f"Unicode form than the file: {names[renamed[0]]!a} is taken for {pictures[renamed[0]]!a}"
         )
@@ -96,7 +96,7 @@ def _tell_shared(pictures: list[str], annotations: CocoAnnotations) -> None:
     if shared:
         place = shared[0]
         ids = annotations.image_ids[[first[pictures[place]], place]].tolist()
-        warn_once(
+        warn_on_main(
             f"{annotations.path}: {len(shared)} images have the file of another one, so that objects of one "
             f"are background in the other: images {ids[0]} and {ids[1]} are both {pictures[place]}"
         )

@@ -9,13 +9,12 @@ import numpy.typing as npt
 
 from engine.data.coco.entries import Entry
 from engine.data.source import DataError
-from engine.records.console import warn_once
+from engine.records.console import EXAMPLES, first_few, warn_on_main
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-_EXAMPLES = 3  # of annotations in a sentence
 _FEW = 10  # annotations
 _TOLERATED_PX = 1  # programs differ by a pixel in where a box ends
 _UNLIKELY = 0.05  # of the annotations, to be so on purpose
@@ -84,12 +83,10 @@ class Judgement:
             for name, flags in kinds.items()
             if flags.any()
         ]
-        return (
-            f"{rest.sum()} of the {len(rest)} annotations of {self.path.name} are targets; no targets: "
-            + ", ".join(reasons)
-            if reasons
-            else ""
-        )
+        if not reasons:
+            return ""
+        all_of_file = f"{len(rest)} annotations of {self.path.name}"
+        return f"{rest.sum()} of the {all_of_file} are targets; no targets: {', '.join(reasons)}"
 
     def tell(self) -> None:
         """Warn of what is unusual. Raises DataError for boxes that are certainly meant otherwise."""
@@ -110,7 +107,9 @@ class Judgement:
     def warn(self, rows: Flags, sentence: str) -> None:
         """Print how many annotations, what of them, and the first few; nothing where there are none."""
         if rows.any():
-            warn_once(f"{self.path}: {rows.sum()} of {len(rows)} annotations {sentence}: {self._names(rows)}")
+            warn_on_main(
+                f"{self.path}: {rows.sum()} of {len(rows)} annotations {sentence}: {self._names(rows)}"
+            )
 
     def _refuse_fractions(self) -> None:
         tiny: Flags = ~self.crowd & ~self.flat & (self.boxes <= 2).all(axis=1)
@@ -154,9 +153,11 @@ class Judgement:
         return bool(fit[~self.crowd].all())
 
     def _names(self, rows: Flags) -> str:
-        some = [(row, self.entries[row]) for row in np.flatnonzero(rows)[:_EXAMPLES].tolist()]
-        names = [
-            f"annotation {entry.get('id', f'number {row + 1} of the list')} of image {entry['image_id']}"
-            for row, entry in some
-        ]
-        return ", ".join(names) + (", ..." if rows.sum() > _EXAMPLES else "")
+        # One more than is shown tells that there are more; a name of each would be built for most of a file.
+        some = [(row, self.entries[row]) for row in np.flatnonzero(rows)[: EXAMPLES + 1].tolist()]
+        return first_few(
+            [
+                f"annotation {entry.get('id', f'number {row + 1} of the list')} of image {entry['image_id']}"
+                for row, entry in some
+            ]
+        )

@@ -2,6 +2,7 @@ import os
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def wait_for_the_late(world: World, folder: str) -> dict[str, Any]:
         fault_injection.wait_for(Path(folder, f"remark2_of_{int(world.is_main)}"))
         return "index"
 
-    meetings.warn = keep  # type: ignore[attr-defined]
+    mock.patch.object(meetings, "warn", keep).start()
     world.meet("the start")
     fault_injection.shorten_timeouts()
     meetings.REMARK_AFTER /= 2  # so that a second remark comes after the timeout too

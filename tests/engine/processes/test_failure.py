@@ -18,7 +18,7 @@ def torchrun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "WORLD_SIZE": 2}
 
-    def become(rank: int, attempt: int = 0) -> ProcessFailure | Path:
+    def become(rank: int, attempt: int = 0) -> Path:
         own = {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RESTART_COUNT": attempt}
         file = tmp_path / f"{attempt}_{rank}.json"
         names = {**common, **own, "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_ERROR_FILE": file}
@@ -36,7 +36,8 @@ def test_what_all_processes_meet_is_said_once_and_by_torchrun(torchrun: Any, cap
         file = torchrun(rank)
         report_failure(missing)
         # torchrun's last lines, after its own traceback
-        assert ProcessFailure(rank, 0, 1, str(file)).message["extraInfo"]["py_callstack"] == str(missing)  # type: ignore[index,call-overload]
+        message: Any = ProcessFailure(rank, 0, 1, str(file)).message
+        assert message["extraInfo"]["py_callstack"] == str(missing)
     assert capsys.readouterr().err == "error in process 1: root: /nowhere is not a folder\n"
     torchrun(0, attempt=1)  # --max-restarts
     report_failure(missing)
