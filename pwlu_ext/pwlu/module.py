@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 import torch.fx
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import check_dtype
+from .arguments import broadcast_shape, check_dtype
 from .layer import Layer, at_least_single
 from .ops import pwlu
-from .sharding import write_whole
+from .sharding import whole, write_whole
+from .starting import SLOPE, STARTS, starting_function
 from .statistics import StepStatistics
+
+_GAP_STEPS = 16  # places in an interval at which `start_gap` looks
 
 torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides inside it is not known yet
 
@@ -20,9 +22,9 @@ torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides in
 class PWLU(Layer):
     """The Piecewise Linear Unit (section 3.1) with learnable boundaries, points and slopes.
 
-    It starts as ReLU on [-bound, bound] (section 3.3; exactly so for an even `num_intervals`, otherwise with
-    a small gap around 0) and, used alone, learns from the first step: the paper's fix-init-x with x = bound.
-    For the two-phase learning hand the model to `pwlu.TwoPhaseLearning`.
+    It starts as the points of a known function on [-bound, bound] (section 3.3), with the slopes of that
+    function's asymptotes outside, and, used alone, learns from the first step: the paper's fix-init-x with
+    x = bound. For the two-phase learning hand the model to `pwlu.TwoPhaseLearning`.
 
     Parameters stay float32 under ``.half()`` and ``.bfloat16()``, and where a state dict of those dtypes is
     loaded; inputs (N, C, *) may be of those dtypes.
@@ -34,6 +36,10 @@ class PWLU(Layer):
         channel_dim: the dimension of the input that holds the channels; ignored if num_parameters is 1.
         device: of the parameters.
         dtype: of the parameters, float32 or float64.
+        init: the starting function: "relu", "leaky_relu", "silu", "gelu", "hardswish", "relu6", "tanh",
+            "identity", or any callable of one tensor that works element by element.
+        init_slope: that of "leaky_relu" below 0 (0.25, PReLU's start); a tensor of shape (num_parameters,)
+            holds one for each function, and goes into the state dict.
 
     Attributes:
         left: B_L, shape (num_parameters,).
@@ -43,6 +49,9 @@ class PWLU(Layer):
         points: Y_P, shape (num_parameters, num_intervals + 1).
         running_mean: of the input (Eq. 5), shape (num_parameters,); zero until collected.
         running_std: the same.
+
+    Raises:
+        ValueError: an argument has a wrong value; `init` is no function that a PWLU can start as.
     """
 
     left: nn.Parameter
@@ -52,6 +61,7 @@ class PWLU(Layer):
     right_slope: nn.Parameter
     running_mean: Tensor
     running_std: Tensor
+    init_slope: Tensor | None
 
     def __init__(
         self,
@@ -61,6 +71,9 @@ class PWLU(Layer):
         channel_dim: int = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        init: str | Callable[[Tensor], Tensor] = "relu",
+        init_slope: float | Tensor | None = None,
     ) -> None:
         super().__init__()
         _check_arguments(num_parameters, num_intervals, bound, dtype)
@@ -78,48 +91,100 @@ class PWLU(Layer):
         self.points = nn.Parameter(empty(num_parameters, num_intervals + 1))
         for name in ("running_mean", "running_std"):
             self.register_buffer(name, empty(num_parameters))
+        slopes = init_slope if isinstance(init_slope, Tensor) and init_slope.dim() > 0 else None
+        self.starting = starting_function(init, SLOPE if slopes is not None else init_slope)
+        if slopes is not None:
+            slopes = _checked_slopes(slopes, empty(num_parameters))
+        self.register_buffer("init_slope", slopes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Become ReLU on [-bound, bound]; forget the statistics."""
+        """Become the starting function on [-bound, bound]; forget the statistics."""
         right = torch.full_like(self.running_mean, self.bound)  # whole also where `self.right` is sharded
-        self.reset_to_relu(-right, right)
+        self.reset_to_start(-right, right)
         self.running_mean.zero_()
         self.running_std.zero_()
 
     @torch.no_grad()
-    def reset_to_relu(self, left: Tensor, right: Tensor) -> None:
-        """Become ReLU on [left, right], each of shape (num_parameters,): Eq. 6 without its first line."""
-        steps = (
-            torch.arange(self.num_intervals + 1, device=left.device, dtype=left.dtype) / self.num_intervals
-        )
-        knots = left[:, None] + steps * (right - left)[:, None]  # B_idx, Eq. 3
+    def reset_to_start(self, left: Tensor, right: Tensor) -> None:
+        """Become the starting function on [left, right], each of shape (num_parameters,).
+
+        Eq. 6 without its first line. Between two points lies a line, so that of a curve, or of a kink between
+        them, a gap is left: see `start_gap`.
+
+        Raises:
+            ValueError: the starting function is not finite there; nothing has changed.
+        """
+        points = self._start(self._knots(left, right), channel_dim=0)
+        left_slope, right_slope = self.starting.tail_slopes(left, right)
+        if self.init_slope is not None:
+            left_slope = self.init_slope
+        if self.starting.name not in STARTS:
+            _check_finite(self.starting.name, points, left_slope, right_slope)
         # In place: optimizers and DistributedDataParallel keep their hold on the parameters.
         write_whole(self.left, left)
         write_whole(self.right, right)
-        write_whole(self.points, knots.relu())
-        self.left_slope.fill_(0)
-        self.right_slope.fill_(1)
+        write_whole(self.points, points)
+        write_whole(self.left_slope, left_slope)
+        write_whole(self.right_slope, right_slope)
+
+    @torch.no_grad()
+    def start_gap(self) -> Tensor:
+        """Return how far the points' lines are from the starting function, shape (num_parameters,).
+
+        The largest distance between the boundaries, over a sixth of their distance: over the input's standard
+        deviation, where the boundaries are Eq. 6's.
+        """
+        left, right = whole(self.left), whole(self.right)
+        between = torch.arange(_GAP_STEPS, device=left.device, dtype=left.dtype) / _GAP_STEPS
+        knots = self._knots(left, right)
+        points = self._start(knots, channel_dim=0)
+        start, end = knots[:, :-1, None], knots[:, 1:, None]
+        lines = points[:, :-1, None] + between * (points[:, 1:, None] - points[:, :-1, None])
+        exact = self._start((start + between * (end - start)).flatten(1), channel_dim=0)
+        return (lines.flatten(1) - exact).abs().amax(1) / ((right - left) / 6).abs()
+
+    def start(self, x: Tensor) -> Tensor:
+        """Apply the starting function itself, in the shape and dtype of x."""
+        return self._start(x, self.channel_dim).to(x.dtype)  # autocast may have made it float32
+
+    def _start(self, x: Tensor, channel_dim: int) -> Tensor:
+        if self.init_slope is None:
+            return self.starting(x)
+        slope = self.init_slope.to(x.dtype).reshape(broadcast_shape(x, self.num_parameters, channel_dim))
+        return torch.where(x > 0, x, slope * x)
+
+    def _knots(self, left: Tensor, right: Tensor) -> Tensor:
+        # B_idx, Eq. 3
+        steps = (
+            torch.arange(self.num_intervals + 1, device=left.device, dtype=left.dtype) / self.num_intervals
+        )
+        return left[:, None] + steps * (right - left)[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function; in phase I's training steps that is ReLU, and statistics of x are collected."""
+        """Apply the function; in phase I that is the starting function, and training collects statistics."""
         parameters = (self.left, self.right, self.points, self.left_slope, self.right_slope)
-        if self.statistics is None or not self.training:
+        if self.statistics is None:
             return pwlu(x, *parameters, channel_dim=self.channel_dim)
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
-            raise RuntimeError(
-                "PWLU: phase I cannot be traced or exported: what is recorded would collect nothing and stay "
-                "ReLU for ever. Do it in eval mode, or after phase I."
-            )
         _check_dtype(self.left, x)
-        self.statistics.update(x.detach(), self.channel_dim, self.left)
-        # torch.compile takes no side effect of a backward pass.
-        statistics = None if torch.compiler.is_compiling() else self.statistics
-        return _FrozenReLU.apply(x, statistics, *parameters)
+        if self.training or self.statistics.in_evaluation:
+            if torch.jit.is_tracing() or torch.compiler.is_exporting():
+                raise RuntimeError(
+                    "PWLU: phase I cannot be traced or exported: what is recorded would collect nothing and "
+                    "never learn. Do it in eval mode, or after phase I."
+                )
+            self.statistics.update(x.detach(), self.channel_dim, self.left)
+            # torch.compile takes no side effect of a backward pass.
+            statistics = None if torch.compiler.is_compiling() else self.statistics
+            x = _NotLearning.apply(x, statistics, *parameters)
+        return self.start(x)
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
-        return f"{self.num_parameters}, num_intervals={self.num_intervals}, channel_dim={self.channel_dim}"
+        init = "" if self.starting.name == "relu" else f", init={self.starting.name}"
+        return (
+            f"{self.num_parameters}, num_intervals={self.num_intervals}, channel_dim={self.channel_dim}{init}"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles are not in phase I: no TwoPhaseLearning would end it for them, and an average of
@@ -143,26 +208,39 @@ def _check_dtype(left: Tensor, x: Tensor) -> None:
     check_dtype("left", left, x)
 
 
-class _FrozenReLU(torch.autograd.Function):
-    """ReLU that gives the parameters of the PWLU that it stands for gradients of zero."""
+class _NotLearning(torch.autograd.Function):
+    """Hand x on, and give the parameters of the PWLU gradients of zero."""
 
     # So they are part of the graph in phase I: DistributedDataParallel waits for every parameter's gradient.
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, statistics: StepStatistics | None, *parameters: Tensor) -> Tensor:
-        y = F.relu(x)
         ctx.statistics = statistics
-        ctx.save_for_backward(y, *parameters)
-        return y
+        ctx.save_for_backward(*parameters)
+        return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        y, *parameters = ctx.saved_tensors
         if ctx.statistics is not None:
             ctx.statistics.had_backward = True
-        # What F.relu's own backward calls. A product with a mask would make a NaN of an infinite gradient.
-        grad_x = torch.ops.aten.threshold_backward.default(grad, y, 0)
-        return (grad_x, None, *(torch.zeros_like(parameter) for parameter in parameters))
+        return (grad, None, *(torch.zeros_like(parameter) for parameter in ctx.saved_tensors))
+
+
+def _checked_slopes(slopes: Tensor, like: Tensor) -> Tensor:
+    if slopes.shape != like.shape or not slopes.is_floating_point():
+        raise ValueError(
+            f"PWLU: `init_slope` must be a number or a tensor of one slope per function, shape "
+            f"{tuple(like.shape)}, but has shape {tuple(slopes.shape)} and dtype {slopes.dtype}."
+        )
+    return slopes.detach().to(like, copy=True)
+
+
+def _check_finite(name: str, *values: Tensor) -> None:
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise ValueError(
+            f"PWLU: the starting function {name} has a value or slope that is not finite between the "
+            "boundaries or at them."
+        )
 
 
 def _check_arguments(

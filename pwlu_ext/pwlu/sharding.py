@@ -19,6 +19,11 @@ def has_fsdp2(model: nn.Module) -> bool:
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
+def whole(parameter: Any) -> Tensor:
+    """Return all of a parameter that may be sharded."""
+    return parameter.full_tensor() if is_sharded(parameter) else parameter
+
+
 def write_whole(parameter: Any, value: Tensor) -> None:
     """Copy `value`, whole and the same on all processes, into a parameter that may be sharded."""
     if is_sharded(parameter):

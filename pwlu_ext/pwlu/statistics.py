@@ -14,12 +14,13 @@ class StepStatistics:
     # the module: DistributedDataParallel would overwrite every rank's part with rank 0's.
     # An element that is not finite makes what the step has collected NaN or infinite, up to its end.
 
-    def __init__(self, like: Tensor, *, may_be_skipped: bool = False) -> None:
+    def __init__(self, like: Tensor, *, may_be_skipped: bool = False, in_evaluation: bool = False) -> None:
         self.count = torch.zeros((), dtype=like.dtype, device=like.device)
         self.mean = torch.zeros_like(like)
         self.deviation = torch.zeros_like(like)
         self.dropped = torch.zeros_like(self.count)  # times that what was not finite was dropped
         self._may_be_skipped = may_be_skipped  # a step may end without `clear`: a GradScaler skips it
+        self.in_evaluation = in_evaluation  # collects in evaluation mode too
         self.was_called = False  # since `clear`
         self.had_backward = False  # a backward pass since `clear`
 

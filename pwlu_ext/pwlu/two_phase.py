@@ -1,4 +1,4 @@
-"""The paper's learning method (section 3.3, Fig. 4): ReLU and statistics first, then realigned boundaries."""
+"""The paper's learning method (section 3.3, Fig. 4): statistics first, then realigned boundaries."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ SIGMAS = 3.0  # the "3-sigma rule" of Eq. 6
 class TwoPhaseLearning:
     """Take every PWLU of a model through phase I and phase II, counted in optimizer steps.
 
-    Phase I (steps 0 to T' - 1): every PWLU is ReLU, its parameters do not move, and the mean and standard
-    deviation of its input are collected (Eq. 5) over everything that reached it in a step, on all ranks.
-    After step T' - 1 the boundaries are reset to mean +- 3 std and the points to ReLU (Eq. 6). Phase II:
-    everything learns. A step whose input to a PWLU is not finite, on any rank, has no part in that one's
-    statistics. Construct it on every rank, after the model is on its device:
+    Phase I (steps 0 to T' - 1): every PWLU is its starting function, its parameters do not move, and the mean
+    and standard deviation of its input are collected (Eq. 5) over everything that reached it in a step, on
+    all ranks. After step T' - 1 the boundaries are reset to mean +- 3 std and the points to the starting
+    function (Eq. 6). Phase II: everything learns. A step whose input to a PWLU is not finite, on any rank,
+    has no part in that one's statistics. Construct it on every rank, after the model is on its device:
 
         phases = TwoPhaseLearning(model, phase1_steps=5 * steps_per_epoch, optimizer=optimizer)
 
@@ -38,7 +38,7 @@ class TwoPhaseLearning:
     Args:
         model: any module; one without a PWLU is always in phase II.
         phase1_steps: the paper's T' in optimizer steps. 0 means no phase I (the paper's fix-init). A positive
-            number resets every PWLU to its initial ReLU.
+            number resets every PWLU to its starting function.
         optimizer: the one whose steps are counted; copied or pickled with the phases, its copy drives theirs.
         process_group: over which statistics are reduced; the default group if torch.distributed is
             initialised.
@@ -81,7 +81,7 @@ class TwoPhaseLearning:
 
     @property
     def phase(self) -> int:
-        """1 while PWLUs are ReLU and statistics are collected, 2 from the realignment on."""
+        """1 while PWLUs stay as they start and statistics are collected, 2 from the realignment on."""
         return 1 if self._sites and self.step_count < self.phase1_steps else 2
 
     def before_optimizer_step(self) -> None:
@@ -242,4 +242,4 @@ def _realign(site: PWLU) -> None:
     mean, std = site.running_mean, site.running_std
     varied = std > 1e-6 * mean.abs().clamp(min=1)
     half_width = torch.where(varied, SIGMAS * std, site.bound)
-    site.reset_to_relu(mean - half_width, mean + half_width)
+    site.reset_to_start(mean - half_width, mean + half_width)

@@ -31,7 +31,8 @@ def test_a_copied_network_computes_the_same_and_learns_apart(
     twin = make_copy(model).eval()
     x = torch.randn(2, 3, 32, 32)
     y = model.eval()(x)
-    assert torch.equal(twin(x), y)
+    # In phase I the model computes ReLU itself, its copy what the parameters say.
+    torch.testing.assert_close(twin(x), y, rtol=0, atol=1e-5 if phase_1 else 0)
     twin(x).sum().backward()
     assert all(parameter.grad is None for parameter in model.parameters())
     with torch.no_grad():

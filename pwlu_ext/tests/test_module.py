@@ -105,7 +105,8 @@ def test_state_dict_round_trip(phase_1: bool) -> None:
     assert [*state] == [*NAMES[:2], *NAMES[3:], "points", "running_mean", "running_std"]
     other = PWLU(2, 4).eval()
     other.load_state_dict(state)
-    assert torch.equal(other(x), module(x))
+    # In phase I the module computes ReLU itself, the other one what the parameters say.
+    torch.testing.assert_close(other(x), module(x))
 
 
 def small_network() -> nn.Module:
