@@ -20,9 +20,13 @@ def isolated_rng(seed: int) -> Iterator[None]:
 
     torchvision's transforms know no other generator. torch.manual_seed would reseed the GPUs as well.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    # As torch.random.fork_rng(devices=[]), which asks for the accelerator first: 11 us for each small image.
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
         yield
+    finally:
+        torch.default_generator.set_state(state)
 
 
 def shuffled(length: int, seed: int, epoch: int) -> torch.Tensor:

@@ -2,9 +2,22 @@ import pytest
 import torch
 
 from engine.data.sampler import (
+    isolated_rng,
     shuffled_in_windows,
     val_batches,
 )
+
+
+def test_random_numbers_inside_depend_on_the_seed_and_those_after_on_nothing_inside() -> None:
+    torch.manual_seed(3)
+    torch.randn(1)  # keeps the second of a pair of normal numbers for the next call
+    with torch.random.fork_rng(devices=[]):
+        expected = torch.randn(5)
+    with pytest.raises(KeyError), isolated_rng(7):
+        inside = torch.randn(5)
+        raise KeyError
+    assert torch.equal(inside, torch.randn(5, generator=torch.Generator().manual_seed(7)))
+    assert torch.equal(torch.randn(5), expected)
 
 
 def test_a_window_holds_whole_shuffled_groups() -> None:

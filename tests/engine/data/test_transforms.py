@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -126,3 +127,43 @@ def test_images_up_to_16_times_as_long_as_wide_are_resized_as_a_whole(size: tupl
     whole = v2.Compose([v2.Resize(37), v2.CenterCrop(32)])(image)
     expected = torch.from_numpy(np.asarray(whole).transpose(2, 0, 1).astype(np.float32))
     torch.testing.assert_close(pixels(eval_transform(32, 0.875)(image)), expected, rtol=0, atol=1e-3)
+
+
+CROP_AND_FLIP = (v2.RandomResizedCrop(32), v2.RandomHorizontalFlip())
+
+
+@pytest.mark.parametrize("size", [(40, 40), (32, 32), (37, 53), (300, 200), (7, 100), (100, 7), (1, 1)])
+@pytest.mark.parametrize(
+    ("transform", "steps"),
+    [
+        (photo_transform(32), CROP_AND_FLIP),
+        (autoaugment_transform(32), (*CROP_AND_FLIP, v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET))),
+        (
+            digit_transform(32),
+            (
+                v2.Resize((32, 32)),
+                v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1), None, v2.InterpolationMode.BILINEAR),
+            ),
+        ),
+        (eval_transform(32, 0.875), (v2.Resize(37), v2.CenterCrop(32))),
+        (eval_transform(32, 1.0), (v2.Resize(32), v2.CenterCrop(32))),
+    ],
+    ids=["photo", "autoaugment", "digits", "evaluation", "evaluation without a crop"],
+)
+def test_samples_and_draws_are_those_of_torchvisions_classes_to_the_bit(
+    transform: Transform, steps: tuple[v2.Transform, ...], size: tuple[int, int]
+) -> None:
+    to_float = v2.ToDtype(torch.float32, scale=True)
+    composed = v2.Compose([*steps, v2.PILToTensor(), to_float, v2.Normalize(MEAN, STD)])
+    transform = pickle.loads(pickle.dumps(transform))  # as in a loading process that was not forked
+    for seed in range(25):
+        noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        image = Image.fromarray(noise)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            expected, following = composed(image), torch.rand(1)
+        with isolated_rng(seed):
+            result = transform(image)
+            assert torch.equal(torch.rand(1), following)
+        assert torch.equal(result, expected) and result.stride() == expected.stride()
+        assert np.array_equal(np.asarray(image), noise)
