@@ -39,7 +39,7 @@ class PWLU(Layer):
         init: the starting function: "relu", "leaky_relu", "silu", "gelu", "hardswish", "relu6", "tanh",
             "identity", or any callable of one tensor that works element by element.
         init_slope: that of "leaky_relu" below 0 (0.25, PReLU's start); a tensor of shape (num_parameters,)
-            holds one for each function, and goes into the state dict.
+            holds one for each function, of shape (1,) one for all, and goes into the state dict.
 
     Attributes:
         left: B_L, shape (num_parameters,).
@@ -227,6 +227,8 @@ class _NotLearning(torch.autograd.Function):
 
 
 def _checked_slopes(slopes: Tensor, like: Tensor) -> Tensor:
+    if slopes.shape == (1,):
+        slopes = slopes.expand_as(like)  # one learned slope for all functions
     if slopes.shape != like.shape or not slopes.is_floating_point():
         raise ValueError(
             f"PWLU: `init_slope` must be a number or a tensor of one slope per function, shape "

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..module import PWLU
+from .making import new_module
 from .measure import FunctionalUse, measure_calls
-from .report import ReplacementReport, Site
+from .report import ReplacementReport, Site, starts_as
 from .sites import Call, Slot, find_slots, is_site_module, leave_fused_kernels
+from .starts import start_options
 
 
 def replace_activations(
@@ -19,6 +21,7 @@ def replace_activations(
     *,
     input_size: Sequence[int] = (3, 224, 224),
     make: Callable[..., nn.Module] = PWLU,
+    init: str | Callable[[Tensor], Tensor] | None = None,
     min_positions: int = 2,
     channel_dim: int | None = None,
     is_activation: Callable[[nn.Module], bool] | None = None,
@@ -41,6 +44,10 @@ def replace_activations(
         make: called as `make(num_channels)`; where the channels are not in dimension 1, as
             `make(num_channels, channel_dim=-1)`. The new module goes to its site's device and takes over its
             training and `inplace` flags; it is float64 if the site's input is.
+        init: what the new modules start as. "replaced": each as the activation that it replaces, with its
+            slope or its learned ones (PReLU), an RReLU as in evaluation. Sites whose activation has other
+            parameters to learn, or is a PWLU, are kept then. Anything else goes to `make` as `init`, as
+            `pwlu.PWLU` takes it. None: `make` decides.
         min_positions: fewest spatial positions (product of all sizes but batch and channels) of a site. The
             default leaves 1x1 maps (SE blocks) and (batch, channels) inputs alone.
         channel_dim: channel dimension of all sites. None infers it for each, 1 or -1, from the linear,
@@ -62,8 +69,15 @@ def replace_activations(
     slots = find_slots(model, is_site)
     functional = _measure(model, slots, size, channel_dim)
     kept = {slot: _reason_to_keep(slot.calls, min_positions) for slot in slots}
-    new = {slot: _new_module(slot, make) for slot in slots if not kept[slot]}
-    sites = [_slot_site(slot, kept[slot]) for slot in slots] + [_function_site(use) for use in functional]
+    new = {}
+    for slot in slots:
+        start = kept[slot] or _start_options(slot, init)
+        if isinstance(start, str):
+            kept[slot] = start
+        else:
+            new[slot] = new_module(slot, make, start)
+    sites = [_slot_site(slot, kept[slot], new.get(slot)) for slot in slots]
+    sites += [_function_site(use) for use in functional]
     if not new:
         raise ValueError(_nothing_replaced(model, sites, before))
     for slot, module in new.items():
@@ -133,34 +147,21 @@ def _reason_to_keep(calls: list[Call], min_positions: int) -> str:
     return ""
 
 
-def _new_module(slot: Slot, make: Callable[..., nn.Module]) -> nn.Module:
-    call = slot.calls[0]
-    options = {} if call.channel_dim == 1 else {"channel_dim": call.channel_dim}
-    try:
-        module = make(call.num_channels, **options)
-    except TypeError as error:
-        arguments = ", ".join([str(call.num_channels), *(f"{key}={value}" for key, value in options.items())])
-        raise ValueError(
-            f"make({arguments}), as site {slot.name!r} needs it, failed with TypeError: {error}; expected "
-            f"make(num_channels), with a channel_dim keyword where the channels are not in dimension 1"
-        ) from error
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"make({call.num_channels}) returned {type(module).__name__}, expected an nn.Module")
-    # Only the model's author knows whether the site's input is read again.
-    if isinstance(getattr(module, "inplace", None), bool):
-        module.inplace = bool(getattr(slot.module, "inplace", False))  # type: ignore[assignment]
-    # float32 parameters serve inputs of lower precision.
-    dtype = torch.float64 if call.dtype == torch.float64 else None
-    return module.to(device=call.device, dtype=dtype).train(slot.module.training)
+def _start_options(slot: Slot, init: object) -> dict[str, Any] | str:
+    """Return what `make` gets to start the site's new module, or the reason to keep the site."""
+    if init is None:
+        return {}
+    return start_options(slot.module, slot.calls[0]) if init == "replaced" else {"init": init}
 
 
-def _slot_site(slot: Slot, reason: str) -> Site:
+def _slot_site(slot: Slot, reason: str, new: nn.Module | None) -> Site:
     remarks = []
     if not reason and len(slot.holders) > 1:
         remarks.append(f"tied: one new module in {len(slot.holders)} places")
     if not reason and len(slot.calls) > 1:
         remarks.append(f"one new module serves {len(slot.calls)} calls")
-    return _site(slot.name, type(slot.module).__name__, slot.calls, not reason, reason or "; ".join(remarks))
+    kind, start = type(slot.module).__name__, starts_as(new) if new else ""
+    return _site(slot.name, kind, slot.calls, not reason, reason or "; ".join(remarks), start)
 
 
 def _function_site(use: FunctionalUse) -> Site:
@@ -174,10 +175,10 @@ def _function_site(use: FunctionalUse) -> Site:
     return _site(use.name or "(model)", use.function, use.calls, False, f"{how}{times}: {what}")
 
 
-def _site(name: str, kind: str, calls: list[Call], replaced: bool, reason: str) -> Site:
+def _site(name: str, kind: str, calls: list[Call], replaced: bool, reason: str, start: str = "") -> Site:
     widths = {call.num_channels for call in calls}
     spatial = max((call.spatial_size for call in calls), key=prod, default=None)
-    return Site(name, kind, widths.pop() if len(widths) == 1 else None, spatial, replaced, reason)
+    return Site(name, kind, widths.pop() if len(widths) == 1 else None, spatial, replaced, reason, start)
 
 
 def _nothing_replaced(model: nn.Module, sites: list[Site], parameters: int) -> str:

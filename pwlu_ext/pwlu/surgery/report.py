@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from torch import nn
+
+from ..module import PWLU
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Site:
             it ran with several; None if it never ran.
         replaced: whether a new module is there now.
         reason: why it was left; for a replaced site a remark, mostly empty.
+        starts_as: the starting function of the PWLU that is there now; "" where no new PWLU is.
     """
 
     name: str
@@ -26,6 +32,7 @@ class Site:
     spatial_size: tuple[int, ...] | None
     replaced: bool
     reason: str
+    starts_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,11 @@ class ReplacementReport:
     parameters_after: int
 
     def __str__(self) -> str:
-        rows = [("site", "was", "channels", "map", "result"), *map(_row, self.sites)]
-        name, kind, channels, spatial = (max(len(row[column]) for row in rows) for column in range(4))
-        lines = [f"{a:<{name}}  {b:<{kind}}  {c:>{channels}}  {d:>{spatial}}  {e}" for a, b, c, d, e in rows]
-        return "\n".join([*lines, self.summary()])
+        rows = [("site", "was", "channels", "map", "starts as", "result"), *map(_row, self.sites)]
+        sides = "<<>><<"
+        if not any(site.starts_as for site in self.sites):
+            rows, sides = [(*row[:4], row[5]) for row in rows], "<<>><"
+        return "\n".join([*aligned(rows, sides), self.summary()])
 
     def summary(self) -> str:
         """Return the table's last line, e.g. `replaced 17 of 17 sites, +0.7 % parameters`."""
@@ -50,8 +58,29 @@ class ReplacementReport:
         return f"replaced {replaced} of {len(self.sites)} sites, {growth} parameters"
 
 
-def _row(site: Site) -> tuple[str, str, str, str, str]:
+def starts_as(module: nn.Module) -> str:
+    """Return the name of a PWLU's starting function, with its slope if it has one; "" of another module."""
+    if not isinstance(module, PWLU):
+        return ""
+    name, slopes = module.starting.name, module.init_slope
+    if slopes is None:
+        return f"{name}({module.starting.left_slope:g})" if name == "leaky_relu" else name
+    if slopes.is_meta:
+        return name
+    low, high = (f"{slope:.3g}" for slope in slopes.aminmax())
+    return f"{name}({low})" if low == high else f"{name}({low} to {high})"
+
+
+def aligned(rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
+    """Return the lines of a table; `sides` has < or > for every column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    places = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True)]
+    return ["  ".join(places).format(*row).rstrip() for row in rows]
+
+
+def _row(site: Site) -> tuple[str, ...]:
     channels = "-" if site.num_channels is None else str(site.num_channels)
     spatial = "-" if site.spatial_size is None else "x".join(map(str, site.spatial_size)) or "1"
     result = "replaced" if site.replaced else "kept"
-    return site.name, site.kind, channels, spatial, f"{result}: {site.reason}" if site.reason else result
+    result = f"{result}: {site.reason}" if site.reason else result
+    return site.name, site.kind, channels, spatial, site.starts_as or "-", result
