@@ -10,6 +10,7 @@ To resume a run, give the same command again.
 
 import functools
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from torch import nn
@@ -90,18 +91,14 @@ def build(
         scorer=config.runtime.scorer,
     )
     torch.manual_seed(config.seed)
-    make_activation = activation_factory(
-        config.activation.name,
-        num_intervals=config.activation.num_intervals,
-        mode=config.activation.mode,
-        bound=config.activation.bound,
-    )
+    make_activation = activation_factory(**asdict(config.activation))
     model, report = build_detector(
         config.model.architecture,
         config.model.library,
         make_activation,
         num_classes=data.classes.count,
         backbone=config.model.backbone,
+        pretrained=config.model.pretrained and trained is None,
         recipe=DetectorRecipe(
             pyramid_channels=config.model.pyramid_channels,
             smallest_anchor_px=config.model.smallest_anchor_px,

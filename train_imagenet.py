@@ -9,6 +9,7 @@ To resume a run, give the same command again.
 
 import functools
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from torch import nn
@@ -90,15 +91,14 @@ def build(
         label_smoothing=config.optimizer.label_smoothing,
     )
     torch.manual_seed(config.seed)
-    make_activation = activation_factory(
-        config.activation.name,
-        num_intervals=config.activation.num_intervals,
-        mode=config.activation.mode,
-        bound=config.activation.bound,
-    )
+    make_activation = activation_factory(**asdict(config.activation))
     size = (3, config.data.image_size_px, config.data.image_size_px)
     model, report = build_classifier(
-        config.model.name, make_activation, num_classes=data.classes.count, input_size=size
+        config.model.name,
+        make_activation,
+        num_classes=data.classes.count,
+        input_size=size,
+        pretrained=config.model.pretrained and trained is None,
     )
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(world.device).to(memory_format=layout)

@@ -1,11 +1,14 @@
-"""The seven activations of the paper's Table 2, by name. A new one is a line of `ACTIVATIONS`."""
+"""The activations of the paper's Table 2 and LeakyReLU, by name. A new one is a line of `ACTIVATIONS`."""
 
+import copy
+import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import nn
 
-from pwlu import PWLU
+from pwlu import PWLU, ReplacementReport, replace_activations
 from pwlu.suggestion import expected_one_of
 
 from .apl import APL
@@ -24,6 +27,11 @@ def _swish(num_channels: int, channel_dim: int = 1) -> nn.Module:
     return nn.SiLU()
 
 
+def _leaky_relu(num_channels: int, channel_dim: int = 1) -> nn.Module:
+    # Where PReLU starts, without learning: the control for a PWLU that starts there too.
+    return nn.LeakyReLU(0.25)
+
+
 def _pau(num_channels: int, channel_dim: int = 1) -> nn.Module:
     return PAU()
 
@@ -38,28 +46,57 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "pau": _pau,
     "frelu": FReLU,
     "pwlu": PWLU,
+    "leaky_relu": _leaky_relu,
 }
+ORIGINAL = "original"  # the name for a network's own activations
 LEARNED = (nn.PReLU, APL, PAU, FReLU, PWLU)  # those with parameters
 
 
 def activation_factory(
-    name: str, *, num_intervals: int = 16, mode: str = "channel", bound: float = 3.0
-) -> Callable[..., nn.Module]:
+    name: str,
+    *,
+    num_intervals: int = 16,
+    mode: str = "channel",
+    bound: float = 3.0,
+    init: str = "relu",
+    init_slope: float = 0.25,
+) -> Callable[..., nn.Module] | None:
     """Return the `make` that `pwlu.replace_activations` calls with the channel count of every site.
 
-    `name` is one of `ACTIVATIONS`; the rest is for PWLU alone: the paper's N, one function per "channel" or
-    per "layer", and where its boundaries start. Raises ValueError for an unknown name or mode.
+    `name` is one of `ACTIVATIONS`, or `ORIGINAL`, for which there is none; the rest is for PWLU alone: the
+    paper's N, one function per "channel" or per "layer", where its boundaries start, and its starting
+    function (`init_slope` is that of "leaky_relu"). Raises ValueError for an unknown name, mode or start.
     """
+    if name == ORIGINAL:
+        return None
     if name not in ACTIVATIONS:
-        raise ValueError(expected_one_of("activation name", name, ACTIVATIONS))
+        raise ValueError(expected_one_of("activation name", name, [*ACTIVATIONS, ORIGINAL]))
     if mode not in MODES:
         raise ValueError(expected_one_of("activation mode", mode, MODES))
     if name != "pwlu":
         return ACTIVATIONS[name]
-    make_pwlu = partial(PWLU, num_intervals=num_intervals, bound=bound)
+    slope = init_slope if init == "leaky_relu" else None
+    make_pwlu = partial(PWLU, num_intervals=num_intervals, bound=bound, init=init, init_slope=slope)
     if mode == "channel":
         return make_pwlu
     return lambda num_channels, channel_dim=1: make_pwlu(1, channel_dim=channel_dim)
+
+
+def put_activations(
+    model: nn.Module, make: Callable[..., nn.Module] | None, **options: Any
+) -> ReplacementReport:
+    """Put `make(num_channels)` at the activation sites of `model`; where it is None all stay.
+
+    `options` and errors are those of `pwlu.replace_activations`.
+    """
+    if make is not None:
+        return replace_activations(model, make=make, **options)
+    report = replace_activations(copy.deepcopy(model), make=_relu, **options)
+    sites = [
+        dataclasses.replace(site, replaced=False, reason=site.reason or "the network's own")
+        for site in report.sites
+    ]
+    return ReplacementReport(tuple(sites), report.parameters_before, report.parameters_before)
 
 
 def is_activation(module: nn.Module) -> bool:

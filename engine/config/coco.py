@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.bounds import PositiveInt
-from engine.config.schema import Conflict, RunConfig, RuntimeConfig, Schema, optimizer_conflicts
+from engine.config.schema import Conflict, RunConfig, RuntimeConfig, Schema, common_conflicts
 from engine.data.options import CocoOptions
 from engine.training.schedule import StepDecayOptions
 
@@ -16,6 +16,7 @@ class DetectorConfig:
     architecture: Literal["mask_rcnn", "retinanet"]  # the detector
     library: Literal["torchvision", "detectron2"] = "torchvision"  # whose heads, losses and post-processing
     backbone: str = "resnet50"  # timm's name of a ResNet
+    pretrained: bool = False  # start from timm's trained weights of the backbone
     pyramid_channels: PositiveInt = 256  # width of the feature pyramid and of the convolutions in the heads
     smallest_anchor_px: PositiveInt = 32  # side of the finest level's anchors; it doubles with each level
     region_samples: PositiveInt = 512  # Mask R-CNN's sampled proposals per image for the box loss
@@ -47,7 +48,7 @@ class CocoConfig(RunConfig):
 
 def _conflicts(config: CocoConfig) -> list[Conflict]:
     milestones, warmup_steps = config.schedule.milestones_steps, config.schedule.warmup_steps
-    conflicts, key = optimizer_conflicts(config.optimizer), "schedule.milestones_steps"
+    conflicts, key = common_conflicts(config), "schedule.milestones_steps"
     if milestones != sorted(set(milestones)) or any(step <= 0 for step in milestones):
         sentence = f"{key}: expected rising numbers greater than 0, got {milestones}"
         conflicts.append(((key, key), sentence))

@@ -13,6 +13,16 @@ from engine.config.schema import RunConfig
 _EXECUTION = ("output", "data.root", "data.workers", "runtime.")
 _BUT = ("runtime.amp",)
 _NETWORK = ("model.", "activation.")
+_STARTING_WEIGHTS = "model.pretrained"
+
+# What runs did before these keys existed. They have no part in a hash where they say the same, so that runs
+# and records of before are those of today's configurations.
+_BEFORE: dict[str, Any] = {
+    "activation.init": "relu",
+    "activation.init_slope": 0.25,
+    _STARTING_WEIGHTS: False,
+    "optimizer.train_only": "all",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class Experiment:
         settings: all of them, as nested dicts of str, int, float, bool and lists of int.
         values: by dotted key, those that define the experiment: all but the run folder, where the data lie,
             worker processes, and `runtime` other than `amp`.
-        hash: 16 hexadecimal digits over `values`.
+        hash: 16 hexadecimal digits over `values`, those of newer keys where they are not as ever.
     """
 
     settings: dict[str, Any]
@@ -32,7 +42,11 @@ class Experiment:
 
     @property
     def network(self) -> dict[str, Any]:
-        return {key: value for key, value in self.values.items() if key.startswith(_NETWORK)}
+        return {
+            key: value
+            for key, value in self.values.items()
+            if key.startswith(_NETWORK) and key != _STARTING_WEIGHTS
+        }
 
     def identity(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the run's checkpoints say of it; `data` are facts about its data."""
@@ -50,8 +64,14 @@ def experiment_of(config: RunConfig) -> Experiment:
     values = {
         key: value for key, value in leaves(settings).items() if key in _BUT or not key.startswith(_EXECUTION)
     }
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    hashed = {key: value for key, value in values.items() if key not in _BEFORE or value != _BEFORE[key]}
+    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
     return Experiment(settings, values, digest[:16])
+
+
+def saved_value(saved: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a key in a saved experiment, also of one that did not exist when it was saved."""
+    return saved.get(key, _BEFORE.get(key))
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from engine.bounds import BelowOne, PositiveInt
-from engine.config.schema import Conflict, RunConfig, RuntimeConfig, Schema, optimizer_conflicts
+from engine.config.schema import Conflict, RunConfig, RuntimeConfig, Schema, common_conflicts
 from engine.data import KINDS, ImageOptions
 from engine.training.optimizer import OptimizerOptions
 from engine.training.schedule import OneCycleOptions
@@ -15,6 +15,7 @@ class ClassifierConfig:
     """Which network."""
 
     name: str  # timm's name: resnet18, mobilenetv2_100 ...
+    pretrained: bool = False  # start from timm's trained weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class ImageNetConfig(RunConfig):
 
 
 def _conflicts(config: ImageNetConfig) -> list[Conflict]:
-    warmup_epochs, conflicts = config.schedule.warmup_epochs, optimizer_conflicts(config.optimizer)
+    warmup_epochs, conflicts = config.schedule.warmup_epochs, common_conflicts(config)
     if config.phase1_epochs > config.epochs:
         sentence = f"phase1_epochs={config.phase1_epochs:g} exceeds epochs={config.epochs}"
         conflicts.append((("phase1_epochs", "epochs"), sentence + "; give a smaller phase1_epochs as well"))

@@ -11,23 +11,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar, get_args
 
-from engine.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
+from engine.bounds import FiniteFloat, NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 from engine.paths import WrittenPath
 from engine.training.optimizer import OptimizerOptions
 
-# The same names as models.ACTIVATIONS, which this package must not import; a test compares the two.
-ActivationName = Literal["relu", "swish", "prelu", "apl", "pau", "frelu", "pwlu"]
+# Those of models.ACTIVATIONS, which this package must not import, and `original`; a test compares the two.
+ActivationName = Literal["relu", "swish", "prelu", "apl", "pau", "frelu", "pwlu", "leaky_relu", "original"]
 ACTIVATION_NAMES: tuple[str, ...] = get_args(ActivationName)
+# Those of pwlu.starting; a test compares the two.
+StartingName = Literal["relu", "leaky_relu", "silu", "gelu", "hardswish", "relu6", "tanh", "identity"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationConfig:
     """Which activation takes the place of the network's own; all keys but `name` concern PWLU only."""
 
-    name: ActivationName = "pwlu"
+    name: ActivationName = "pwlu"  # original: the network keeps its own; leaky_relu: slope 0.25, fixed
     num_intervals: PositiveInt = 16  # the paper's N
     mode: Literal["channel", "layer"] = "channel"  # one function per channel, or one per activation site
     bound: PositiveFloat = 3.0  # boundaries start at [-bound, bound]: fix-init-x of Tables 5 and 6
+    init: StartingName = "relu"  # the starting function; relu in the paper's tables
+    init_slope: FiniteFloat = 0.25  # of init=leaky_relu for negative inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +72,28 @@ class Schema(Generic[C]):
     renamed: Mapping[str, str] = field(default_factory=dict)
 
 
-def optimizer_conflicts(optimizer: OptimizerOptions) -> list[Conflict]:
-    """Return the impossible combinations of the optimizer's keys."""
+def common_conflicts(config: RunConfig) -> list[Conflict]:
+    """Return the impossible combinations of the keys that both trainers have."""
+    conflicts: list[Conflict] = []
+    optimizer, name = config.optimizer, config.activation.name
     if optimizer.nesterov and optimizer.momentum == 0:
         sentence = "optimizer.nesterov=true needs optimizer.momentum greater than 0"
-        return [(("optimizer.nesterov", "optimizer.momentum"), sentence)]
+        conflicts.append((("optimizer.nesterov", "optimizer.momentum"), sentence))
+    if optimizer.train_only == "activation" and name == "pwlu" and config.phase1_epochs > 0:
+        sentence = (
+            f"optimizer.train_only=activation leaves nothing to learn in phase I, but phase1_epochs is "
+            f"{config.phase1_epochs:g}; give phase1_epochs=0"
+        )
+        conflicts.append((("optimizer.train_only", "phase1_epochs"), sentence))
+    return [*conflicts, *_start_conflicts(config.activation)]
+
+
+def _start_conflicts(activation: ActivationConfig) -> list[Conflict]:
+    # A PWLU's other keys say how large and where it is; of these a user expects the function itself.
+    if activation.init_slope != ActivationConfig.init_slope and activation.init != "leaky_relu":
+        sentence = f"activation.init_slope={activation.init_slope:g} belongs to activation.init=leaky_relu"
+        return [(("activation.init_slope", "activation.init"), f"{sentence}, got {activation.init}")]
+    if activation.init != ActivationConfig.init and activation.name != "pwlu":
+        sentence = f"activation.init={activation.init} is how a PWLU starts, but activation.name is "
+        return [(("activation.init", "activation.name"), sentence + activation.name)]
     return []

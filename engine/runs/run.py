@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from engine.config.experiment import Experiment
+from engine.config.experiment import Experiment, saved_value
 from engine.processes.distributed import World
 from engine.processes.preemption import StopRequest
 from engine.records.console import metrics_line, say
@@ -132,7 +132,7 @@ class Run:
         """
         checkpoint = self.world.on_main(lambda: read_checkpoint(path), "reading the checkpoint")
         network = self.experiment.network
-        saved = {key: checkpoint["experiment"].get(key) for key in network}
+        saved = {key: saved_value(checkpoint["experiment"], key) for key in network}
         require_same(
             saved, network, path, "Give the --config of the run that wrote it, or another checkpoint"
         )

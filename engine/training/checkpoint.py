@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.config.experiment import saved_value
 from engine.errors import UserError
 from engine.files import remove_temporary_files, write_atomically
 from engine.records.console import warn
@@ -75,9 +76,9 @@ def require_same(
 ) -> None:
     """Raise CheckpointError, naming each key that differs, unless two flat sets of settings are equal."""
     differing = [
-        f"{key} was {saved.get(key)!r}, is now {current.get(key)!r}"
+        f"{key} was {saved_value(saved, key)!r}, is now {saved_value(current, key)!r}"
         for key in sorted(saved.keys() | current.keys())
-        if saved.get(key) != current.get(key)
+        if saved_value(saved, key) != saved_value(current, key)
     ]
     if differing:
         raise CheckpointError(f"{source} belongs to another experiment: {'; '.join(differing)}. {remedy}")

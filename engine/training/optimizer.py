@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 import pwlu
 from engine.bounds import BelowOne, NonNegativeFloat, PositiveFloat
+from engine.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,13 @@ class OptimizerOptions:
     activation_weight_decay: NonNegativeFloat = 0.0  # of the activations' own parameters
     norm_and_bias_weight_decay: NonNegativeFloat = 0.0  # of normalisation parameters and biases
     activation_lr_multiplier: NonNegativeFloat = 1.0  # learning rate of the activations over the others'
+    train_only: Literal["all", "activation"] = "all"  # activation: all else stays, normalisation too
     clip_grad_norm: NonNegativeFloat = 0.0  # greatest gradient norm; 0 switches clipping off
     ema_decay: BelowOne = 0.0  # of the averaged weights; 0 switches averaging off
+
+
+class NothingLearns(UserError, ValueError):
+    """The options leave no parameter to learn."""
 
 
 def build_sgd(
@@ -37,13 +43,23 @@ def build_sgd(
 def parameter_groups(
     model: nn.Module, options: OptimizerOptions, is_activation: Callable[[nn.Module], bool]
 ) -> list[dict[str, Any]]:
-    """Return `pwlu.parameter_groups`, each with the options' decay and `lr_multiplier` on the schedule."""
+    """Return `pwlu.parameter_groups` that learn, each with its decay and `lr_multiplier` on the schedule.
+
+    Raises NothingLearns for `train_only=activation` in a model whose activations have no parameters.
+    """
     decay_and_multiplier = {
         "weights": (options.weight_decay, 1.0),
         "norm_and_bias": (options.norm_and_bias_weight_decay, 1.0),
         "activation": (options.activation_weight_decay, options.activation_lr_multiplier),
     }
     groups = pwlu.parameter_groups(model, weight_decay=options.weight_decay, is_activation=is_activation)
+    if options.train_only == "activation":
+        groups = [group for group in groups if group["name"] == "activation"]
+        if not groups:
+            raise NothingLearns(
+                "optimizer.train_only=activation: no activation of this network has parameters; take one "
+                "that has, e.g. activation.name=pwlu"
+            )
     for group in groups:
         group["weight_decay"], group["lr_multiplier"] = decay_and_multiplier[group["name"]]
     return groups

@@ -1,6 +1,6 @@
 """What a checkpoint must hold so that a run goes on as if it had never stopped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import nn
 from engine.amp import Precision
 from engine.training.checkpoint import load_weights
 from engine.training.ema import Ema
+from engine.training.frozen import freeze_all_but
 from engine.training.optimizer import OptimizerOptions, build_sgd
 from pwlu import PWLU, TwoPhaseLearning
 
@@ -44,6 +45,13 @@ class TrainingState:
     step: int = 0  # finished optimizer steps
     best: dict[str, float] = field(default_factory=dict)  # best value of the main metric, and its `step`
     losses: MeanLosses = field(default_factory=MeanLosses)
+    keeping_statistics: Sequence[nn.Module] = ()  # in evaluation mode during training, see freeze_all_but
+
+    def train_mode(self) -> None:
+        """Bring the model into the mode of a training step."""
+        self.model.train()
+        for module in self.keeping_statistics:
+            module.training = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return nested dicts of tensors and plain values, as `torch.load(weights_only=True)` reads them."""
@@ -88,10 +96,12 @@ def new_state(
 
     `is_activation` tells the modules whose parameters get the activations' decay and learning rate.
     """
+    only_activations = options.train_only == "activation"
     return TrainingState(
         model=model,
         optimizer=build_sgd(model, options, is_activation),
         scaler=precision.scaler(),
         phases=TwoPhaseLearning(model, phase1_steps),
         ema=Ema(model, options.ema_decay) if options.ema_decay else None,
+        keeping_statistics=freeze_all_but(model, is_activation) if only_activations else (),
     )

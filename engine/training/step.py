@@ -96,7 +96,7 @@ class TrainStep:
                 f"expected {self._accumulation} micro-batches for a step, got {len(micro_batches)}"
             )
         state = self._state
-        state.model.train()
+        state.train_mode()
         state.optimizer.zero_grad(set_to_none=True)
         means: dict[str, torch.Tensor] = {}
         for number, micro_batch in enumerate(micro_batches, start=1):

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..classification import check_timm_name
+from ..timm_networks import check_timm_name, create_network
 
 TRUNK_STRIDES_PX = (4, 8, 16, 32)  # of C2, C3, C4, C5
 
@@ -29,16 +28,19 @@ class Trunk(nn.Module):
         return features
 
 
-def build_trunk(name: str) -> Trunk:
-    """Build timm's network `name` (resnet50 in the paper) from scratch, without its pooling and classifier.
+def build_trunk(name: str, *, pretrained: bool = False) -> Trunk:
+    """Build timm's network `name` (resnet50 in the paper), without its pooling and classifier.
 
     timm's ResNets have an activation module at every site (49 in ResNet-50). Nothing is frozen. Raises
-    ValueError where timm does not have it, or its last four stages are not of strides 4, 8, 16, 32.
+    ValueError where timm does not have it, its last four stages are not of strides 4, 8, 16, 32, or the
+    weights of a `pretrained` one cannot be had.
     """
     check_timm_name(name)
     needed = f"a detector needs a network whose last stages have strides {TRUNK_STRIDES_PX}, e.g. resnet50"
     try:
-        stages: Any = timm.create_model(name, features_only=True, out_indices=(-4, -3, -2, -1))
+        stages: Any = create_network(
+            name, pretrained=pretrained, features_only=True, out_indices=(-4, -3, -2, -1)
+        )
     except (RuntimeError, AssertionError, IndexError) as error:
         raise ValueError(
             f"model name is {name!r}, which timm cannot cut into stages ({error}); {needed}"

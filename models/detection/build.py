@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -24,14 +25,15 @@ INSTALL_DETECTRON2 = "https://detectron2.readthedocs.io/en/latest/tutorials/inst
 def build_detector(
     architecture: str,
     library: str,
-    make: Callable[..., nn.Module],
+    make: Callable[..., nn.Module] | None,
     *,
     num_classes: int,
     backbone: str = "resnet50",
+    pretrained: bool = False,
     recipe: DetectorRecipe | None = None,
     replace_all: bool = False,
 ) -> tuple[Detector, ReplacementReport]:
-    """Build a detector from scratch and put `make(num_channels)` at its activation sites (see `sites.py`).
+    """Build a detector and put `make(num_channels)` at its activation sites (see `sites.py`).
 
     The sites are the same whatever `make` is and in both libraries, so that the rows of Table 3 differ in
     nothing else: 60 in Mask R-CNN and 57 in RetinaNet on a ResNet-50.
@@ -41,6 +43,7 @@ def build_detector(
         make: what `models.activation_factory` returns.
         num_classes: without background.
         backbone: timm's name of a ResNet.
+        pretrained: with timm's trained weights of the backbone; all else from scratch.
         recipe: all other numbers; None means the paper's.
         replace_all: replace also the activations with tiny inputs (see `replace_sites`).
 
@@ -58,7 +61,8 @@ def build_detector(
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, expected >= 1")
     detectors = _detectors_of(library)
-    parts = {"num_classes": num_classes, "trunk": build_trunk(backbone), "recipe": recipe or DetectorRecipe()}
+    parts: dict[str, Any] = {"num_classes": num_classes, "recipe": recipe or DetectorRecipe()}
+    parts["trunk"] = build_trunk(backbone, pretrained=pretrained)
     if architecture == "mask_rcnn":
         detector: Detector = detectors.build_mask_rcnn(**parts)
     else:

@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pwlu import ReplacementReport, replace_activations
+from pwlu import ReplacementReport
 
+from ..activations import put_activations
 from ..frelu import FReLU
 
 PROBE_SIZE_PX = 256  # of the measuring forward: C5 is 8 x 8, P7 2 x 2, so that no map of a backbone is tiny
@@ -62,9 +63,11 @@ def retinanet_probe(backbone: nn.Module, head: nn.Module) -> Probe:
 
 
 def replace_sites(
-    probe: Probe, make: Callable[..., nn.Module], *, replace_all: bool = False
+    probe: Probe, make: Callable[..., nn.Module] | None, *, replace_all: bool = False
 ) -> ReplacementReport:
     """Put `make(num_channels)` at the detector's activation sites; the paper's rule leaves out tiny maps.
+
+    Where `make` is None all stay as they are.
 
     Sites are the backbone's, the region proposal head's, the box head's convolutions', the mask head's and
     its predictor's, or the two subnets' of RetinaNet. Left alone are the ReLU after the box head's fully
@@ -73,10 +76,10 @@ def replace_sites(
     `replace_all` replaces those two also; the one between P6 and P7 must be a module then. Raises ValueError
     where there is nothing to replace, for an unfit `make`, and for FReLU together with `replace_all`.
     """
-    report = replace_activations(
+    report = put_activations(
         probe,
+        make,
         input_size=(3, PROBE_SIZE_PX, PROBE_SIZE_PX),
-        make=make,
         min_positions=1 if replace_all else 2,
     )
     for site in report.sites:

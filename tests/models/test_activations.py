@@ -191,6 +191,7 @@ def test_factory_makes_the_named_activation():
         "pau": PAU,
         "frelu": FReLU,
         "pwlu": PWLU,
+        "leaky_relu": nn.LeakyReLU,
     }
     assert list(kinds) == list(ACTIVATIONS)
     for name, kind in kinds.items():
@@ -198,12 +199,18 @@ def test_factory_makes_the_named_activation():
         assert type(module) is kind
         assert is_activation(module) == any(True for _ in module.parameters())
         assert activation_factory(name)(6) is not module
+    assert activation_factory("original") is None
+    assert activation_factory("leaky_relu")(6)(torch.tensor([-4.0, 3.0])).tolist() == [-1.0, 3.0]
     assert not is_activation(nn.BatchNorm2d(6)) and not is_activation(nn.Conv2d(6, 6, 1))
 
 
 def test_pwlu_s_options():
     module = activation_factory("pwlu", num_intervals=8, mode="layer", bound=6.0)(6)
     assert (module.num_parameters, module.num_intervals, module.bound) == (1, 8, 6.0)
+    x = torch.linspace(-7, 7, 29)
+    start = activation_factory("pwlu", init="leaky_relu", init_slope=0.5)(6).start
+    assert torch.equal(start(x), F.leaky_relu(x, 0.5))
+    assert torch.equal(activation_factory("pwlu", init="silu", init_slope=0.25)(6).start(x), F.silu(x))
     assert activation_factory("pwlu")(6, channel_dim=-1).channel_dim == -1
     assert activation_factory("prelu")(6).weight.tolist() == [0.25] * 6
 
@@ -215,7 +222,7 @@ def test_pwlu_s_options():
             lambda: activation_factory("pwul"),
             "activation name is 'pwul', expected one of relu, .*did you mean 'pwlu'",
         ),
-        (lambda: activation_factory("x"), "activation name is 'x', expected one of relu, swish, .*pwlu$"),
+        (lambda: activation_factory("x"), "activation name is 'x', expected one of relu, swish, .*original$"),
         (
             lambda: activation_factory("pwlu", mode="layers"),
             "activation mode is 'layers', expected .*channel, layer",

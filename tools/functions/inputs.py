@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import train_coco
 import train_imagenet
+from engine.config.experiment import saved_value
 from engine.config.load import COCO, IMAGENET, experiment_of, load_config
 from engine.data.classes import classes_of_checkpoint
 from engine.data.loader import BatchLoader
@@ -174,9 +175,9 @@ def open_network(
 
 def _require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differing = [
-        f"{key} was {saved.get(key)!r}, is now {value!r}"
+        f"{key} was {saved_value(saved, key)!r}, is now {value!r}"
         for key, value in now.items()
-        if value != saved.get(key)
+        if value != saved_value(saved, key)
     ]
     if differing:
         raise ValueError(

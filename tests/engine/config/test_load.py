@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from engine.config import load as configuration
 from engine.config.experiment import leaves
 from engine.config.load import COCO, IMAGENET, ConfigError, ImageNetConfig, experiment_of
+from engine.training.checkpoint import CheckpointError, require_same
 from tests.training_runs import COCO_SETTINGS
 
 SMALLEST = """
@@ -124,6 +126,33 @@ def test_a_wrong_override_is_named_with_what_was_expected(
     assert message.startswith("command line: ")
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["activation.name=prelu", "activation.init=silu"], "activation.init=silu is how a PWLU starts"),
+        (["activation.init_slope=0.1"], "init_slope=0.1 belongs to activation.init=leaky_relu, got relu"),
+        (["activation.init=silu", "activation.init_slope=0.1"], "belongs to activation.init=leaky_relu"),
+        (["activation.init=leaky", "activation.init_slope=0.1"], "did you mean 'leaky_relu'?"),
+        (["activation.init=leaky_relu", "activation.init_slope=nan"], "expected a finite number, got nan"),
+        (["optimizer.train_only=activation"], "but phase1_epochs is 2; give phase1_epochs=0"),
+        (["optimizer.train_only=activations"], "expected one of all, activation"),
+    ],
+)
+def test_a_start_or_a_phase_that_would_mislead_is_refused(
+    smallest: Path, words: list[str], part: str
+) -> None:
+    assert part in error_of(smallest, *words)
+
+
+def test_starts_and_what_learns_may_be_chosen(smallest: Path) -> None:
+    start = load_config(smallest, ["activation.init=leaky_relu", "activation.init_slope=-0.1"]).activation
+    assert (start.init, start.init_slope) == ("leaky_relu", -0.1)
+    prelu = load_config(
+        smallest, ["activation.name=prelu", "optimizer.train_only=activation"]
+    )  # has no phase I
+    assert prelu.optimizer.train_only == "activation"
 
 
 def test_nesterov_needs_momentum(smallest: Path) -> None:
@@ -285,12 +314,33 @@ def test_the_settings_are_plain_values_and_load_again(smallest: Path) -> None:
         ("data.augmentation=none", False),
         ("optimizer.weight_decay=1e-5", False),
         ("activation.name=relu", False),
+        ("activation.init=relu", True),
+        ("activation.init=silu", False),
+        ("model.pretrained=false", True),
+        ("model.pretrained=true", False),
+        ("optimizer.train_only=all", True),
     ],
 )
 def test_the_hash_is_over_the_experiment(smallest: Path, override: str, same: bool) -> None:
     one, other = (experiment_of(load_config(smallest, words)) for words in ([], [override]))
     assert (one.hash == other.hash) is same
-    assert one.network.keys() == {key for key in one.values if key.startswith(("model.", "activation."))}
+    network = {key for key in one.values if key.startswith(("model.", "activation."))}
+    assert one.network.keys() == network - {"model.pretrained"}  # where weights come from is no network
+
+
+def test_experiments_of_before_newer_keys_are_the_same_as_their_defaults(smallest: Path) -> None:
+    now = experiment_of(load_config(smallest))
+    newer = ("activation.init", "activation.init_slope", "model.pretrained", "optimizer.train_only")
+    saved = {key: value for key, value in now.values.items() if key not in newer}
+    assert saved.keys() != now.values.keys()
+    written = json.dumps(saved, sort_keys=True).encode()
+    assert now.hash == hashlib.sha256(written).hexdigest()[:16]
+    require_same(saved, now.values, Path("run"))
+    other = experiment_of(load_config(smallest, ["activation.init=leaky_relu", "activation.init_slope=0.1"]))
+    with pytest.raises(
+        CheckpointError, match=r"init was 'relu', is now 'leaky_relu'; .*slope was 0.25, is now 0.1\."
+    ):
+        require_same(saved, other.values, Path("run"))
 
 
 def test_a_reference_may_not_lead_back_to_itself(smallest: Path) -> None:
