@@ -6,7 +6,9 @@
 
 Every seed that has a run counts. A value is that of the evaluation after the last step, or `diverged` if the
 loss became NaN or infinite. A run whose settings or images are not those that configs/sweeps declares is
-refused. Numbers of scale smoke mean nothing: they stay beside their runs, in runs/sweeps/smoke/tables.
+refused. What the CSV has of runs that have not ended in the folder of sweeps stays, as long as configs/sweeps
+declares the same. Numbers of scale smoke mean nothing: they stay beside their runs, in
+runs/sweeps/smoke/tables.
 """
 
 from collections.abc import Sequence
@@ -18,14 +20,32 @@ from engine.config.load import experiment_of
 from engine.processes.program import errors_told_by, to_path
 from engine.runs.folder import RunFolder
 from engine.runs.manifest import short_commit
-from tools.paper.grid import OUTPUT, SCALES, SMOKE, Grid, Run, add_grid_options, all_grids, chosen_grid
-from tools.records import tool_parser
+from tools.paper.grid import (
+    FOLDER,
+    OUTPUT,
+    SCALES,
+    SMOKE,
+    Grid,
+    Run,
+    add_grid_options,
+    all_grids,
+    chosen_grid,
+)
+from tools.records import counted, tool_parser
 from tools.sweep.plan import DIVERGED, FINISHED, state_of
-from tools.tables.measurements import Measurement, csv_path, read_run, results_of, write_measurements
+from tools.tables.measurements import (
+    Measurement,
+    csv_path,
+    outdated,
+    read_lines,
+    read_run,
+    results_of,
+    write_measurements,
+)
 
 
-def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], list[str]]:
-    """Return the measurements of all runs that ended, and the names of the runs that are missing.
+def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], list[Run]]:
+    """Return the measurements of all runs that ended, and the runs that are missing.
 
     Raises:
         ValueError: a run that is not what the grid declares, or without one of its metrics.
@@ -37,7 +57,7 @@ def collect(grid: Grid, scale: str, output: Path) -> tuple[list[Measurement], li
         if state in (FINISHED, DIVERGED):
             measurements += _measurements_of(run, grid.key, diverged=state == DIVERGED)
         elif run.seed in run.scale.seeds or run.folder.exists():
-            missing.append(run.title)
+            missing.append(run)
     return measurements, missing
 
 
@@ -89,25 +109,49 @@ def _origin(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
     }
 
 
+def kept(path: Path, grid: Grid, scale: str, found: Sequence[Measurement]) -> list[Measurement]:
+    """Return what a CSV has beside what was found, and say what it has of other configurations."""
+    again = {one.run for one in found}
+    earlier = [one for one in read_lines(path) if one.run not in again]
+    places, old = set(grid.places), outdated(grid, scale, earlier)
+    stay = [one for one in earlier if one.run not in old and one.place in places]
+    gone = dict.fromkeys(one.run for one in earlier if one not in stay)
+    if gone:
+        print(f"left out, as {FOLDER / grid.stem}.yaml declares other runs now: {', '.join(gone)}")
+    return stay
+
+
 def collect_grid(grid: Grid, scale: str, output: Path, results: Path | None = None) -> bool:
     """Write the CSV of a grid at a scale and say what is in it; return False if no run has ended."""
     grid.scale(scale)
-    measurements, missing = collect(grid, scale, output)
-    if not measurements:
+    found, missing = collect(grid, scale, output)
+    if not found:
         return False
     path = csv_path(results or results_of(scale, output), scale, grid)
+    earlier = kept(path, grid, scale, found)
+    order = {place: number for number, place in enumerate(grid.places)}
+    measurements = sorted([*found, *earlier], key=lambda one: (one.seed, order[one.place]))
     write_measurements(path, measurements)
-    runs = len({measurement.run for measurement in measurements})
+    _say(path, grid, scale, measurements, len({one.run for one in earlier}), missing)
+    return True
+
+
+def _say(
+    path: Path, grid: Grid, scale: str, measurements: list[Measurement], earlier: int, missing: list[Run]
+) -> None:
+    runs = {measurement.run for measurement in measurements}
     numbers = sum(one.value is not None for one in measurements)
-    print(f"{path}: {numbers} numbers of {runs} runs")
+    print(f"{path}: {numbers} numbers of {len(runs)} runs")
+    if earlier:
+        print(f"kept from before, as they have not ended in the folder of sweeps: {counted(earlier, 'run')}")
     diverged = dict.fromkeys(one.run for one in measurements if one.value is None)
     if diverged:
         print(f"diverged: {', '.join(diverged)}")
-    if missing:
-        print(f"missing: {', '.join(missing)}; `python -m tools.sweep {grid.option} --scale {scale}`")
+    titles = [run.title for run in missing if run.name not in runs]
+    if titles:
+        print(f"missing: {', '.join(titles)}; `python -m tools.sweep {grid.option} --scale {scale}`")
     if scale == SMOKE:
         print(f"Scale smoke shows that these cells of {grid.title} train; its numbers mean nothing.")
-    return True
 
 
 def _wanted(grid: Grid | None, scale: str | None, output: Path) -> list[tuple[Grid, str]]:

@@ -1,4 +1,6 @@
 import csv
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,64 @@ def test_numbers_of_scale_smoke_stay_beside_their_runs(
     write_run(runs_of(tmp_path)["baseline_seed0"], {"top1": 1.0})
     collect.main(["--output", str(tmp_path / "sweeps"), "--table", "6"])
     assert [path.name for path in (tmp_path / "results" / "tables").iterdir()] == ["small_table6.csv"]
+
+
+def test_numbers_outlive_their_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = runs_of(tmp_path, seeds=[0, 1])
+    first, second = runs["baseline_seed0"], runs["baseline_seed1"]
+    write_run(first, {"top1": 1.0})
+    write_run(runs["layer-wise_fix-init-3_seed0"], {}, diverged=True)
+    main(tmp_path)
+    kept = lines_of(tmp_path, "small_table6")
+    shutil.rmtree(tmp_path / "sweeps")
+    write_run(second, {"top1": 2.0})
+    capsys.readouterr()
+    main(tmp_path)
+    printed = capsys.readouterr().out
+    assert lines_of(tmp_path, "small_table6")[:2] == kept and "2 numbers of 3 runs" in printed
+    assert "as they have not ended in the folder of sweeps: 2 runs\ndiverged: layer-wise_fix" in printed
+    assert "baseline_seed0" not in printed and "baseline_seed1" not in printed  # none is missing
+    write_run(first, {"top1": 3.0})
+    main(tmp_path)
+    assert [line["value"] for line in lines_of(tmp_path, "small_table6")] == ["3.0", "diverged", "2.0"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r",[0-9a-f]{16},2 x", ",0123456789abcdef,2 x"),
+        ("MobileNet-V3 baseline", "MobileNet-V4"),
+        ("baseline_seed0", "start_seed0"),
+    ],
+)
+def test_numbers_of_what_the_grid_no_longer_declares_are_left_out(
+    tmp_path: Path, old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = runs_of(tmp_path, seeds=[0, 1])
+    write_run(runs["baseline_seed0"], {"top1": 1.0})
+    main(tmp_path)
+    path = tmp_path / "tables" / "small_table6.csv"
+    text, changes = re.subn(old, new, path.read_text())
+    assert changes == 1
+    path.write_text(text)
+    shutil.rmtree(runs["baseline_seed0"].folder)
+    write_run(runs["baseline_seed1"], {"top1": 2.0})
+    main(tmp_path)
+    assert [line["value"] for line in lines_of(tmp_path, "small_table6")] == ["2.0"]
+    assert "left out, as configs/sweeps/table6.yaml declares other runs now: " in capsys.readouterr().out
+
+
+def test_a_csv_that_cannot_be_read_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(runs_of(tmp_path)["baseline_seed0"], {"top1": 1.0})
+    main(tmp_path)
+    path = tmp_path / "tables" / "small_table6.csv"
+    path.write_text(path.read_text().replace(",1.0,", ",one,"))
+    broken = path.read_text()
+    with pytest.raises(SystemExit):
+        main(tmp_path)
+    assert "line 2: not a line of tools.collect" in capsys.readouterr().err and path.read_text() == broken
 
 
 @pytest.mark.parametrize(

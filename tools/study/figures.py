@@ -1,4 +1,4 @@
-"""Draw the studies: every seed's accuracy, and the differences to the reference with their intervals.
+"""Draw the studies: every seed's accuracy, and the differences to the reference in all metrics.
 
     python -m tools.study.figures                       # all studies that have numbers
     python -m tools.study.figures --study intervals
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from engine.processes.program import errors_told_by, to_path
 from tools.drawing import GREY, color, new_figure
-from tools.paper.grid import SCALES, STUDIES
+from tools.paper.grid import SCALES, STUDIES, Cell
 from tools.records import tool_parser, write_figure
 from tools.study.study import CONFIDENCE, SCALE, StudyNumbers, read_study
 from tools.tables.measurements import DIVERGED, RESULTS, SHOWN, seed_counts
@@ -27,29 +27,31 @@ _AROUND_IN = 1.4  # height of axes' labels and the caption
 
 
 def draw_study(numbers: StudyNumbers) -> Figure:
-    """Draw a line per cell: on the left its accuracies, on the right its difference to the reference."""
+    """Draw a line per cell: on the left each seed's first metric, then every metric's differences."""
     names = [numbers.label(cell) for cell in numbers.study.cells]
-    figure = new_figure(9.6, _AROUND_IN + _ROW_IN * len(names))
-    accuracies, differences = figure.subplots(1, 2, sharey=True)
-    _draw_accuracies(accuracies, numbers)
-    _draw_differences(differences, numbers)
-    accuracies.set_yticks(range(len(names)), names, fontsize=7)
-    accuracies.set_ylim(len(names) - 0.5, -0.5)  # the first on top
-    counts = [len(values) for values in numbers.values.values() if values]
+    figure = new_figure(3.2 + 3.2 * (1 + len(numbers.values)), _AROUND_IN + _ROW_IN * len(names))
+    first, *others = figure.subplots(1, 1 + len(numbers.values), sharey=True)
+    metrics = list(numbers.values)
+    _draw_values(first, numbers, metrics[0])
+    for panel, metric in zip(others, metrics, strict=True):
+        _draw_differences(panel, numbers, metric)
+    first.set_yticks(range(len(names)), names, fontsize=7)
+    first.set_ylim(len(names) - 0.5, -0.5)  # the first on top
+    counts = [len(values) for values in numbers.values[metrics[0]].values() if values]
     lost = sum(map(len, numbers.diverged.values()))
     dataset = numbers.study.scales[SCALE].dataset
     text = (
         f"Scale {SCALE}: {SCALES[SCALE]}. {dataset}; {seed_counts(counts, lost)}.\n"
-        f"Left: each seed, mean and standard deviation. Right: mean and {CONFIDENCE:.0%} interval of the "
+        f"Left: each seed, mean and standard deviation. Then: mean and {CONFIDENCE:.0%} interval of the "
         "differences seed by seed."
     )
     figure.supxlabel(text, fontsize=7, color=GREY)
     return figure
 
 
-def _draw_accuracies(panel: Axes, numbers: StudyNumbers) -> None:
+def _draw_values(panel: Axes, numbers: StudyNumbers, metric: str) -> None:
     for line, cell in enumerate(numbers.study.cells):
-        values = list(numbers.values[cell.name].values())
+        values = list(numbers.values[metric][cell.name].values())
         lost = len(numbers.diverged[cell.name])
         if not values:
             words = f"{lost} {DIVERGED}" if lost else "missing"
@@ -60,18 +62,18 @@ def _draw_accuracies(panel: Axes, numbers: StudyNumbers) -> None:
         panel.plot(values, [line] * len(values), "o", color=color(0), alpha=0.4, markersize=4, linewidth=0)
         bar: dict[str, Any] = {"fmt": "|", "markersize": 12, "linewidth": 1.4, "capsize": 2}
         panel.errorbar(mean, line, xerr=spread, color=color(1), **bar)
-    _finish(panel, SHOWN["top1"])
+    _finish(panel, SHOWN[metric])
 
 
-def _draw_differences(panel: Axes, numbers: StudyNumbers) -> None:
+def _draw_differences(panel: Axes, numbers: StudyNumbers, metric: str) -> None:
     panel.axvline(0, color=GREY, linewidth=0.9, linestyle="--")
     for line, cell in enumerate(numbers.study.cells):
-        found = numbers.difference(cell)
+        found = numbers.to_reference(metric, cell)
         if found is not None:
             panel.plot(found.mean, line, "s", color=color(1), markersize=5)
             if found.low is not None and found.high is not None:
                 panel.plot([found.low, found.high], [line, line], color=color(1), linewidth=1.4)
-    _finish(panel, f"difference to {numbers.compared_with}\n(percentage points)")
+    _finish(panel, f"{SHOWN[metric]},\nminus {numbers.compared_with}")
 
 
 def _finish(panel: Axes, unit: str) -> None:
@@ -83,7 +85,7 @@ def _finish(panel: Axes, unit: str) -> None:
 
 
 def record_of(numbers: StudyNumbers) -> dict[str, Any]:
-    """Return what a figure shows, as plain values in percent and percentage points."""
+    """Return what a figure shows, as plain values, accuracies in percent."""
     return {
         "study": numbers.study.key,
         "scale": SCALE,
@@ -92,13 +94,18 @@ def record_of(numbers: StudyNumbers) -> dict[str, Any]:
         "cells": [
             {
                 "label": numbers.label(cell),
-                "top1_by_seed": numbers.values[cell.name],
+                **{f"{metric}_by_seed": cells[cell.name] for metric, cells in numbers.values.items()},
                 "diverged_seeds": numbers.diverged[cell.name],
-                "difference": asdict(found) if (found := numbers.difference(cell)) else None,
+                **{f"{metric}_difference": _difference(numbers, metric, cell) for metric in numbers.values},
             }
             for cell in numbers.study.cells
         ],
     }
+
+
+def _difference(numbers: StudyNumbers, metric: str, cell: Cell) -> dict[str, Any] | None:
+    found = numbers.to_reference(metric, cell)
+    return asdict(found) if found else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

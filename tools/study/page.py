@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from pwlu_ext.benchmarks.page import table as markdown_table
-from tools.paper.grid import STUDIES, Cell
+from tools.paper.grid import STUDIES, SUPERSEDED, Cell, load_study
 from tools.study.records import discussion, record_lines
-from tools.study.study import CONFIDENCE, SCALE, Difference, StudyNumbers, paired_difference, read_study
+from tools.study.study import CONFIDENCE, SCALE, Difference, StudyNumbers, read_study
+from tools.sweep.plan import training_images
 from tools.tables.measurements import DIVERGED, MISSING, SHOWN, mean_and_spread, origins
 
 PAGE = "STUDY.md"
@@ -16,13 +17,19 @@ Made by `python -m tools.report` from the records in this folder; do not edit. T
 in [study](study), the grids in [configs/sweeps](../configs/sweeps), each run's number and commit in
 [tables](tables).
 
-Networks, images and training are far smaller than the paper's: accuracies compare with each other only.
+Networks, images and training are far smaller than the paper's: numbers compare with each other only.
 
-Top-1 in percent after the last step, mean ± standard deviation over n seeds. Differences are means over pairs
-of runs with the same seed, with the {CONFIDENCE:.0%} interval of Student's t. Where a study has columns, a
-name ends with that of its column. Three seeds cannot decide between cells that are close. A run whose loss
-became NaN or infinite has diverged, and is in no mean.
+Top-1 in percent, and the cross-entropy of the validation images, after the last step: mean ± standard
+deviation over n seeds. Differences are means over pairs of runs with the same seed, with the
+{CONFIDENCE:.0%} interval of Student's t: where it holds zero, the study does not decide. An interval is for
+its comparison alone: of twenty differences that are none, one falls outside by chance, and the best of
+several cells looks better than it is. So one start of PWLU was named before the runs, after a pilot on the
+same images: LeakyReLU(0.25), a function for every channel. Where a study has columns, a name ends with that
+of its column. A run whose loss became NaN or infinite has diverged, and is in no mean and no difference.
 """
+_DIGITS = {"loss": 3}  # two of all others
+# The rows of README's table beside ReLU; the other columns are differences to it.
+_ROWS = ("swish", "prelu", "pau", "leaky_relu", "pwlu-relu", "pwlu-leaky_relu")
 # What a reader wants to know of a recipe, with its words.
 _RECIPE = {
     "model.name": "network",
@@ -61,6 +68,7 @@ def study_lines(numbers: StudyNumbers, results: Path) -> list[str]:
         "",
         *numbers_table(numbers),
         "",
+        *gains_lines(numbers),
         *shown,
         *discussion(results, study.key),
         recipe(numbers),
@@ -71,45 +79,98 @@ def study_lines(numbers: StudyNumbers, results: Path) -> list[str]:
 
 
 def numbers_table(numbers: StudyNumbers) -> list[str]:
-    """Return every cell's number and its difference to the reference as lines of a table."""
+    """Return every cell's numbers and their differences to the reference as lines of a table."""
+    heads = ["", "n"]
+    for metric in numbers.values:
+        heads += [SHOWN[metric], f"− {numbers.compared_with} ({CONFIDENCE:.0%} interval)"]
     rows = []
     for cell in numbers.study.cells:
-        found = numbers.difference(cell)
-        difference = [MISSING, MISSING] if found is None else [f"{found.mean:+.2f}", interval(found)]
-        n = str(len(numbers.values[cell.name]))
-        rows.append([numbers.label(cell), n, top1(numbers, cell), *difference])
-    heads = ["", "n", SHOWN["top1"], f"− {numbers.compared_with}", f"{CONFIDENCE:.0%} interval"]
+        row = [numbers.label(cell), str(max(len(cells[cell.name]) for cells in numbers.values.values()))]
+        for metric in numbers.values:
+            row += [mean_of(numbers, metric, cell), told(numbers.to_reference(metric, cell), metric)]
+        rows.append(row)
     return markdown_table(heads, rows)
 
 
-def top1(numbers: StudyNumbers, cell: Cell) -> str:
+def gains_lines(numbers: StudyNumbers) -> list[str]:
+    """Return a table per metric: each cell with PWLU minus each function that the study names."""
+    study = numbers.study
+    if not study.against:
+        return []
+    runs = study.runs(SCALE, Path(), seeds=[0])
+    cells = [run.cell for run in runs if run.declared["activation.name"] == "pwlu"]
+    heads = [f"− {other.row}" for other in study.others_of(cells[0])]
+    lines = []
+    for metric in numbers.values:
+        rows = [
+            [
+                numbers.label(cell),
+                *(told(numbers.difference(metric, cell, other), metric) for other in study.others_of(cell)),
+            ]
+            for cell in cells
+        ]
+        lines += [f"PWLU minus other functions, {SHOWN[metric]}, with {CONFIDENCE:.0%} intervals:", ""]
+        lines += [*markdown_table(["", *heads], rows), ""]
+    return lines
+
+
+def mean_of(numbers: StudyNumbers, metric: str, cell: Cell) -> str:
     """Return `70.00 ± 0.50 (1 diverged)`, or what there is of it."""
-    values, lost = list(numbers.values[cell.name].values()), len(numbers.diverged[cell.name])
+    values, lost = list(numbers.values[metric][cell.name].values()), len(numbers.diverged[cell.name])
     if not values:
         return f"{lost} {DIVERGED}" if lost else MISSING
-    return mean_and_spread(values) + (f" ({lost} {DIVERGED})" if lost else "")
+    return mean_and_spread(values, _DIGITS.get(metric, 2)) + (f" ({lost} {DIVERGED})" if lost else "")
 
 
-def interval(difference: Difference) -> str:
-    """Return `-0.10 to +0.50`."""
-    if difference.low is None or difference.high is None:
+def told(difference: Difference | None, metric: str) -> str:
+    """Return `+0.20 (-0.10 to +0.50)`, or what there is of it."""
+    if difference is None:
         return MISSING
-    return f"{difference.low:+.2f} to {difference.high:+.2f}"
+    digits = _DIGITS.get(metric, 2)
+    mean = f"{difference.mean:+.{digits}f}"
+    if difference.low is None or difference.high is None:
+        return mean
+    return f"{mean} ({difference.low:+.{digits}f} to {difference.high:+.{digits}f})"
 
 
 def networks_table(results: Path) -> list[str]:
-    """Return the activation functions side by side, a line per network, and PWLU − ReLU."""
-    studies = [read_study(name, results) for name in STUDIES if name.startswith("activations")]
-    names = [cell.row for cell in studies[0].study.cells]
+    """Return the studies of starting functions, a line each: ReLU's top-1, and the others' minus ReLU's."""
+    labels: dict[str, str] = {}
     rows = []
-    for numbers in studies:
-        cells = {cell.row: cell for cell in numbers.study.cells}
-        pwlu, relu = (numbers.values[cells[row].name] for row in ("PWLU", "ReLU"))
-        found = paired_difference(pwlu, relu)
-        difference = MISSING if found is None else f"{found.mean:+.2f} ({interval(found)})"
-        each = [top1(numbers, cell) for cell in cells.values()]
-        rows.append([cells["PWLU"].column, str(len(pwlu)), *each, difference])
-    return markdown_table(["network", "n", *names, f"PWLU − ReLU ({CONFIDENCE:.0%} interval)"], rows)
+    for numbers in (read_study(name, results) for name in STUDIES if load_study(name).against):
+        cells = {cell.name.removeprefix(f"{cell.column_key}_"): cell for cell in numbers.study.cells}
+        labels = {key: cell.row for key, cell in cells.items()} | labels
+        relu = cells["relu"]
+        row = [relu.column, str(len(numbers.values["top1"][relu.name])), mean_of(numbers, "top1", relu)]
+        for key in _ROWS:
+            found = numbers.difference("top1", cells[key], relu) if key in cells else None
+            row.append(told(found, "top1"))
+        rows.append(row)
+    heads = [
+        "network",
+        "n",
+        f"{labels['relu']}, {SHOWN['top1']}",
+        *(f"{labels[key]} − ReLU" for key in _ROWS),
+    ]
+    return markdown_table(heads, rows)
+
+
+def plan_table(results: Path) -> list[str]:
+    """Return what each study runs and costs, a line each; what two studies share counts where it is made."""
+    rows = []
+    hours_of_all = 0.0
+    for study in map(load_study, [name for name in STUDIES if name not in SUPERSEDED]):
+        scale = study.scales[SCALE]
+        assert scale.images_per_core_second is not None, "studies are for CPUs"
+        cells = study.runs(SCALE, Path(), seeds=[0])
+        own = [run for run in cells if run.cell.runs_in.startswith(f"{study.stem}/")]
+        seeds = len(scale.seeds)
+        hours = seeds * sum(map(training_images, own)) / scale.images_per_core_second / 3600
+        hours_of_all += hours
+        counts = [len(cells), seeds, len(own) * seeds]
+        rows.append([f"{study.key}: {study.question}", *map(str, counts), f"{hours:.1f}"])
+    rows.append(["all", "", "", "", f"{hours_of_all:.1f}"])
+    return markdown_table(["study", "cells", "seeds", "runs of its own", "core-hours"], rows)
 
 
 def recipe(numbers: StudyNumbers) -> str:

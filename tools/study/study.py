@@ -42,19 +42,20 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
 
 @dataclass(frozen=True)
 class StudyNumbers:
-    """A study's grid, its measurements, top-1 in percent by cell and seed, and the seeds that diverged."""
+    """A study's grid, its measurements, values by metric, cell and seed, and by cell the diverged seeds."""
 
     study: Study
     measurements: list[Measurement]
-    values: dict[str, dict[int, float]]
+    values: dict[str, dict[str, dict[int, float]]]
     diverged: dict[str, list[int]]
 
-    def difference(self, cell: Cell) -> Difference | None:
-        """Return a cell's difference to its reference; None without one, or before a seed of both is in."""
-        reference = self.study.reference_of(cell)
-        if reference is None:
-            return None
-        return paired_difference(self.values[cell.name], self.values[reference.name])
+    def difference(self, metric: str, cell: Cell, other: Cell | None) -> Difference | None:
+        """Return a cell's difference to another; None without one, or before a seed of both is in."""
+        of_cells = self.values[metric]
+        return None if other is None else paired_difference(of_cells[cell.name], of_cells[other.name])
+
+    def to_reference(self, metric: str, cell: Cell) -> Difference | None:
+        return self.difference(metric, cell, self.study.reference_of(cell))
 
     def label(self, cell: Cell) -> str:
         """Return a cell's name for readers: its row, and its column if the study has several."""
@@ -75,13 +76,15 @@ def read_study(name: str, results: Path) -> StudyNumbers:
     """Read a study and what tools.collect wrote of it, perhaps nothing. Raises ValueError as they do."""
     study = load_study(name)
     measurements = read_measurements(results, SCALE, study)
-    values: dict[str, dict[int, float]] = {cell.name: {} for cell in study.cells}
-    diverged: dict[str, list[int]] = {cell.name: [] for cell in study.cells}
-    by_label = {(cell.row, cell.column): cell.name for cell in study.cells}
+    names = {(cell.row, cell.column): cell.name for cell in study.cells}
+    values: dict[str, dict[str, dict[int, float]]] = {
+        metric: {cell: {} for cell in names.values()} for metric in study.cells[0].metrics
+    }
+    diverged: dict[str, list[int]] = {cell: [] for cell in names.values()}
     for one in measurements:
-        cell = by_label[one.row, one.column]
-        if one.value is None:
+        cell = names[one.row, one.column]
+        if one.value is not None:
+            values[one.metric][cell][one.seed] = one.value
+        elif one.seed not in diverged[cell]:
             diverged[cell].append(one.seed)
-        else:
-            values[cell][one.seed] = one.value
     return StudyNumbers(study, measurements, values, diverged)

@@ -20,9 +20,10 @@ from tools.records import counted
 RESULTS = Path("results")
 MISSING = "—"
 DIVERGED = "diverged"  # instead of a value
-# What tables show of the metrics, as far as a run has them, all in percent.
+# What tables show of the metrics, as far as a run has them; all but the loss in percent.
 SHOWN = {
     "top1": "top-1 (%)",
+    "loss": "validation loss",
     "bbox_AP": "box AP",
     "bbox_AP50": "box AP50",
     "segm_AP": "mask AP",
@@ -38,7 +39,7 @@ class Measurement:
     row: str
     column: str
     metric: str
-    value: float | None  # in percent, None if the training diverged
+    value: float | None  # in percent but for a loss, None if the training diverged
     seed: int
     scale: str
     commit: str  # of each start; `+changes` if files differed from it
@@ -83,35 +84,44 @@ def read_measurements(results: Path, scale: str, grid: Grid) -> list[Measurement
             longer those of the grid.
     """
     path = csv_path(results, scale, grid)
+    measurements = read_lines(path)
+    known = set(grid.places)
+    for number, one in enumerate(measurements, start=2):
+        if (one.table, one.scale) != (grid.key, scale) or one.place not in known:
+            raise ValueError(f"{path}, line {number}: {one.run} is no run of this table at scale {scale}")
+    for name in outdated(grid, scale, measurements):
+        raise ValueError(
+            f"{path}: {name} was not run with the configuration that the repository declares now; run "
+            f"the sweep again in a new folder, then python -m tools.collect {grid.option} --scale {scale}"
+        )
+    return measurements
+
+
+def read_lines(path: Path) -> list[Measurement]:
+    """Return what a CSV holds, nothing if there is none. Raises ValueError for a line of something else."""
     if not path.exists():
         return []
     with open(path, encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    known, measurements = set(grid.places), []
+    measurements = []
     for number, line in enumerate(lines, start=2):
         try:
             value = None if line["value"] == DIVERGED else float(line["value"])
             values: dict[str, Any] = {**line, "seed": int(line["seed"]), "value": value}
-            found = Measurement(**values)
+            measurements.append(Measurement(**values))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {number}: not a line of tools.collect: {error}") from error
-        if (found.table, found.scale) != (grid.key, scale) or found.place not in known:
-            raise ValueError(f"{path}, line {number}: {found.run} is no run of this table at scale {scale}")
-        measurements.append(found)
-    _require_current(path, grid, scale, measurements)
     return measurements
 
 
-def _require_current(path: Path, grid: Grid, scale: str, measurements: Sequence[Measurement]) -> None:
-    """Raise ValueError for a run whose configuration has another hash than the grid's of the same name."""
+def outdated(grid: Grid, scale: str, measurements: Sequence[Measurement]) -> list[str]:
+    """Return the names of runs whose configuration is not that of the grid's run of the same name."""
     seeds = sorted({measurement.seed for measurement in measurements})
     runs = {run.name: run for run in grid.runs(scale, Path(), seeds)}
-    for name, hashed in {(measurement.run, measurement.config_hash) for measurement in measurements}:
-        if name not in runs or experiment_of(runs[name].config).hash != hashed:
-            raise ValueError(
-                f"{path}: {name} was not run with the configuration that the repository declares now; run "
-                f"the sweep again in a new folder, then python -m tools.collect {grid.option} --scale {scale}"
-            )
+    hashes = dict.fromkeys((one.run, one.config_hash) for one in measurements)
+    return [
+        name for name, hashed in hashes if name not in runs or experiment_of(runs[name].config).hash != hashed
+    ]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -136,10 +146,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
     """Return `62.00 ± 2.00`, or the one value there is."""
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
 def seed_counts(counts: Sequence[int], diverged: int) -> str:

@@ -12,12 +12,20 @@ from tests.tools.sweep_records import write_run
 from tools import collect, report
 from tools.paper.grid import STUDIES, Run, load_study
 from tools.study import figures
-from tools.study.page import PAGE, networks_table, numbers_table, recipe
+from tools.study.page import PAGE, gains_lines, networks_table, numbers_table, recipe
 from tools.study.study import SCALE, Difference, paired_difference, read_study
 from tools.sweep import __main__ as sweep
 
 # What the cells of a study may differ in.
+STARTS = {"activation.name", "activation.init", "activation.mode"}
 AXES = {
+    "starts": STARTS,
+    "starts_mbv3": STARTS,
+    "starts_effb0": STARTS,
+    "num_intervals": {"activation.num_intervals", "activation.init"},
+    "realignment": {"activation.mode", "activation.bound", "phase1_epochs"},
+    "recipe": {"optimizer.activation_weight_decay", "optimizer.activation_lr_multiplier", "phase1_epochs"},
+    "long": {"activation.name", "activation.init"},
     "activations": {"activation.name"},
     "activations_mbv3": {"activation.name"},
     "activations_effb0": {"activation.name"},
@@ -95,116 +103,144 @@ def write_study(
     values: dict[str, dict[int, float]],
     diverged: Mapping[str, list[int]] = MappingProxyType({}),
 ) -> None:
-    """Write runs with these values of top-1 by cell and seed, and runs that diverged."""
+    """Write runs with these values of top-1 by cell and seed, losses that fit, and runs that diverged."""
     for run in runs_of(study, output, seeds=[0, 1, 2]):
         value = values.get(run.cell.name, {}).get(run.seed)
         if run.seed in diverged.get(run.cell.name, []):
             write_run(run, {}, diverged=True)
         elif value is not None:
-            write_run(run, {"top1": value})
+            write_run(run, {"top1": value, "loss": 2 - value / 50})
+
+
+def collected(tmp_path: Path, *words: str) -> Path:
+    """The folder of the results that tools.collect makes of the runs."""
+    folder = tmp_path / "results"
+    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(folder), *words])
+    return folder
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """N = 16 in three seeds, N = 8 three points below, one seed of N = 20; N = 4, one N = 12 diverged."""
+    """Decay three points below the default; one seed of a low rate, two of a high one; no T' = 20 %."""
     values = {
-        "r18_N16": SEEDS,
-        "r18_N8": {seed: value - 3 - 0.01 * seed for seed, value in SEEDS.items()},
-        "r18_N20": {1: 60.0},
-        "r18_N12": {0: 61.0, 2: 63.5},
+        "r18_default": SEEDS,
+        "r18_decay": {seed: value - 3 - 0.01 * seed for seed, value in SEEDS.items()},
+        "r18_rate-low": {1: 60.0},
+        "r18_rate-high": {0: 61.0, 2: 63.5},
     }
-    write_study(tmp_path / "sweeps", "intervals", values, {"r18_N4": [0, 1, 2], "r18_N12": [1]})
-    folder = tmp_path / "results"
-    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(folder), "--study", "intervals"])
-    return folder
+    write_study(tmp_path / "sweeps", "recipe", values, {"r18_T-long": [0, 1, 2], "r18_rate-high": [1]})
+    return collected(tmp_path, "--study", "recipe")
 
 
-def test_the_table_has_n_mean_and_the_paired_difference(results: Path) -> None:
-    numbers = read_study("intervals", results)
-    assert numbers.values["r18_N16"] == SEEDS and numbers.diverged["r18_N12"] == [1]
+def test_the_table_has_both_metrics_and_their_paired_differences(results: Path) -> None:
+    numbers = read_study("recipe", results)
+    assert numbers.values["top1"]["r18_default"] == SEEDS and numbers.diverged["r18_rate-high"] == [1]
+    interval = "− default (95% interval)"
     assert numbers_table(numbers) == [
-        "|  | n | top-1 (%) | − N = 16 | 95% interval |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        "| N = 4 | 0 | 3 diverged | — | — |",
-        "| N = 8 | 3 | 58.16 ± 1.25 | -3.01 | -3.03 to -2.99 |",
-        "| N = 12 | 2 | 62.25 ± 1.77 (1 diverged) | +1.00 | +1.00 to +1.00 |",
-        "| N = 16 | 3 | 61.17 ± 1.26 | — | — |",
-        "| N = 20 | 1 | 60.00 | -1.00 | — |",
+        f"|  | n | top-1 (%) | {interval} | validation loss | {interval} |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| default | 3 | 61.17 ± 1.26 | — | 0.777 ± 0.025 | — |",
+        # Differences -3, -3.01, -3.02 (losses: a fiftieth): half the interval is 4.30265 * 0.01 / sqrt(3).
+        "| weight decay 2e-3 | 3 | 58.16 ± 1.25 | -3.01 (-3.03 to -2.99) | 0.837 ± 0.025 "
+        "| +0.060 (+0.060 to +0.061) |",
+        "| learning rate x 0.2 | 1 | 60.00 | -1.00 | 0.800 | +0.020 |",
+        "| learning rate x 5 | 2 | 62.25 ± 1.77 (1 diverged) | +1.00 (+1.00 to +1.00) "
+        "| 0.755 ± 0.035 (1 diverged) | -0.020 (-0.020 to -0.020) |",
+        "| no phase I | 0 | — | — | — | — |",
+        "| T' = 1 % | 0 | — | — | — | — |",
+        "| T' = 20 % | 0 | 3 diverged | — | 3 diverged | — |",
+        "| T' = 50 % | 0 | — | — | — | — |",
     ]
 
 
 def test_the_page_says_what_was_asked_and_measured(results: Path) -> None:
     (results / "study").mkdir()
-    (results / "study" / "intervals.md").write_text("A few words about it.\n")
+    (results / "study" / "recipe.md").write_text("A few words about it.\n")
     report.main(["--results", str(results)])
     text = (results / PAGE).read_text()
-    assert "## Study intervals: how many intervals does a function need?" in text
+    assert "## Study recipe: what should a user choose where the paper is silent?" in text
     assert "A few words about it." in text and "Commits: 0123456789." in text
-    assert "9469 training images; network resnet18_025; epochs 30; images per batch 256;" in text
-    assert "By cell: epochs 30, 8; images per batch 256, 64;" in recipe(read_study("noise", results))
-    assert "By cell" not in text and "## Study choices" not in text
+    assert "9469 training images; network resnet18_025; epochs 10; images per batch 256;" in text
+    assert "By cell: T' in epochs 0.5, 0, 0.1, 2, 5." in text
+    assert "## Study starts" not in text and "minus other functions" not in text
+    assert "By cell" not in recipe(read_study("long", results))
     assert f"]({PAGE})" in (results / "README.md").read_text()
-    (results / "study" / "intervals.md").write_text("Other words.\n")
+    (results / "study" / "recipe.md").write_text("Other words.\n")
     with pytest.raises(SystemExit, match=PAGE):
         report.main(["--results", str(results), "--check"])
 
 
-def test_networks_stand_side_by_side(tmp_path: Path) -> None:
-    write_study(
-        tmp_path / "sweeps",
-        "activations_mbv3",
-        {"mbv3_relu": SEEDS, "mbv3_pwlu": {0: 61.0, 1: 62.0}},
-        {"mbv3_pau": [0, 1, 2]},
-    )
-    collect.main(["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)])
-    line = "| MobileNet-V3 small, 1/2 width | 2 | 61.17 ± 1.26 | — | — | — | 3 diverged | — | 61.50 ± 0.71 | "
-    assert line + "+1.00 (+1.00 to +1.00) |" in networks_table(tmp_path)
+def test_pwlu_is_compared_with_each_other_function_from_every_start(tmp_path: Path) -> None:
+    values = {
+        "mbv3_relu": SEEDS,
+        "mbv3_leaky_relu": {0: 62.0, 1: 63.0, 2: 64.5},
+        "mbv3_pwlu-leaky_relu": {0: 63.0, 1: 64.0},
+        "mbv3_pwlu-relu": {1: 60.0},
+    }
+    write_study(tmp_path / "sweeps", "starts_mbv3", values, {"mbv3_pau": [0, 1, 2]})
+    folder = collected(tmp_path)
+    text = "\n".join(gains_lines(read_study("starts_mbv3", folder)))
+    heads = "|  | − ReLU | − LeakyReLU(0.25), fixed | − Swish | − PReLU | − PAU |"
+    both = "+3.00 (+3.00 to +3.00) | +1.00 (+1.00 to +1.00) | — | — | — |"
+    assert text.count(heads) == 2
+    assert f"| PWLU from LeakyReLU(0.25) | {both}" in text
+    assert "| PWLU from ReLU, the paper's | -1.00 | -3.00 | — | — | — |" in text
+    assert "| PWLU from SiLU | — | — | — | — | — |" in text
+    assert "| PWLU from LeakyReLU(0.25) | -0.060 (-0.060 to -0.060) | -0.020" in text
+    # README: ReLU's mean, then Swish, PReLU, PAU, LeakyReLU, PWLU from ReLU and from LeakyReLU, minus ReLU.
+    leaky = "+2.00 (+2.00 to +2.00) | -1.00 | +3.00 (+3.00 to +3.00) |"
+    line = f"| MobileNet-V3 small, 1/2 width | 3 | 61.17 ± 1.26 | — | — | — | {leaky}"
+    assert line in networks_table(folder)
 
 
 def test_the_picture_has_a_line_per_cell(results: Path) -> None:
-    numbers = read_study("intervals", results)
-    accuracies, differences = figures.draw_study(numbers).get_axes()
-    assert [text.get_text() for text in accuracies.get_yticklabels()] == [
-        f"N = {n}" for n in (4, 8, 12, 16, 20)
-    ]
-    assert [text.get_text() for text in accuracies.texts] == ["3 diverged"]
+    numbers = read_study("recipe", results)
+    values, *differences = figures.draw_study(numbers).get_axes()
+    labels = [text.get_text() for text in values.get_yticklabels()]
+    assert labels == [cell.row for cell in numbers.study.cells] and len(differences) == 2
+    assert [text.get_text() for text in values.texts] == ["missing", "missing", "3 diverged", "missing"]
     points = {
-        line.get_ydata()[0]: list(line.get_xdata())
-        for line in accuracies.get_lines()
-        if line.get_marker() == "o"
+        line.get_ydata()[0]: list(line.get_xdata()) for line in values.get_lines() if line.get_marker() == "o"
     }
-    assert points[3] == list(SEEDS.values()) and points[4] == [60.0]  # N = 16, N = 20
-    spans = {tuple(line.get_ydata()): list(line.get_xdata()) for line in differences.get_lines()}
-    eight = numbers.difference(numbers.study.cells[1])
-    assert eight and spans[1, 1] == [eight.low, eight.high] and spans[1,] == [eight.mean]
-    assert (3,) not in spans and (4,) in spans and (4, 4) not in spans
+    assert points[0] == list(SEEDS.values()) and points[2] == [60.0]  # the default, the low rate
+    decay = numbers.study.cells[1]
+    for panel, metric in zip(differences, ("top1", "loss"), strict=True):
+        spans = {tuple(line.get_ydata()): list(line.get_xdata()) for line in panel.get_lines()}
+        found = numbers.to_reference(metric, decay)
+        assert found and spans[1, 1] == [found.low, found.high] and spans[1,] == [found.mean]
+        assert (0,) not in spans and (2,) in spans and (2, 2) not in spans
     figures.main(["--results", str(results)])
-    record = json.loads((results / "figures" / "small_study_intervals.json").read_text())
-    assert record["differences_to"] == "N = 16" and record["cells"][1]["difference"]["mean"] == eight.mean
+    record = json.loads((results / "figures" / "small_study_recipe.json").read_text())
+    assert (
+        record["differences_to"] == "default" and record["cells"][1]["loss_difference"]["mean"] == found.mean
+    )
+    assert record["cells"][1]["top1_by_seed"]["0"] == 57.0
 
 
 def test_a_shared_run_counts_in_every_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_study(tmp_path / "sweeps", "activations", {"r18_pwlu": SEEDS})
-    write_study(tmp_path / "sweeps", "choices", {"r18_decay": {0: 50.0}})
-    words = ["--output", str(tmp_path / "sweeps"), "--results", str(tmp_path)]
-    collect.main(words)
-    assert read_study("choices", tmp_path).values["r18_default"] == SEEDS
-    assert not (tmp_path / "tables" / "small_study_boundaries.csv").exists()  # it has no run of its own
+    write_study(tmp_path / "sweeps", "starts", {"r18_pwlu-relu": SEEDS})
+    write_study(tmp_path / "sweeps", "recipe", {"r18_decay": {0: 50.0}})
+    folder = collected(tmp_path)
+    assert read_study("recipe", folder).values["top1"]["r18_default"] == SEEDS
+    assert not (folder / "tables" / "small_study_realignment.csv").exists()  # it has no run of its own
     printed = capsys.readouterr().out
     assert "r18_T-short_seed0, " in printed
-    assert "`python -m tools.sweep --study choices --scale small`" in printed
-    collect.main([*words, "--study", "boundaries", "--scale", "small"])
-    assert read_study("boundaries", tmp_path).values["channel-wise_stat-realign"] == SEEDS
-    assert "baseline_seed0 = study_activations/r18_relu_seed0" in capsys.readouterr().out
+    assert "`python -m tools.sweep --study recipe --scale small`" in printed
+    collected(tmp_path, "--study", "num_intervals", "--scale", "small")
+    assert read_study("num_intervals", folder).values["top1"]["relu_N16"] == SEEDS
+    assert "leaky_relu_N16_seed0 = study_starts/r18_pwlu-leaky_relu_seed0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--study", "boundaries", "--scale", "full"], "--scale full: study boundaries has the scales small"),
-        (["--study", "boundary"], "study is 'boundary', expected one of activations,"),
+        (
+            ["--study", "realignment", "--scale", "full"],
+            "--scale full: study realignment has the scales small",
+        ),
+        (["--study", "boundary"], "study is 'boundary', expected one of starts,"),
         (["--table", "0"], "table 0: expected one of 2, 3, 5, 6, 7"),
-        (["--table", "2", "--study", "noise"], "not allowed with argument"),
+        (["--table", "2", "--study", "recipe"], "not allowed with argument"),
     ],
 )
 @pytest.mark.parametrize("tool", [collect, sweep])
@@ -219,12 +255,14 @@ def test_a_wrong_table_or_study_is_explained(
 def test_a_study_is_planned_at_its_own_scale_in_core_hours(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep.main(["--study", "noise", "--dry-run", "--output", str(tmp_path), "--seeds", "0"]) == 0
+    assert (
+        sweep.main(["--study", "num_intervals", "--dry-run", "--output", str(tmp_path), "--seeds", "0"]) == 0
+    )
     printed = capsys.readouterr().out
-    assert "b256_relu_seed0 = study_activations/r18_relu_seed0" in printed
+    assert "relu_N16_seed0 = study_starts/r18_pwlu-relu_seed0" in printed
     assert (
         "Scale small: Imagenette" in printed
-        and "core-hours at 900 training images per second and core." in printed
+        and "core-hours at 1600 training images per second and core." in printed
     )
 
 
@@ -239,7 +277,10 @@ def test_without_numbers_there_is_no_page_and_no_picture(
 
 
 def test_a_reference_that_is_no_cell_is_explained() -> None:
-    study = load_study("intervals")
-    broken = type(study)(**vars(study) | {"reference": "r18_N5"})
-    with pytest.raises(ValueError, match="reference is 'r18_N5', expected one of r18_N4"):
+    study = load_study("num_intervals")
+    broken = type(study)(**vars(study) | {"reference": "relu_N5"})
+    with pytest.raises(ValueError, match="reference is 'relu_N5', expected one of relu_N4"):
         broken.reference_of(study.cells[0])
+    broken = type(study)(**vars(study) | {"against": ("prelu",)})
+    with pytest.raises(ValueError, match="against is 'relu_prelu', expected one of relu_N4"):
+        broken.others_of(study.cells[0])
