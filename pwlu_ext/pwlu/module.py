@@ -7,14 +7,14 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from .arguments import broadcast_shape, check_dtype
+from .arguments import broadcast_shape, check_arguments
 from .layer import Layer, at_least_single
-from .ops import pwlu
+from .ops import is_transformed, pwlu
 from .sharding import whole, write_whole
-from .starting import SLOPE, STARTS, starting_function
+from .starting import SLOPE, has_values, starting_function
 from .statistics import StepStatistics
 
-_GAP_STEPS = 16  # places in an interval at which `start_gap` looks
+_PLACES = 64  # in an interval, at which `start_gap` looks
 
 torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides inside it is not known yet
 
@@ -115,12 +115,7 @@ class PWLU(Layer):
         Raises:
             ValueError: the starting function is not finite there; nothing has changed.
         """
-        points = self._start(self._knots(left, right), channel_dim=0)
-        left_slope, right_slope = self.starting.tail_slopes(left, right)
-        if self.init_slope is not None:
-            left_slope = self.init_slope
-        if self.starting.name not in STARTS:
-            _check_finite(self.starting.name, points, left_slope, right_slope)
+        points, left_slope, right_slope = self.start_parameters(left, right)
         # In place: optimizers and DistributedDataParallel keep their hold on the parameters.
         write_whole(self.left, left)
         write_whole(self.right, right)
@@ -129,20 +124,38 @@ class PWLU(Layer):
         write_whole(self.right_slope, right_slope)
 
     @torch.no_grad()
+    def start_parameters(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the `points`, `left_slope` and `right_slope` that `reset_to_start` sets; change nothing.
+
+        Raises:
+            ValueError: the starting function is not finite there.
+        """
+        points = self._start(_spread(left, right, self.num_intervals), channel_dim=0)  # at B_idx, Eq. 3
+        left_slope, right_slope = self.starting.tail_slopes(left, right)
+        if self.init_slope is not None:
+            left_slope = self.init_slope
+        for value in (points, left_slope, right_slope):
+            if has_values(value) and not value.isfinite().all():
+                raise ValueError(
+                    f"the starting function {self.starting.name}, or its slope, is not finite everywhere "
+                    f"between the boundaries {left.min():g} and {right.max():g}."
+                )
+        return points, left_slope, right_slope
+
+    @torch.no_grad()
     def start_gap(self) -> Tensor:
-        """Return how far the points' lines are from the starting function, shape (num_parameters,).
+        """Return how far the function is from its starting function, shape (num_parameters,).
 
         The largest distance between the boundaries, over a sixth of their distance: over the input's standard
-        deviation, where the boundaries are Eq. 6's.
+        deviation, where the boundaries are Eq. 6's. Under FSDP2 call it on all processes.
         """
-        left, right = whole(self.left), whole(self.right)
-        between = torch.arange(_GAP_STEPS, device=left.device, dtype=left.dtype) / _GAP_STEPS
-        knots = self._knots(left, right)
-        points = self._start(knots, channel_dim=0)
-        start, end = knots[:, :-1, None], knots[:, 1:, None]
-        lines = points[:, :-1, None] + between * (points[:, 1:, None] - points[:, :-1, None])
-        exact = self._start((start + between * (end - start)).flatten(1), channel_dim=0)
-        return (lines.flatten(1) - exact).abs().amax(1) / ((right - left) / 6).abs()
+        left, right, points, left_slope, right_slope = (
+            whole(self.get_parameter(name))
+            for name in ("left", "right", "points", "left_slope", "right_slope")
+        )
+        x = _spread(left, right, self.num_intervals * _PLACES)
+        y = pwlu(x, left, right, points, left_slope, right_slope, channel_dim=0)
+        return (y - self._start(x, channel_dim=0)).abs().amax(1) / ((right - left) / 6).abs()
 
     def start(self, x: Tensor) -> Tensor:
         """Apply the starting function itself, in the shape and dtype of x."""
@@ -154,29 +167,30 @@ class PWLU(Layer):
         slope = self.init_slope.to(x.dtype).reshape(broadcast_shape(x, self.num_parameters, channel_dim))
         return torch.where(x > 0, x, slope * x)
 
-    def _knots(self, left: Tensor, right: Tensor) -> Tensor:
-        # B_idx, Eq. 3
-        steps = (
-            torch.arange(self.num_intervals + 1, device=left.device, dtype=left.dtype) / self.num_intervals
-        )
-        return left[:, None] + steps * (right - left)[:, None]
-
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function; in phase I that is the starting function, and training collects statistics."""
         parameters = (self.left, self.right, self.points, self.left_slope, self.right_slope)
         if self.statistics is None:
             return pwlu(x, *parameters, channel_dim=self.channel_dim)
-        _check_dtype(self.left, x)
-        if self.training or self.statistics.in_evaluation:
-            if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return self._forward_in_phase_1(x, self.statistics, parameters)
+
+    def _forward_in_phase_1(
+        self, x: Tensor, statistics: StepStatistics, parameters: tuple[Tensor, ...]
+    ) -> Tensor:
+        collects = self.training or statistics.in_evaluation
+        if torch.jit.is_tracing() or torch.compiler.is_exporting() or isinstance(x, torch.fx.Proxy):
+            if collects:
                 raise RuntimeError(
                     "PWLU: phase I cannot be traced or exported: what is recorded would collect nothing and "
                     "never learn. Do it in eval mode, or after phase I."
                 )
-            self.statistics.update(x.detach(), self.channel_dim, self.left)
+            return self.start(x)
+        _check(x, *parameters, channel_dim=self.channel_dim)
+        if collects:
+            statistics.update(x.detach(), self.channel_dim, self.left)
+        if collects or (torch.is_grad_enabled() and not is_transformed()):
             # torch.compile takes no side effect of a backward pass.
-            statistics = None if torch.compiler.is_compiling() else self.statistics
-            x = _NotLearning.apply(x, statistics, *parameters)
+            x = _NotLearning.apply(x, None if torch.compiler.is_compiling() else statistics, *parameters)
         return self.start(x)
 
     def extra_repr(self) -> str:
@@ -188,7 +202,7 @@ class PWLU(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles are not in phase I: no TwoPhaseLearning would end it for them, and an average of
-        # the weights that was begun in phase I would be ReLU for ever in training mode.
+        # the weights that was begun in phase I would be its starting function for ever.
         return {**self.__dict__, "statistics": None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PWLU":
@@ -197,15 +211,23 @@ class PWLU(Layer):
         return super()._apply(fn, recurse)
 
 
-def _check_dtype(left: Tensor, x: Tensor) -> None:
+def _spread(left: Tensor, right: Tensor, count: int) -> Tensor:
+    """Return the ends of `count` equal parts of every [left, right], shape (len(left), count + 1)."""
+    steps = torch.arange(count + 1, device=left.device, dtype=left.dtype) / count
+    return left[:, None] + steps * (right - left)[:, None]
+
+
+def _check(x: Tensor, *parameters: Tensor, channel_dim: int) -> None:
     # The operator checks it in phase II, which would be late.
+    left, right, points, left_slope, right_slope = parameters
     if left.dtype in (torch.float16, torch.bfloat16):
         raise ValueError(
             f"PWLU: parameters must stay float32, but are {left.dtype}. Do not cast them. Where FSDP2's "
             "MixedPrecisionPolicy does, first give the PWLUs a group of their own without one: "
             "fully_shard([m for m in model.modules() if isinstance(m, pwlu.PWLU)])."
         )
-    check_dtype("left", left, x)
+    vectors = {"left": left, "right": right, "left_slope": left_slope, "right_slope": right_slope}
+    check_arguments(x, {"points": points}, vectors, channel_dim, more_columns=1)
 
 
 class _NotLearning(torch.autograd.Function):
@@ -235,14 +257,6 @@ def _checked_slopes(slopes: Tensor, like: Tensor) -> Tensor:
             f"{tuple(like.shape)}, but has shape {tuple(slopes.shape)} and dtype {slopes.dtype}."
         )
     return slopes.detach().to(like, copy=True)
-
-
-def _check_finite(name: str, *values: Tensor) -> None:
-    if not all(bool(value.isfinite().all()) for value in values):
-        raise ValueError(
-            f"PWLU: the starting function {name} has a value or slope that is not finite between the "
-            "boundaries or at them."
-        )
 
 
 def _check_arguments(

@@ -4,11 +4,12 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from .module import PWLU
-from .sharding import has_fsdp2, is_sharded
+from .sharding import has_fsdp2, is_sharded, whole
 
 _SHOWN = 5  # names in a message
 
@@ -27,9 +28,15 @@ class Remarks:
         self._told: set[str] = set()
 
     def before_first_step(self) -> None:
-        """Name spoilt running statistics, and PWLUs that the phases or FSDP2 do not reach."""
+        """Name what a checkpoint spoilt, and PWLUs that the phases or FSDP2 do not reach."""
         spoilt = [name for name, site in self._sites.items() if not _has_finite_statistics(site)]
         self._warn(spoilt, "running statistics that are not finite, from a checkpoint, start anew.")
+        others = [name for name, site in self._sites.items() if not _is_at_start(site)]
+        self._warn(
+            others,
+            "the points are not those of the starting function. Is the checkpoint of a network with another "
+            "`init`? Phase I takes the one that the PWLU was made with.",
+        )
         now, known = find_sites(self._model), {id(site) for site in self._sites.values()}
         unknown = [name for name, module in now.items() if id(module) not in known]
         self._warn(
@@ -106,6 +113,12 @@ def _level_of_the_loop() -> int:
 
 def _has_statistics(site: PWLU) -> bool:
     return bool(site.running_mean.any() or site.running_std.any())
+
+
+def _is_at_start(site: PWLU) -> bool:
+    left, right, points = whole(site.left), whole(site.right), whole(site.points)
+    # A checkpoint may be of bfloat16.
+    return torch.allclose(points, site.start_parameters(left, right)[0], rtol=0.02, atol=0.02)
 
 
 def _has_finite_statistics(site: PWLU) -> bool:

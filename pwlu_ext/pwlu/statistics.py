@@ -31,8 +31,7 @@ class StepStatistics:
         `parameter`: any of the functions'; it has a gradient after the step's first backward pass.
 
         Raises:
-            ValueError: x has another number of channels in `channel_dim` than there are functions, or is on
-                another device.
+            ValueError: x is on another device.
         """
         if x.device != self.mean.device:
             raise ValueError(
@@ -42,11 +41,6 @@ class StepStatistics:
         groups = self.mean.numel()
         dims = list(range(x.dim()))
         if groups > 1:
-            if not -x.dim() <= channel_dim < x.dim() or x.shape[channel_dim] != groups:
-                raise ValueError(
-                    f"PWLU with {groups} functions: x of shape {tuple(x.shape)} has another number of "
-                    f"channels in dimension {channel_dim} (`channel_dim`)."
-                )
             dims.remove(channel_dim % x.dim())
         self.was_called = True
         if x.numel() == 0:

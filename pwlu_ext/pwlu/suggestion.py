@@ -15,5 +15,8 @@ def did_you_mean(value: object, known: Iterable[str]) -> str:
     word, names = str(value), list(known)
     # Of dotted names, one that ends alike is nearest: `peak_lr` is `optimizer.peak_lr`.
     same_end = [name for name in names if name.split(".")[-1] == word.split(".")[-1]]
-    near = same_end or difflib.get_close_matches(word, names, n=1)
+    near = same_end or [
+        *difflib.get_close_matches(word, names, n=1),
+        *difflib.get_close_matches(word.lower(), names, n=1),
+    ]
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -185,12 +185,12 @@ class TwoPhaseLearning:
             self._remarks.before_first_step()
             self._is_first_step = False
         left_out = take_step(list(self._sites.values()), self._process_group)
-        self.step_count += 1
-        realigned = self.phase == 2
+        realigned = self.step_count + 1 == self.phase1_steps
         if realigned:
+            realign(self._sites)
             for site in self._sites.values():
-                _realign(site)
                 site.statistics = None
+        self.step_count += 1
         # Last: a warning may be an error.
         self._remarks.note_left_out(left_out, self.step_count)
         if realigned:
@@ -236,10 +236,26 @@ def _check_whole(sites: dict[str, PWLU]) -> None:
             )
 
 
-def _realign(site: PWLU) -> None:
-    # Eq. 6. A function whose input did not vary (a dead channel, a site without input) keeps its width,
-    # around the mean.
+def realign(sites: dict[str, PWLU]) -> None:
+    """Make every site its starting function on boundaries that fit its running statistics (Eq. 6).
+
+    Raises:
+        ValueError: a starting function is not finite there; no site has changed.
+    """
+    boundaries = {name: _boundaries(site) for name, site in sites.items()}
+    for name, site in sites.items():
+        try:
+            site.start_parameters(*boundaries[name])
+        except ValueError as error:
+            raise ValueError(f"PWLU '{name}' cannot be realigned (Eq. 6): {error}") from error
+    for name, site in sites.items():
+        site.reset_to_start(*boundaries[name])
+
+
+def _boundaries(site: PWLU) -> tuple[torch.Tensor, torch.Tensor]:
+    # A function whose input did not vary (a dead channel, a site without input) keeps its width, around the
+    # mean.
     mean, std = site.running_mean, site.running_std
     varied = std > 1e-6 * mean.abs().clamp(min=1)
     half_width = torch.where(varied, SIGMAS * std, site.bound)
-    site.reset_to_start(mean - half_width, mean + half_width)
+    return mean - half_width, mean + half_width

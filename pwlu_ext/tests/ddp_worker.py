@@ -40,7 +40,8 @@ class Spoiling(nn.Module):
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     first, second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 3)
-    return nn.Sequential(first, Spoiling(), PWLU(4, 6), second, PWLU(1, 8), nn.Flatten(), nn.Linear(8, 3))
+    last = PWLU(1, 8, init="silu")
+    return nn.Sequential(first, Spoiling(), PWLU(4, 6), second, last, nn.Flatten(), nn.Linear(8, 3))
 
 
 def share(step: int, rank: int, world_size: int) -> Tensor:
@@ -104,7 +105,8 @@ def train(way: str, rank: int, world_size: int) -> dict[str, Any]:
         elif phases.phase == 1:
             assert all(torch.equal(whole(p), s) for p, s in zip(own, start, strict=True))
             assert not any(p in optimizer.state for p in own)
-    return {name: whole(value) for name, value in plain.state_dict().items()} | {"realigned": realigned}
+    state = {name: whole(value) for name, value in plain.state_dict().items()}
+    return state | {"realigned": realigned, "gap": plain[4].start_gap().detach()}
 
 
 def warnings_of(function: Callable[[], Any]) -> tuple[Any, list[str]]:
@@ -136,6 +138,18 @@ def made_without_storage() -> dict[str, Tensor]:
     return {name: whole(value) for name, value in model.state_dict().items()}
 
 
+def leave_a_part_in_eval_mode() -> None:
+    """Take steps of phase I under DistributedDataParallel, which waits for every parameter's gradient."""
+    model = network()
+    parallel = DistributedDataParallel(model)
+    phases = TwoPhaseLearning(model, 3)
+    model[4].eval()
+    for step in range(2):
+        parallel(share(step, 0, 1)).sum().backward()
+        phases.before_optimizer_step()
+        phases.after_optimizer_step()
+
+
 def refusals() -> list[str]:
     """Return what is said where torch's first FullyShardedDataParallel has cut the parameters up."""
     said = []
@@ -165,6 +179,7 @@ def main(folder: Path, rank: int, world_size: int) -> None:
         results[way]["warned"] = warned
     if world_size > 1:
         results |= {"meta": made_without_storage(), "refusals": refusals()}
+        leave_a_part_in_eval_mode()
         results["ignored"] = warnings_of(leave_functions_whole)[1]
     torch.save(results, folder / f"{rank}_of_{world_size}.pt")
     if world_size > 1:

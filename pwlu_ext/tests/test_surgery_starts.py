@@ -47,7 +47,7 @@ KINDS: list[tuple[Make, str, float, float]] = [
     (activations.GELUTanh, "GELUTanh", 0, 1),
     (activations.QuickGELU, "QuickGELU", 0, 1),
     (activations.PReLU, "leaky_relu(0.25)", 0.25, 1),
-    (partial(metaformer.SquaredReLU, inplace=True), "SquaredReLU", 0, 6),  # the slope at the boundary 3
+    (partial(metaformer.SquaredReLU, inplace=True), "SquaredReLU", 0, 14),  # the slope at the boundary 7
     (partial(nfnet.GammaAct, "silu", 1.7, inplace=True), "GammaAct", 0, 1.7),
     (partial(nfnet.GammaAct, "leaky_relu", 2.0), "GammaAct", 0.02, 2),
 ]
@@ -110,7 +110,7 @@ def test_what_it_starts_as_is_named_and_its_tails_are_the_asymptotes(
     make: Make, name: str, left: float, right: float
 ) -> None:
     model = network(make())
-    report = small(model, init="replaced")
+    report = small(model, init="replaced", make=partial(PWLU, bound=7.0))  # ReLU6 rises up to 6
     assert report.sites[0].starts_as == name and name in str(report)
     torch.testing.assert_close(model[1].left_slope, torch.full((4,), float(left)))
     torch.testing.assert_close(model[1].right_slope, torch.full((4,), float(right)))
@@ -118,7 +118,7 @@ def test_what_it_starts_as_is_named_and_its_tails_are_the_asymptotes(
         x = torch.tensor([[-300.0, 300.0], [-299.0, 301.0]], dtype=torch.float64)
         y = make().double().eval()(x.clone())
         torch.testing.assert_close(y[1] - y[0], torch.tensor([left, right], dtype=torch.float64))
-    knots = torch.linspace(-3, 3, 17)
+    knots = torch.linspace(-7, 7, 17)
     torch.testing.assert_close(model[1].points[0], make().eval()(knots.clone()))
 
 

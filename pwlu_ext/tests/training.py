@@ -43,7 +43,9 @@ def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
 
 def small_network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), PWLU(4, 6), nn.Flatten(), nn.Linear(64, 3), PWLU(1, 4))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), PWLU(4, 6), nn.Flatten(), nn.Linear(64, 3), PWLU(1, 4, init="silu")
+    )
 
 
 def train(
