@@ -28,7 +28,7 @@ from engine.tasks.detection import Detection
 from engine.training.loop import Plan
 from engine.training.schedule import step_decay, whole_steps
 from engine.training.state import new_state
-from models import activation_factory, is_activation, synchronize_batch_norm
+from models import REPLACED, activation_factory, is_activation, synchronize_batch_norm
 from models.detection import DetectorRecipe, build_detector
 from pwlu import ReplacementReport
 
@@ -99,6 +99,7 @@ def build(
         num_classes=data.classes.count,
         backbone=config.model.backbone,
         pretrained=config.model.pretrained and trained is None,
+        init=REPLACED if config.activation.init == REPLACED else None,
         recipe=DetectorRecipe(
             pyramid_channels=config.model.pyramid_channels,
             smallest_anchor_px=config.model.smallest_anchor_px,

@@ -26,7 +26,7 @@ from engine.tasks.classification import Classification
 from engine.training.loop import Plan
 from engine.training.schedule import one_cycle_cosine, whole_steps
 from engine.training.state import new_state
-from models import activation_factory, build_classifier, is_activation
+from models import REPLACED, activation_factory, build_classifier, is_activation
 from pwlu import ReplacementReport
 
 
@@ -99,6 +99,7 @@ def build(
         num_classes=data.classes.count,
         input_size=size,
         pretrained=config.model.pretrained and trained is None,
+        init=REPLACED if config.activation.init == REPLACED else None,
     )
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(world.device).to(memory_format=layout)

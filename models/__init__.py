@@ -1,6 +1,6 @@
 """The paper's activations and the networks that they are compared in (detectors: models.detection)."""
 
-from .activations import ACTIVATIONS, activation_factory, is_activation
+from .activations import ACTIVATIONS, ORIGINAL, REPLACED, activation_factory, is_activation
 from .apl import APL
 from .classification import build_classifier
 from .frelu import FReLU
@@ -11,7 +11,9 @@ from .sync_batch_norm import synchronize_batch_norm
 __all__ = [
     "ACTIVATIONS",
     "APL",
+    "ORIGINAL",
     "PAU",
+    "REPLACED",
     "FReLU",
     "activation_factory",
     "build_classifier",

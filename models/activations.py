@@ -49,6 +49,7 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "leaky_relu": _leaky_relu,
 }
 ORIGINAL = "original"  # the name for a network's own activations
+REPLACED = "replaced"  # the start of a PWLU as what was there: an argument of `put_activations`
 LEARNED = (nn.PReLU, APL, PAU, FReLU, PWLU)  # those with parameters
 
 
@@ -65,7 +66,8 @@ def activation_factory(
 
     `name` is one of `ACTIVATIONS`, or `ORIGINAL`, for which there is none; the rest is for PWLU alone: the
     paper's N, one function per "channel" or per "layer", where its boundaries start, and its starting
-    function (`init_slope` is that of "leaky_relu"). Raises ValueError for an unknown name, mode or start.
+    function (`init_slope` is that of "leaky_relu"; "replaced" is left to `replace_activations`). Raises
+    ValueError for an unknown name, mode or start.
     """
     if name == ORIGINAL:
         return None
@@ -75,11 +77,13 @@ def activation_factory(
         raise ValueError(expected_one_of("activation mode", mode, MODES))
     if name != "pwlu":
         return ACTIVATIONS[name]
-    slope = init_slope if init == "leaky_relu" else None
-    make_pwlu = partial(PWLU, num_intervals=num_intervals, bound=bound, init=init, init_slope=slope)
+    start: dict[str, Any] = {} if init == REPLACED else {"init": init}
+    if init == "leaky_relu":
+        start["init_slope"] = init_slope
+    make_pwlu: Callable[..., nn.Module] = partial(PWLU, num_intervals=num_intervals, bound=bound, **start)
     if mode == "channel":
         return make_pwlu
-    return lambda num_channels, channel_dim=1: make_pwlu(1, channel_dim=channel_dim)
+    return lambda num_channels, **options: make_pwlu(1, **options)
 
 
 def put_activations(
@@ -87,8 +91,9 @@ def put_activations(
 ) -> ReplacementReport:
     """Put `make(num_channels)` at the activation sites of `model`; where it is None all stay.
 
-    `options` and errors are those of `pwlu.replace_activations`.
+    Modules of `ACTIVATIONS` are sites too. `options` and errors are those of `pwlu.replace_activations`.
     """
+    options |= {"is_activation": is_activation}
     if make is not None:
         return replace_activations(model, make=make, **options)
     report = replace_activations(copy.deepcopy(model), make=_relu, **options)

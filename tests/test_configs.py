@@ -10,8 +10,7 @@ import torch
 from engine.config.experiment import leaves
 from engine.config.load import COCO, IMAGENET, CocoConfig, ImageNetConfig, experiment_of, load_config
 from engine.config.schema import ACTIVATION_NAMES, ActivationConfig, StartingName
-from models import ACTIVATIONS, activation_factory, build_classifier
-from models.activations import ORIGINAL
+from models import ACTIVATIONS, ORIGINAL, REPLACED, activation_factory, build_classifier
 from models.detection import build_detector
 from pwlu.starting import STARTS
 
@@ -60,7 +59,7 @@ def test_every_file_belongs_to_one_of_the_trainers_and_the_tables_are_complete()
     assert {f"{network}_{activation}" for network, activation in TABLE_2} <= set(CLASSIFIERS)
     assert {f"{architecture}_r50_{activation}" for architecture, activation in TABLE_3} <= set(DETECTORS)
     assert ACTIVATION_NAMES == (*ACTIVATIONS, ORIGINAL)
-    assert set(get_args(StartingName)) == set(STARTS)
+    assert set(get_args(StartingName)) == {*STARTS, REPLACED}
 
 
 @pytest.mark.parametrize(("network", "activation"), TABLE_2)

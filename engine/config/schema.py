@@ -18,8 +18,10 @@ from engine.training.optimizer import OptimizerOptions
 # Those of models.ACTIVATIONS, which this package must not import, and `original`; a test compares the two.
 ActivationName = Literal["relu", "swish", "prelu", "apl", "pau", "frelu", "pwlu", "leaky_relu", "original"]
 ACTIVATION_NAMES: tuple[str, ...] = get_args(ActivationName)
-# Those of pwlu.starting; a test compares the two.
-StartingName = Literal["relu", "leaky_relu", "silu", "gelu", "hardswish", "relu6", "tanh", "identity"]
+# Those of pwlu.starting, and `replaced`; a test compares the two.
+StartingName = Literal[
+    "relu", "leaky_relu", "silu", "gelu", "hardswish", "relu6", "tanh", "identity", "replaced"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class ActivationConfig:
     num_intervals: PositiveInt = 16  # the paper's N
     mode: Literal["channel", "layer"] = "channel"  # one function per channel, or one per activation site
     bound: PositiveFloat = 3.0  # boundaries start at [-bound, bound]: fix-init-x of Tables 5 and 6
-    init: StartingName = "relu"  # the starting function; relu in the paper's tables
+    init: StartingName = "relu"  # the starting function; replaced: the activation that was there
     init_slope: FiniteFloat = 0.25  # of init=leaky_relu for negative inputs
 
 

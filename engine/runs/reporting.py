@@ -5,10 +5,11 @@ from collections.abc import Callable
 from torch import nn
 
 from engine.evaluation import Record
-from engine.records.console import Console
+from engine.records.console import Console, say
 from engine.records.curves import draw_curves, pwlu_layers, render
 from engine.records.functions_log import FunctionsLog
 from engine.records.record import EvaluationFiles, JsonLines, TensorBoard, write_picture
+from engine.records.start_gaps import start_gap_line
 from engine.runs.folder import RunFolder
 from engine.training.loop import Plan
 
@@ -39,6 +40,11 @@ class Reporting:
                 steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps, resume_step=resume_step
             )
             self.listeners = [json_lines, tensorboard, console, EvaluationFiles(folder.path)]
+            self.listeners.append(self._start_gaps)
+
+    def _start_gaps(self, record: Record) -> None:
+        if record.kind == "realign" and (line := start_gap_line(pwlu_layers(self._model))):
+            say(line)
 
     def plot(self, step: int) -> None:
         """Draw the curves as they are after `step` steps, for TensorBoard and as the run's picture.

@@ -30,6 +30,7 @@ def build_detector(
     num_classes: int,
     backbone: str = "resnet50",
     pretrained: bool = False,
+    init: str | None = None,
     recipe: DetectorRecipe | None = None,
     replace_all: bool = False,
 ) -> tuple[Detector, ReplacementReport]:
@@ -44,6 +45,7 @@ def build_detector(
         num_classes: without background.
         backbone: timm's name of a ResNet.
         pretrained: with timm's trained weights of the backbone; all else from scratch.
+        init: "replaced" if PWLUs start as what was there.
         recipe: all other numbers; None means the paper's.
         replace_all: replace also the activations with tiny inputs (see `replace_sites`).
 
@@ -67,7 +69,7 @@ def build_detector(
         detector: Detector = detectors.build_mask_rcnn(**parts)
     else:
         detector = detectors.build_retinanet(**parts, replace_all=replace_all)
-    return detector, replace_sites(detector.probe(), make, replace_all=replace_all)
+    return detector, replace_sites(detector.probe(), make, init=init, replace_all=replace_all)
 
 
 def _detectors_of(library: str) -> ModuleType:

@@ -63,11 +63,15 @@ def retinanet_probe(backbone: nn.Module, head: nn.Module) -> Probe:
 
 
 def replace_sites(
-    probe: Probe, make: Callable[..., nn.Module] | None, *, replace_all: bool = False
+    probe: Probe,
+    make: Callable[..., nn.Module] | None,
+    *,
+    init: str | None = None,
+    replace_all: bool = False,
 ) -> ReplacementReport:
     """Put `make(num_channels)` at the detector's activation sites; the paper's rule leaves out tiny maps.
 
-    Where `make` is None all stay as they are.
+    Where `make` is None all stay as they are; `init` is that of `pwlu.replace_activations`.
 
     Sites are the backbone's, the region proposal head's, the box head's convolutions', the mask head's and
     its predictor's, or the two subnets' of RetinaNet. Left alone are the ReLU after the box head's fully
@@ -79,6 +83,7 @@ def replace_sites(
     report = put_activations(
         probe,
         make,
+        init=init,
         input_size=(3, PROBE_SIZE_PX, PROBE_SIZE_PX),
         min_positions=1 if replace_all else 2,
     )

@@ -82,3 +82,16 @@ def test_original_keeps_every_activation_and_says_where_they_are() -> None:
     assert report.parameters_before == report.parameters_after == sum(p.numel() for p in plain.parameters())
     assert report.summary().startswith("replaced 0 of ") and "Hardswish" in str(report)
     assert {site.reason for site in report.sites} >= {"the network's own"}
+
+
+@pytest.mark.parametrize("mode", ["channel", "layer"])
+def test_every_pwlu_starts_as_what_was_there(mode: str) -> None:
+    make = activation_factory("pwlu", init="replaced", mode=mode)
+    model, report = build_classifier(
+        "mobilenetv3_small_050", make, init="replaced", num_classes=2, input_size=(3, 64, 64)
+    )
+    assert {(site.kind, site.starts_as) for site in report.sites if site.replaced} == {
+        ("Hardswish", "hardswish"),
+        ("ReLU", "relu"),
+    }
+    assert model.bn1.act.num_parameters == (16 if mode == "channel" else 1)
