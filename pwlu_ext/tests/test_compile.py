@@ -66,12 +66,22 @@ def test_inductor(device: str) -> None:
         assert torch.equal(actual, expected) and actual.stride() == expected.stride()
 
 
-def test_compiled_through_both_phases() -> None:
+STARTS: dict[str, dict[str, Any]] = {
+    "relu": {},
+    "gelu": {"init": "gelu"},
+    "slopes": {"init": "leaky_relu", "init_slope": torch.tensor([0.1, 2.0, -0.3])},
+    "module": {"init": torch.nn.ELU()},
+    "identity": {"init": lambda x: x},
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_compiled_through_both_phases(start: str) -> None:
     """The step that realigns the boundaries also ends phase I for the compiled code."""
 
     def train(compile_it: bool) -> list[list[float]]:
         torch.manual_seed(0)
-        module = PWLU(3, 6)
+        module = PWLU(3, 6, **STARTS[start])
         phases = TwoPhaseLearning(module, 2)
         network = torch.compile(module, fullgraph=True, backend="aot_eager") if compile_it else module
         optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)

@@ -83,7 +83,7 @@ def check_evaluation(averaged: nn.Module, x: Tensor) -> None:
 
 
 def test_an_average_begun_in_phase_1_learns_in_training_mode_too() -> None:
-    """As in update_bn. It would be ReLU there for ever if it believed to be in phase I still."""
+    """As in update_bn. It would be ReLU, its start, there for ever if it believed to be in phase I still."""
     model = nn.Sequential(nn.Conv1d(2, 3, 1), PWLU(3, 4))
     TwoPhaseLearning(model, 1)
     averaged = copy.deepcopy(model)

@@ -127,7 +127,7 @@ def test_script_is_an_error(layer: nn.Module) -> None:
 
 
 def test_phase_1_cannot_be_recorded() -> None:
-    """What is recorded would collect no statistics, and be ReLU in phase II too."""
+    """What is recorded would collect no statistics, and be what it started as in phase II too."""
     module, x = PWLU(3), torch.randn(2, 3, 4)
     TwoPhaseLearning(module, 1)
     for record in (torch.jit.trace, lambda m, x: torch.export.export(m, (x,))):

@@ -1,4 +1,4 @@
-"""Section 3.3: phase I is ReLU with frozen parameters, phase II starts realigned (Eq. 6) and learns."""
+"""Section 3.3: phase I is the start with frozen parameters, phase II starts realigned (Eq. 6) and learns."""
 
 import copy
 import math
@@ -47,12 +47,12 @@ def test_phase_1_keeps_dtype_and_layout(dtype: torch.dtype) -> None:
 
 
 def test_evaluation_in_phase_1() -> None:
-    """Nothing is collected, and the function is the ReLU that the parameters stand for."""
+    """Nothing is collected, and the function is what it starts as."""
     module = PWLU(2)
     phases = TwoPhaseLearning(module, 2)
     module.eval()
     x = batches(2, 6, 2)[1]
-    torch.testing.assert_close(module(x), x.relu(), rtol=1e-6, atol=1e-6)
+    assert torch.equal(module(x), x.relu())
     feed(module, phases, [])
     assert not module.running_mean.any() and not module.running_std.any()
 

@@ -42,8 +42,9 @@ def fold(
 
     The copy computes what the model computes in eval mode, up to rounding (see `pwlu.FoldedPWLU`).
     Exported or traced it is plain tensor operations: torch.export, AOTInductor, the ONNX exporters and
-    torch.jit.trace take it. A PWLU in phase I becomes the ReLU that it is. Hooks on replaced modules are
-    dropped. A state_dict of the copy can be loaded into `fold` of another model of the same architecture.
+    torch.jit.trace take it. A PWLU in phase I becomes the lines between the points of its starting function.
+    Hooks on replaced modules are dropped. A state_dict of the copy can be loaded into `fold` of another model
+    of the same architecture.
 
     With `absorb_batch_norm` every BatchNorm whose output goes into one PWLU and nowhere else is made part of
     that PWLU's tables, exactly: for a * x + b the boundaries become (B - b) / a, S becomes S * a, and O
