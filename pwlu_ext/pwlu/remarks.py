@@ -34,8 +34,9 @@ class Remarks:
         others = [name for name, site in self._sites.items() if not _is_at_start(site)]
         self._warn(
             others,
-            "the points are not those of the starting function. Is the checkpoint of a network with another "
-            "`init`? Phase I takes the one that the PWLU was made with.",
+            "the points are not those of the starting function, to which phase I goes back. Is the "
+            "checkpoint of a network with another `init`, or of phase II, without the state of "
+            "TwoPhaseLearning?",
         )
         now, known = find_sites(self._model), {id(site) for site in self._sites.values()}
         unknown = [name for name, module in now.items() if id(module) not in known]

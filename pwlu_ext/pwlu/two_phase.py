@@ -49,8 +49,8 @@ class TwoPhaseLearning:
             the parameters up.
 
     Warns:
-        UserWarning: a site had input that is not finite; at the realignment, a site had no input. Once, by
-            the group's first process.
+        UserWarning: a site had input that is not finite; at the realignment, a site had no input; at the
+            first step, a site is not what it starts as. Once, by the group's first process.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class TwoPhaseLearning:
 
         Raises:
             RuntimeError: the optimizer that was given calls this itself.
+            ValueError: a starting function is not finite between the new boundaries; phase I goes on.
         """
         self._check_calls_are_explicit()
         return self._count_step()

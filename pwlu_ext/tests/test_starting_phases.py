@@ -123,18 +123,24 @@ def test_a_function_that_overflows_at_the_realignment(hooks: bool) -> None:
 
 
 def test_a_checkpoint_of_another_start_is_named() -> None:
-    """Phase I would go on with the new network's, in silence."""
+    """Phase I would go on with the new network's, in silence. Also of what has learned."""
 
     def network(**options: Any) -> nn.Sequential:
         torch.manual_seed(0)
         return nn.Sequential(PWLU(3, 8, **options), nn.Linear(3, 3), PWLU(1, 8))
 
-    saved = network(init="silu", bound=2.0).bfloat16().state_dict()
-    for options, named in (({"init": "silu"}, []), ({}, ["0"]), ({"init": "tanh"}, ["0"])):
+    saved = {name: value.bfloat16() for name, value in network(init="silu", bound=2.0).state_dict().items()}
+    learned = saved | {"0.points": saved["0.points"] + 0.1}
+    for options, state, is_named in (
+        ({"init": "silu"}, saved, False),
+        ({"init": "silu"}, learned, True),
+        ({}, saved, True),
+        ({"init": "tanh"}, saved, True),
+    ):
         model = network(**options)
         phases = TwoPhaseLearning(model, 3)
-        model.load_state_dict(saved)
+        model.load_state_dict(state)
         with warnings.catch_warnings(record=True, action="always") as caught:
             feed(model, phases, [torch.randn(4, 3)], [torch.randn(4, 3)])
         messages = [str(warning.message) for warning in caught]
-        assert len(messages) == len(named) and all("PWLU '0': the points" in text for text in messages)
+        assert len(messages) == is_named and all("PWLU '0': the points" in text for text in messages)
