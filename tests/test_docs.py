@@ -1,12 +1,16 @@
 """What the pages say can be done: their links lead somewhere, their commands exist, their code runs."""
 
+import copy
 import importlib.util
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+
+import pwlu
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("configs", "docs", "notebooks", "pwlu_ext", "results", "scripts")
@@ -39,8 +43,12 @@ def test_design_names_what_the_files_have() -> None:
         assert [w for w in words if not re.search(rf"\b{w}\(", (ROOT / file).read_text())] == [], file
 
 
-def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def readme_code() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_readme_code_for_training_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = readme_code()
     names = {"steps_per_epoch": 1}
     exec(compile(code, "README.md", "exec"), names)
     assert "replaced" in capsys.readouterr().out
@@ -50,3 +58,30 @@ def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
         model(torch.randn(2, 3, 64, 64)).sum().backward()
         optimizer.step()
     assert phases.phase == 2
+
+
+def test_readme_code_for_a_trained_network_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It converts without a loss of accuracy, and only the functions move."""
+    _, code = readme_code()
+    convert, learn = code.split("model.eval()")
+    assert len(code.splitlines()) == 10
+    torch.manual_seed(0)
+    trained = timm.create_model("mobilenetv3_small_100", num_classes=5).train()
+    images = torch.randn(16, 3, 64, 64)
+    for _ in range(10):
+        trained(images)  # statistics of its BatchNorms
+    before = copy.deepcopy(trained.state_dict())
+    logits = trained.eval()(images)
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: trained)  # nothing is downloaded
+    loader = [(part, torch.arange(4)) for part in images.split(4)]
+    names = {"timm": timm, "pwlu": pwlu, "torch": torch, "loader": loader}
+    exec(compile(convert, "README.md", "exec"), names)
+    assert re.search(r"calibrated (\d+) of \1 sites on 4 batches", capsys.readouterr().out)
+    assert (trained(images) - logits).abs().max() < 0.1 * logits.abs().max()
+    functions = {name: value.clone() for name, value in trained.state_dict().items() if name not in before}
+    exec(compile(f"model.eval(){learn}", "README.md", "exec"), names)
+    after = trained.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(not torch.equal(after[n], v) for n, v in functions.items() if n.endswith("points"))

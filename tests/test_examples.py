@@ -29,6 +29,13 @@ def test_one_process_learns_the_digits(name: str) -> None:
     assert float(re.findall(r"([\d.]+)% of 360 test images", printed)[-1]) > 80
 
 
+def test_a_trained_network_learns_its_activations() -> None:
+    printed = run("examples/finetune.py")
+    trained, converted, tuned = (float(share) for share in re.findall(r": ([\d.]+)%", printed))
+    assert trained > 90 and abs(converted - trained) < 1 and tuned >= converted
+    assert re.search(r"calibrated 2 of 2 sites on 45 batches; outputs moved by at most 0\.\d", printed)
+
+
 def test_two_processes_learn_in_mixed_precision() -> None:
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     printed = run(*torchrun, "examples/ddp_amp.py")

@@ -4,25 +4,32 @@ Reference: Zhou, Zhu, Zhong. Learning specialized activation functions with the 
 ICCV 2021.
 """
 
+from .calibration import calibrate
+from .calibration_report import CalibratedSite, CalibrationReport
 from .inference.folded import FoldedPWLU
 from .inference.folding import FoldReport, fold
 from .library import build_info
 from .module import PWLU
 from .ops import pwlu
 from .reference import pwlu_reference
+from .starting import StartingFunction
 from .surgery.replace import replace_activations
 from .surgery.report import ReplacementReport, Site
 from .two_phase import TwoPhaseLearning
 from .weight_decay import parameter_groups
 
 __all__ = [
+    "CalibratedSite",
+    "CalibrationReport",
     "FoldReport",
     "FoldedPWLU",
     "PWLU",
     "ReplacementReport",
     "Site",
+    "StartingFunction",
     "TwoPhaseLearning",
     "build_info",
+    "calibrate",
     "fold",
     "parameter_groups",
     "pwlu",

@@ -76,7 +76,7 @@ class Remarks:
     def after_realignment(self) -> None:
         """Name the sites that keep their boundaries, since they have no statistics."""
         self.tell_left_out()
-        silent = [name for name, site in self._sites.items() if not _has_statistics(site)]
+        silent = [name for name, site in self._sites.items() if not has_statistics(site)]
         spoilt = self._names_left_out()
         without = [name for name in silent if name not in spoilt]
         self._warn(
@@ -97,11 +97,20 @@ class Remarks:
         return [name for name, was in zip(self._sites, self._left_out.tolist(), strict=True) if was]
 
     def _warn(self, names: Sequence[str], text: str) -> None:
-        is_first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank(self._group) == 0
-        if names and is_first:
-            shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            warnings.warn(f"PWLU {shown}{more}: {text}", stacklevel=_level_of_the_loop())
+        warn_about(names, text, self._group)
+
+
+def warn_about(names: Sequence[str], text: str, group: dist.ProcessGroup | None = None) -> None:
+    """Warn about the PWLUs of these names, if there are any, by the group's first process."""
+    is_first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank(group) == 0
+    if names and is_first:
+        warnings.warn(f"PWLU {shown_names(names)}: {text}", stacklevel=_level_of_the_loop())
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Return the first of these names in quotation marks, and how many more there are."""
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def _level_of_the_loop() -> int:
@@ -112,7 +121,8 @@ def _level_of_the_loop() -> int:
     return level
 
 
-def _has_statistics(site: PWLU) -> bool:
+def has_statistics(site: PWLU) -> bool:
+    """Return whether there was input, other than zeros."""
     return bool(site.running_mean.any() or site.running_std.any())
 
 

@@ -1,5 +1,6 @@
 """Parameters whose rows are spread over processes by FSDP2 (`torch.distributed.fsdp.fully_shard`)."""
 
+import sys
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +18,14 @@ def has_fsdp2(model: nn.Module) -> bool:
     from torch.distributed.fsdp import FSDPModule  # slow to import, and not in every torch
 
     return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def reshard(model: nn.Module) -> None:
+    """Let go of the parameters that FSDP2 has put together: what is written to those is lost."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # slow to import
+    for module in model.modules():
+        if fsdp is not None and isinstance(module, fsdp.FSDPModule):
+            module.reshard()
 
 
 def whole(parameter: Any) -> Tensor:

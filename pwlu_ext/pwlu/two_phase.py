@@ -7,12 +7,11 @@ import torch.distributed as dist
 from torch import nn
 
 from .module import PWLU
+from .realignment import check_whole, realign
 from .remarks import Remarks, find_sites
 from .running_statistics import take_step
 from .sharding import is_sharded
 from .statistics import StepStatistics
-
-SIGMAS = 3.0  # the "3-sigma rule" of Eq. 6
 
 
 class TwoPhaseLearning:
@@ -73,7 +72,7 @@ class TwoPhaseLearning:
         if optimizer is not None:
             _check_optimizer(optimizer, self._sites)
         if phase1_steps > 0:
-            _check_whole(self._sites)
+            check_whole(self._sites)
             for site in self._sites.values():
                 site.reset_parameters()
         self._start_or_stop_collecting()
@@ -182,7 +181,7 @@ class TwoPhaseLearning:
             self.step_count += 1
             return False
         if self._is_first_step:
-            _check_whole(self._sites)
+            check_whole(self._sites)
             self._remarks.before_first_step()
             self._is_first_step = False
         left_out = take_step(list(self._sites.values()), self._process_group)
@@ -222,41 +221,3 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, sites: dict[str, PWLU]) -
                 f"PWLU '{name}' is in phase I of another TwoPhaseLearning, which may still end it. "
                 "Build the model anew."
             )
-
-
-def _check_whole(sites: dict[str, PWLU]) -> None:
-    for name, site in sites.items():
-        shape = (site.num_parameters, site.num_intervals + 1)
-        points = site._parameters.get("points")
-        if points is None or points.shape != shape:
-            found = "no parameters" if points is None else f"`points` of shape {tuple(points.shape)}"
-            raise ValueError(
-                f"PWLU '{name}' has {found}, but needs them whole: {shape}. FullyShardedDataParallel (FSDP1) "
-                "and DeepSpeed's ZeRO-3 cut parameters up. Use DistributedDataParallel, or FSDP2: "
-                "torch.distributed.fsdp.fully_shard."
-            )
-
-
-def realign(sites: dict[str, PWLU]) -> None:
-    """Make every site its starting function on boundaries that fit its running statistics (Eq. 6).
-
-    Raises:
-        ValueError: a starting function is not finite there; no site has changed.
-    """
-    boundaries = {name: _boundaries(site) for name, site in sites.items()}
-    for name, site in sites.items():
-        try:
-            site.start_parameters(*boundaries[name])
-        except ValueError as error:
-            raise ValueError(f"PWLU '{name}' cannot be realigned (Eq. 6): {error}") from error
-    for name, site in sites.items():
-        site.reset_to_start(*boundaries[name])
-
-
-def _boundaries(site: PWLU) -> tuple[torch.Tensor, torch.Tensor]:
-    # A function whose input did not vary (a dead channel, a site without input) keeps its width, around the
-    # mean.
-    mean, std = site.running_mean, site.running_std
-    varied = std > 1e-6 * mean.abs().clamp(min=1)
-    half_width = torch.where(varied, SIGMAS * std, site.bound)
-    return mean - half_width, mean + half_width

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pwlu import PWLU, TwoPhaseLearning
+from pwlu_ext.tests.calibration_ranks import calibrations
 
 PHASE_1_STEPS, STEPS, BATCH = 4, 7, 8
 SPOILT_STEP = 2  # the last rank's first forward pass gives the first PWLU what is not finite
@@ -181,6 +182,7 @@ def main(folder: Path, rank: int, world_size: int) -> None:
         results |= {"meta": made_without_storage(), "refusals": refusals()}
         leave_a_part_in_eval_mode()
         results["ignored"] = warnings_of(leave_functions_whole)[1]
+    results["calibrated"] = calibrations(rank, world_size)
     torch.save(results, folder / f"{rank}_of_{world_size}.pt")
     if world_size > 1:
         dist.destroy_process_group()

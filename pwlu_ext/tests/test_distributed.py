@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pwlu_ext.tests import ddp_worker
+from pwlu_ext.tests.calibration_ranks import SIZES
 from pwlu_ext.tests.ddp_worker import WAYS
 from pwlu_ext.tests.helpers import ROOT, environment_of_one_thread
 
@@ -89,3 +90,24 @@ def test_parameters_that_are_cut_up_are_refused(results: dict[str, Results]) -> 
     for rank in ("0_of_2", "1_of_2"):
         said = results[rank]["refusals"]
         assert len(said) == 4 and all("torch.distributed.fsdp.fully_shard" in message for message in said)
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp2", "one rank has none"])
+def test_calibration_is_over_all_ranks(results: dict[str, Results], way: str) -> None:
+    """Whose numbers of batches differ."""
+    first, second, alone = (results[rank]["calibrated"] for rank in ("0_of_2", "1_of_2", "0_of_1"))
+    assert first[way]["batches"] == alone["alone"]["batches"] == len(SIZES)
+    assert first[way]["change"] == second[way]["change"] > 0 and first[way]["sites"] == second[way]["sites"]
+    for name, value in alone["alone"].items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(first[way][name], second[way][name]), name
+            torch.testing.assert_close(first[way][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_an_error_of_one_rank_ends_the_calibration_of_all(results: dict[str, Results]) -> None:
+    """No rank waits for ever for the others; models are as they were."""
+    first, second = (results[rank]["calibrated"] for rank in ("0_of_2", "1_of_2"))
+    assert first["one rank fails"].startswith("ValueError: a batch must be a tensor")
+    assert second["one rank fails"].startswith("RuntimeError: pwlu.calibrate: another process")
+    for said in (first, second):
+        assert "no batch" in said["no rank has any"] and "'2', '4'" in said["one rank is not finite"]

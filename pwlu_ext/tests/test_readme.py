@@ -12,7 +12,7 @@ pytest.importorskip("timm", reason="the README's example takes its network from 
 
 def test_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     text = (Path(__file__).parents[1] / "README.md").read_text()
-    training, inference = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    training, inference, trained = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(training, "README.md", "exec"), names)
     assert names["phases"].phase == 2
@@ -22,3 +22,6 @@ def test_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     image = torch.randn(3, 3, 64, 64)
     actual, expected = names["program"].module()(image), names["model"].eval()(image)
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
+    exec(compile(trained, "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "hardswish" in printed and "calibrated 23 of 23 sites on 4 batches" in printed

@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..arguments import zero_batch
+from ..evaluation import evaluation_mode
 from .functional import ActivationFinder
 from .sites import Call, Slot, is_gate
 
@@ -33,7 +34,7 @@ def measure_calls(
     model: nn.Module, slots: list[Slot], input_size: tuple[int, ...], channel_dim: int | None
 ) -> list[FunctionalUse]:
     """Run `model` once on zeros and record every call of every slot; return what was called as functions."""
-    with _own_modules(slots), _state_kept(model), torch.no_grad():
+    with _own_modules(slots), evaluation_mode(model), torch.no_grad():
         with _Recorder(model, slots, channel_dim) as recorder:
             model(zero_batch(model, input_size))
     return list(recorder.functional.values())
@@ -54,30 +55,6 @@ def _own_modules(slots: list[Slot]) -> Iterator[None]:
         for slot, module in zip(slots, found, strict=True):
             slot.module = module
             slot.put(module)
-
-
-@contextmanager
-def _state_kept(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode; restore every module's training flag and every buffer at the end."""
-    flags = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module._buffers, name, buffer, buffer._version, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)  # a model's own train() may drop what eval mode cached
-        for module, flag in flags:
-            module.training = flag
-        for owner, name, buffer, version, value in buffers:
-            owner[name] = buffer
-            if buffer._version != version:
-                buffer.copy_(value)
 
 
 class _Recorder(TorchDispatchMode):
