@@ -74,7 +74,7 @@ study-%: install FORCE ## make study N, one of configs/sweeps/study_N.yaml (SWEE
 
 STUDIED = runs/sweeps/small/study_
 PICTURE = results/figures/small_study_
-study-records: install ## boundaries' IOUs, learned shapes and gradients of the studies' runs, for results/STUDY.md
+study-records: install ## boundaries' IOUs, learned shapes and movements of the studies' runs, for results/STUDY.md
 	$(BIN)/python -m tools.functions.boundary_iou $(STUDIED)boundaries/channel-wise_fix-init-{3,6,10}_seed0 \
 	    $(STUDIED)activations/r18_pwlu_seed0 --labels fix-init-3 fix-init-6 fix-init-10 stat-realign \
 	    --output $(PICTURE)iou.json

@@ -27,10 +27,11 @@ from engine.processes import distributed
 from engine.processes.program import errors_told_by
 from engine.records.console import say
 from engine.records.curves import pwlu_layers, spread
+from engine.records.learned_functions import PARAMETERS
 from engine.tasks.classification import Classification
 from engine.tasks.detection import Detection
 from engine.training.checkpoint import load_weights
-from pwlu import PWLU
+from pwlu import PWLU, pwlu
 from tools.functions.trained import Trained, add_image_options, add_run_options, open_all, pwlu_layers_of
 from tools.records import add_record_option
 
@@ -128,6 +129,14 @@ class Network:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+@torch.no_grad()
+def apply(layer: PWLU, rows: Tensor) -> Tensor:
+    """Return what a layer's functions make of their rows of inputs, of the layer's dtype and device."""
+    rows = rows.to(layer.points)
+    # Not by the layer itself: hooks would see the call, and its channels may lie elsewhere.
+    return pwlu(rows, *(getattr(layer, name) for name in PARAMETERS), channel_dim=0)
 
 
 def rows_of(x: Tensor, layer: PWLU) -> Tensor:

@@ -20,6 +20,7 @@ HISTOGRAM_INCHES = 0.8
 NARROWEST_INCHES = 5.2  # a page that the title fits on
 BINS = 60  # of a histogram of inputs
 FEW = len(LINE_COLORS)  # functions that get a colour of their own
+TAILS = 100.0  # as long, in widths of its region, as a function is drawn dashed
 LIGHTEST = 0.85  # of the colour map; its last part is too faint on white
 _draw_thin = functools.partial(draw_function, width=0.5, circle=2, alpha=0.6, dots=False)  # one of many
 
@@ -81,7 +82,7 @@ def draw_evolution(
 ) -> Figure:
     """Return a row per layer, or of several layers of one function, and a panel per chosen function.
 
-    `steps` holds the layers by the legend's words for each step. Dashed is ReLU, where every PWLU begins.
+    `steps` holds the layers by the legend's words for each step. Dashed is the first, with its tails.
     """
     rows = _rows(functions)
     columns = max(len(row) for row in rows)
@@ -140,8 +141,10 @@ def _draw_history(panel: Axes, steps: Mapping[str, LayerFunctions], index: int) 
         draw_function(
             panel, corners, shade, width=1.2 + 2.4 * age, circle=4 + 3 * age, dots=False, label=step
         )
-    low, high = panel.get_xlim()
-    panel.plot([low, 0, high], [0, 0, max(high, 0)], "--", color="black", linewidth=0.7, label="ReLU")
+    x, y = next(iter(steps.values())).functions[index].corners(TAILS)
+    limits = panel.get_xlim(), panel.get_ylim()
+    panel.plot(x, y, "--", color="black", linewidth=0.7, label="start")
+    panel.set(xlim=limits[0], ylim=limits[1])
 
 
 def _add_legend(figure: Figure, panel: Axes) -> None:

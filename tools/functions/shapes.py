@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.records.console import say
 from pwlu import PWLU
 from tools.drawing import color, finish, marker, name_layers, new_layer_figure
-from tools.functions.inputs import Network, examine_all
+from tools.functions.inputs import Network, apply, examine_all
 from tools.functions.statistics import Moments, Quantiles
 from tools.records import tool_parser, write_figure
 
@@ -46,7 +46,7 @@ def rises(layer: PWLU, low: Tensor, high: Tensor) -> dict[str, Tensor]:
     left, right = layer.left.detach().double().cpu(), layer.right.detach().double().cpu()
     corners = left + steps * (right - left)
     places = torch.cat([corners, low[None], high[None]]).clamp(low, high)  # (N + 3, C)
-    values = _apply(layer, places)
+    values = apply(layer, places.T).T.double().cpu()
     smallest, largest = values.amin(0), values.amax(0)
     extent = (largest - smallest).clamp(min=torch.finfo(torch.float64).tiny)
     return {
@@ -65,7 +65,7 @@ def examine(network: Network) -> dict[str, Any]:
     def observe(name: str, rows: Tensor) -> None:
         inputs[name].add(rows)
         fits[name]["relu_line"].add(rows, rows.clamp(min=0))
-        fits[name]["line"].add(rows, _apply(network.layers[name], rows.T).T)
+        fits[name]["line"].add(rows, apply(network.layers[name], rows))
 
     layers: dict[str, Any] = {}
     for name in network.watch(observe, list(network.layers), "percentiles and straightness"):
@@ -90,13 +90,6 @@ def summarize(layer: dict[str, list[float]]) -> dict[str, float | int]:
         "median_line": round(ends["line"].median().item(), 4),
         "median_relu_line": round(ends["relu_line"].median().item(), 4),
     }
-
-
-def _apply(layer: PWLU, places: Tensor) -> Tensor:
-    """Return the functions' values at (P, C) places, float64."""
-    with torch.no_grad():
-        y = layer.forward(places.to(layer.points))  # past the hook that calls this
-    return y.double().cpu()
 
 
 def draw_shapes(entries: Sequence[dict[str, Any]]) -> Figure:

@@ -1,14 +1,15 @@
-"""Whether a run's PWLUs can learn: their gradients against noise, dead intervals, widths of the boundaries.
+"""Whether a run's PWLUs learn: how far they moved from their start, and their gradients against noise.
 
     python -m tools.functions.signal runs/r18_pwlu --output results/signal.json
     python -m tools.functions.signal runs/r18_pwlu --output signal.json --steps 100 --images 5000
 
-Sends the validation images once through the network in evaluation mode and counts what falls into which
-interval. Then takes the gradients of `--steps` global batches of training images, all at the same parameters,
-and compares what they have in common with how they differ. Prints a table by layer, and writes it as a record
-with a picture beside it.
+Sends the validation images once through the network in evaluation mode, counts what falls into which interval
+and compares each PWLU's output with that of its starting function. Then takes the gradients of `--steps`
+global batches of training images, all at the same parameters, and compares what they have in common with how
+they differ. Prints a table by layer, and writes it as a record with a picture beside it.
 """
 
+import copy
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -21,19 +22,23 @@ from engine.processes.program import errors_told_by, to_path
 from engine.records.console import say
 from engine.training.step import seed_step
 from pwlu import PWLU
-from tools.drawing import color, finish, marker, name_layers, new_layer_figure
-from tools.functions.inputs import Network, open_network
+from tools.drawing import GREY, color, finish, marker, name_layers, new_layer_figure
+from tools.functions.inputs import Network, apply, open_network
 from tools.functions.signal_table import signal_table
 from tools.functions.statistics import Histogram, Moments
 from tools.functions.trained import add_image_options, open_all
 from tools.records import add_record_option, tool_parser, write_figure
 
 STEPS = 32
-# A PWLU's parameters by what they are, and how the picture calls them.
-PARTS = {"points": ("points",), "boundaries": ("left", "right"), "slopes": ("left_slope", "right_slope")}
-TITLES = {"points": "heights of the points", "boundaries": "boundaries", "slopes": "outer slopes"}
+WHITE_NOISE = 6**0.5  # jagged of points that move each by itself
+_ROUNDING = 1e-6  # of a function's largest height; a change below is none
 MEANING = (
-    "noise: standard deviation over steps of a parameter's gradient, root mean square over the layer; "
+    "moved: root mean square, over a function's inputs, of its output less that of its starting function "
+    "on the same boundaries, over the standard deviation of the inputs; of functions whose input varies. "
+    "jagged: root mean square of the second differences of the points' change over that of the change, "
+    "median over functions that changed: 0 is a line, a smooth change of 16 intervals is near 0.1, points "
+    "that move each by itself are at 2.4. "
+    "noise: standard deviation over steps of a point's gradient, root mean square over the layer; "
     "signal: that of the mean gradient, less what noise alone would leave in it (0 if that is all). width: "
     "distance of the boundaries over six standard deviations of the input, median over functions whose input "
     "varies; 1 after realignment. dead_intervals: share of intervals that no input fell into; outside: share "
@@ -42,16 +47,59 @@ MEANING = (
 )
 
 
-def input_statistics(layer: PWLU, intervals: Histogram, moments: Moments) -> dict[str, float | None]:
-    """Return width, dead_intervals and outside as MEANING says."""
-    variance, _, _ = moments.covariances()
-    distance, varies = (layer.right - layer.left).detach().double().cpu(), variance > 0
-    widths = distance[varies] / (6 * variance[varies].sqrt())
-    return {
-        "width": widths.median().item() if len(widths) else None,
-        "dead_intervals": (intervals.counts[:, 1:-1] == 0).double().mean().item(),
-        "outside": intervals.outside(),
-    }
+class LayerInputs:
+    """What `layer` gets, batch by batch, and how far from its starting function that puts its outputs."""
+
+    def __init__(self, layer: PWLU) -> None:
+        self._layer = layer
+        self._start = at_start(layer)
+        self._intervals = Histogram.between(layer.left, layer.right, layer.num_intervals)
+        self._moments = Moments()
+        self._squares = torch.zeros(layer.num_parameters, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Take finite inputs, (functions, elements)."""
+        self._intervals.add(rows)
+        self._moments.add(rows, rows)
+        moved = apply(self._layer, rows) - apply(self._start, rows)
+        self._squares += moved.square().sum(1, dtype=torch.float64).cpu()
+
+    def summary(self) -> dict[str, float | None]:
+        """Return moved_median, moved_largest, width, dead_intervals and outside as MEANING says."""
+        counts = self._intervals.counts.cpu()
+        variance, _, _ = self._moments.covariances()
+        varies = variance > 0
+        spread = variance[varies].sqrt()
+        moved = (self._squares / counts.sum(1))[varies].sqrt() / spread
+        distance = (self._layer.right - self._layer.left).detach().double().cpu()
+        widths = distance[varies] / (6 * spread)
+        return {
+            "moved_median": moved.median().item() if len(moved) else None,
+            "moved_largest": moved.max().item() if len(moved) else None,
+            "width": widths.median().item() if len(widths) else None,
+            "dead_intervals": (counts[:, 1:-1] == 0).double().mean().item(),
+            "outside": self._intervals.outside(),
+        }
+
+
+def at_start(layer: PWLU) -> PWLU:
+    """Return a PWLU that is the starting function of `layer` on its present boundaries (Eq. 6)."""
+    # Not `layer.start`: what lies between the points would count as learned, in a network that never learned.
+    start = copy.deepcopy(layer)
+    start.reset_to_start(layer.left.detach(), layer.right.detach())
+    return start
+
+
+def jaggedness(layer: PWLU) -> float | None:
+    """Return jagged as MEANING says; None where no function has changed, or has a single interval."""
+    points = layer.points.detach().double().cpu()
+    change = points - at_start(layer).points.detach().double().cpu()
+    size = change.square().mean(1).sqrt()
+    changed = size > _ROUNDING * points.abs().amax(1)
+    if layer.num_intervals < 2 or not changed.any():
+        return None
+    second = change.diff(n=2).square().mean(1).sqrt()
+    return (second[changed] / size[changed]).median().item()
 
 
 def gradient_statistics(samples: Sequence[Tensor]) -> dict[str, float]:
@@ -84,7 +132,8 @@ def examine(network: Network, steps: int) -> dict[str, Any]:
         name: {
             "functions": network.layers[name].num_parameters,
             **found,
-            **{part: gradient_statistics(gradients[name, part]) for part in PARTS},
+            "jagged": jaggedness(network.layers[name]),
+            **gradient_statistics(gradients[name]),
         }
         for name, found in inputs.items()
     }
@@ -92,24 +141,15 @@ def examine(network: Network, steps: int) -> dict[str, Any]:
 
 
 def _inputs(network: Network) -> dict[str, dict[str, float | None]]:
-    intervals = {
-        name: Histogram.between(layer.left, layer.right, layer.num_intervals)
-        for name, layer in network.layers.items()
-    }
-    moments = {name: Moments() for name in network.layers}
-
-    def observe(name: str, rows: Tensor) -> None:
-        intervals[name].add(rows)
-        moments[name].add(rows, rows)
-
-    reached = network.watch(observe, list(network.layers), "inputs by interval")
-    return {name: input_statistics(network.layers[name], intervals[name], moments[name]) for name in reached}
+    inputs = {name: LayerInputs(layer) for name, layer in network.layers.items()}
+    reached = network.watch(lambda name, rows: inputs[name].add(rows), list(inputs), "inputs and outputs")
+    return {name: inputs[name].summary() for name in reached}
 
 
-def _gradients(network: Network, steps: int, epoch: int) -> dict[tuple[str, str], list[Tensor]]:
-    """Return each layer's gradients by part, one tensor per batch; the network is left in training mode."""
+def _gradients(network: Network, steps: int, epoch: int) -> dict[str, list[Tensor]]:
+    """Return the gradients of each layer's points, a tensor per batch; leave the network in training mode."""
     task, model = network.task, network.model.train()
-    found: dict[tuple[str, str], list[Tensor]] = {(n, part): [] for n in network.layers for part in PARTS}
+    found: dict[str, list[Tensor]] = {name: [] for name in network.layers}
     for number, step in enumerate(itertools.islice(task.batches(epoch, start_step=0), steps)):
         model.zero_grad()
         seed_step(epoch, number, rank=0)
@@ -117,33 +157,41 @@ def _gradients(network: Network, steps: int, epoch: int) -> dict[tuple[str, str]
             loss = torch.stack(list(task.losses(model, micro_batch).values())).sum()
             (loss / len(step)).backward()
         for name, layer in network.layers.items():
-            for part, parameters in PARTS.items():
-                own = [layer.get_parameter(parameter) for parameter in parameters]
-                gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
-                found[name, part].append(torch.cat([gradient.flatten().cpu() for gradient in gradients]))
+            gradient = layer.points.grad
+            found[name].append((torch.zeros_like(layer.points) if gradient is None else gradient).cpu())
     return found
 
 
 def draw_signal(entry: dict[str, Any]) -> Figure:
-    """Return a panel per kind of parameter, signal and noise over the layers in the network's order.
+    """Return panels over the layers in the network's order: gradients, how far they moved, how jagged.
 
-    Where no signal rises above the noise its point is missing: the axis is logarithmic.
+    Where no signal rises above the noise, or nothing moved, the point is missing: those axes are logarithmic.
     """
     names = list(entry["layers"])
     figure = new_layer_figure(len(names), 6.4)
-    panels = list(figure.subplots(len(TITLES), 1, sharex=True, sharey=True))
-    for panel, (part, title) in zip(panels, TITLES.items(), strict=True):
-        for number, kind in enumerate(("noise", "signal")):
-            values = [entry["layers"][name][part][kind] or float("nan") for name in names]
+    panels = list(figure.subplots(3, 1, sharex=True))
+    kinds = (
+        ("gradient of one point", {"noise": "noise", "signal": "signal"}),
+        (
+            "moved from the start\n(in spreads of the input)",
+            {"moved_largest": "largest", "moved_median": "median"},
+        ),
+        ("jagged", {"jagged": "median"}),
+    )
+    for panel, (title, lines) in zip(panels, kinds, strict=True):
+        for number, (key, label) in enumerate(lines.items()):
+            values = [entry["layers"][name][key] or float("nan") for name in names]
             panel.plot(
-                values, color=color(number), marker=marker(number), markersize=4, linewidth=1, label=kind
+                values, color=color(number), marker=marker(number), markersize=4, linewidth=1, label=label
             )
-        panel.set_yscale("log")
-        panel.set_title(title, fontsize=9)
+        panel.set_ylabel(title, fontsize=9)
         finish(panel)
-    panels[0].legend(fontsize=8, frameon=False)
-    name_layers(panels[-1], names)
-    figure.supylabel("gradient of one parameter (root mean square)", fontsize=9)
+    for panel in panels[:2]:
+        panel.set_yscale("log")
+        panel.legend(fontsize=8, frameon=False)
+    panels[2].axhline(WHITE_NOISE, color=GREY, linestyle="--", linewidth=0.8)
+    panels[2].set_ylim(bottom=0)
+    name_layers(panels[2], names)
     return figure
 
 

@@ -7,12 +7,16 @@ from pwlu_ext.benchmarks.page import table as markdown_table
 
 def signal_table(entry: dict[str, Any]) -> list[str]:
     """Return a record's layers as lines of a Markdown table."""
-    heads = ["layer", "functions", "width", "dead intervals (%)", "outside (%)", "signal / noise of points"]
+    heads = ["layer", "functions", "moved, median", "largest", "jagged", "signal / noise", "width"]
     rows = []
     for name, layer in entry["layers"].items():
-        width = "\N{EM DASH}" if layer["width"] is None else f"{layer['width']:.2f}"
+        moved = [_number(layer[key], ".3f") for key in ("moved_median", "moved_largest")]
+        jagged, width = (_number(layer[key], ".2f") for key in ("jagged", "width"))
+        gradients = f"{layer['signal']:.1e} / {layer['noise']:.1e}"
         shares = [f"{100 * layer[key]:.1f}" for key in ("dead_intervals", "outside")]
-        parts = [layer[part] for part in ("points", "boundaries")]
-        ratios = [f"{part['signal']:.1e} / {part['noise']:.1e}" for part in parts]
-        rows.append([name, str(layer["functions"]), width, *shares, *ratios])
-    return markdown_table([*heads, "of boundaries"], rows)
+        rows.append([name, str(layer["functions"]), *moved, jagged, gradients, width, *shares])
+    return markdown_table([*heads, "dead intervals (%)", "outside (%)"], rows)
+
+
+def _number(value: float | None, digits: str) -> str:
+    return "\N{EM DASH}" if value is None else format(value, digits)

@@ -110,7 +110,13 @@ def pwlu_layers_of(trained: Trained) -> dict[str, PWLU]:
         own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         if all(name in own for name in PARAMETERS):
             functions, knots = own["points"].shape
-            layer = PWLU(functions, num_intervals=knots - 1)
+            slopes = own.get("init_slope")  # it starts as PReLUs with these
+            layer = PWLU(
+                functions,
+                num_intervals=knots - 1,
+                init="relu" if slopes is None else "leaky_relu",
+                init_slope=slopes,
+            )
             layer.load_state_dict(own)
             layers[prefix.removesuffix(".")] = layer
     if not layers:

@@ -1,4 +1,4 @@
-"""What results/STUDY.md has beside the runs' accuracies: boundaries' IOUs, learned shapes, and gradients.
+"""What results/STUDY.md has beside the runs' accuracies: boundaries' IOUs, learned shapes, and what moved.
 
 Each is made from the record that a tool left in results/figures, and left out where there is none.
 """
@@ -86,9 +86,9 @@ def shape_lines(record: dict[str, Any], picture: str) -> Lines:
 
 
 def signal_lines(record: dict[str, Any], picture: str) -> Lines:
-    """Return a section on gradients, dead intervals and widths, from a record of tools.functions.signal."""
+    """Return a section on what moved, gradients and inputs, from a record of tools.functions.signal."""
     return [
-        "## Gradients, dead intervals and widths of boundaries",
+        "## How far functions moved from their start",
         "",
         f"{record['label']} at step {record['step']}, over {record['steps']} batches at the same parameters: "
         f"{record['meaning']}.",

@@ -9,8 +9,8 @@ import torch
 
 from pwlu import PWLU
 from tools.functions import boundary_iou
-from tools.functions.inputs import open_network, rows_of
-from tools.functions.trained import open_trained
+from tools.functions.inputs import apply, open_network, rows_of
+from tools.functions.trained import open_trained, pwlu_layers_of
 
 
 def test_a_row_per_function() -> None:
@@ -20,6 +20,27 @@ def test_a_row_per_function() -> None:
     assert rows_of(x, PWLU(1)).tolist() == [x.flatten().tolist()]
     for layer in (PWLU(3), PWLU(1)):
         assert rows_of(torch.zeros(0, 3, 7, 7), layer).shape == (layer.num_parameters, 0)  # no region
+
+
+def test_functions_are_applied_to_rows_wherever_their_channels_lie() -> None:
+    x = torch.randn(2, 3, 5, 3, generator=torch.Generator().manual_seed(0))
+    for layer in (PWLU(3, init="tanh"), PWLU(3, channel_dim=3, init="silu"), PWLU(1, channel_dim=3)):
+        assert torch.equal(apply(layer, rows_of(x, layer)), rows_of(layer(x), layer))
+
+
+def test_a_network_that_started_as_prelu_is_read(trained: Path) -> None:
+    opened = open_trained(trained)
+    slopes = {
+        key.replace("points", "init_slope"): value.mean(1)
+        for key, value in opened.weights.items()
+        if key.endswith(".points")
+    }
+    opened.content["model"].update(slopes)
+    for name, layer in pwlu_layers_of(opened).items():
+        assert torch.equal(
+            layer.start(-torch.ones(1, layer.num_parameters))[0], -slopes[f"{name}.init_slope"]
+        )
+        assert torch.equal(layer.points, opened.weights[f"{name}.points"])
 
 
 def test_broken_images_are_left_out_and_counted(

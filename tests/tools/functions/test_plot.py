@@ -85,10 +85,14 @@ def test_evolution_shows_each_function_after_each_step() -> None:
         "one  (layer-wise)",
     ]
     lines = {line.get_label(): line for line in panels[1].get_lines() if not line.get_label().startswith("_")}
-    assert list(lines) == ["step 10", "step 20", "step 40", "ReLU"]
-    assert len({line.get_color() for line in lines.values()}) == 4 and lines["ReLU"].get_linestyle() == "--"
+    assert list(lines) == ["step 10", "step 20", "step 40", "start"]
+    assert len({line.get_color() for line in lines.values()}) == 4 and lines["start"].get_linestyle() == "--"
     x, y = function_vertices(learned(4, seed=20), 3)
     assert [drawn.tolist() for drawn in lines["step 20"].get_data()] == [x.tolist(), y.tolist()]
+    first, start = (lines[label].get_xydata()[1:-1].tolist() for label in ("step 10", "start"))
+    assert first == start  # all but the ends of the tails
+    low, high = panels[1].get_xlim()
+    assert lines["start"].get_xdata()[0] < low and high < lines["start"].get_xdata()[-1]
 
 
 def test_of_many_steps_eight_are_chosen_the_realignment_among_them() -> None:
@@ -162,7 +166,7 @@ def test_evolution_marks_the_realignment_and_says_what_was_left_out(trained: Pat
     figure, record = plot_pwlu.evolution(open_trained(run), at_most=1)
     assert "run: learned functions after 8 of 13 logged steps" in figure.get_suptitle()
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len(labels) == 9 and labels[1] == "3 (1, realigned)" and labels[-1] == "ReLU"
+    assert len(labels) == 9 and labels[1] == "3 (1, realigned)" and labels[-1] == "start"
     assert len(record["steps"]) == 8 and len(record["logged_steps"]) == 13
 
 
