@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from .module import PWLU
-from .realignment import check_whole
+from .realignment import check_whole, is_at_start
 from .remarks import find_sites, shown_names
-from .sharding import whole
 
 _ALIKE = 1e-5  # relative: other processors compute starting functions to other last bits
 
@@ -45,24 +44,13 @@ def checked_sites(model: nn.Module) -> dict[str, PWLU]:
             f"PWLU {shown_names(in_phase_1)}: in phase I of a TwoPhaseLearning, which collects statistics "
             "itself; calibrate takes its place"
         )
-    learned = [name for name, site in sites.items() if _has_learned(site)]
+    learned = [name for name, site in sites.items() if not is_at_start(site, _ALIKE)]
     if learned:
         raise ValueError(
             f"PWLU {shown_names(learned)}: has learned: it is not its starting function any more. "
             "calibrate would throw that away; do it before training, or first reset_parameters() of that PWLU"
         )
     return sites
-
-
-def _has_learned(site: PWLU) -> bool:
-    left, right = whole(site.left), whole(site.right)
-    own = (whole(site.points), whole(site.left_slope), whole(site.right_slope))
-    points, *slopes = site.start_parameters(left, right)
-    for value, start in zip(own, (points, *slopes), strict=True):
-        tolerance = _ALIKE * (start.abs().amax(1, keepdim=True) if start is points else 1)
-        if not ((value - start).abs() <= tolerance).all():
-            return True
-    return False
 
 
 def check_batches(batches: Any) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .module import PWLU
+from .sharding import whole
 
 SIGMAS = 3.0  # the "3-sigma rule" of Eq. 6
 
@@ -22,6 +23,17 @@ def check_whole(sites: Mapping[str, PWLU]) -> None:
                 "and DeepSpeed's ZeRO-3 cut parameters up. Use DistributedDataParallel, or FSDP2: "
                 "torch.distributed.fsdp.fully_shard."
             )
+
+
+def is_at_start(site: PWLU, tolerance: float) -> bool:
+    """Return whether a site is its starting function on its boundaries; `tolerance` is relative."""
+    points, left_slope, right_slope = site.start_parameters(whole(site.left), whole(site.right))
+    parts = (
+        (site.points, points, points.abs().amax(1, keepdim=True)),
+        (site.left_slope, left_slope, 1),
+        (site.right_slope, right_slope, 1),
+    )
+    return all(bool(((whole(own) - start).abs() <= tolerance * scale).all()) for own, start, scale in parts)
 
 
 def realign(sites: Mapping[str, PWLU]) -> None:

@@ -4,14 +4,15 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from .module import PWLU
-from .sharding import has_fsdp2, is_sharded, whole
+from .realignment import is_at_start
+from .sharding import has_fsdp2, is_sharded
 
 _SHOWN = 5  # names in a message
+_ALIKE = 0.02  # relative: a checkpoint may be of bfloat16
 
 
 def find_sites(model: nn.Module) -> dict[str, PWLU]:
@@ -31,7 +32,7 @@ class Remarks:
         """Name what a checkpoint spoilt, and PWLUs that the phases or FSDP2 do not reach."""
         spoilt = [name for name, site in self._sites.items() if not _has_finite_statistics(site)]
         self._warn(spoilt, "running statistics that are not finite, from a checkpoint, start anew.")
-        others = [name for name, site in self._sites.items() if not _is_at_start(site)]
+        others = [name for name, site in self._sites.items() if not is_at_start(site, _ALIKE)]
         self._warn(
             others,
             "the points are not those of the starting function, to which phase I goes back. Is the "
@@ -124,12 +125,6 @@ def _level_of_the_loop() -> int:
 def has_statistics(site: PWLU) -> bool:
     """Return whether there was input, other than zeros."""
     return bool(site.running_mean.any() or site.running_std.any())
-
-
-def _is_at_start(site: PWLU) -> bool:
-    left, right, points = whole(site.left), whole(site.right), whole(site.points)
-    # A checkpoint may be of bfloat16.
-    return torch.allclose(points, site.start_parameters(left, right)[0], rtol=0.02, atol=0.02)
 
 
 def _has_finite_statistics(site: PWLU) -> bool:
