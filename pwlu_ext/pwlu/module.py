@@ -22,9 +22,10 @@ torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides in
 class PWLU(Layer):
     """The Piecewise Linear Unit (section 3.1) with learnable boundaries, points and slopes.
 
-    It starts as the points of a known function on [-bound, bound] (section 3.3), with the slopes of that
-    function's asymptotes outside, and, used alone, learns from the first step: the paper's fix-init-x with
-    x = bound. For the two-phase learning hand the model to `pwlu.TwoPhaseLearning`.
+    It starts as a known function (section 3.3): with its values at the knots of [-bound, bound], and outside
+    the slopes of its asymptotes (relu6: on the right the slope at the boundary). Used alone it learns
+    from the first step: the paper's fix-init-x with x = bound. For the two-phase learning hand the model to
+    `pwlu.TwoPhaseLearning`.
 
     Parameters stay float32 under ``.half()`` and ``.bfloat16()``, and where a state dict of those dtypes is
     loaded; inputs (N, C, *) may be of those dtypes.
@@ -37,7 +38,8 @@ class PWLU(Layer):
         device: of the parameters.
         dtype: of the parameters, float32 or float64.
         init: the starting function: "relu", "leaky_relu", "silu", "gelu", "hardswish", "relu6", "tanh",
-            "identity", or any callable of one tensor that works element by element.
+            "identity", or any callable of one tensor that works element by element, that torch can
+            differentiate and, for `torch.save(model)`, pickle. It gets the slopes at the boundaries outside.
         init_slope: that of "leaky_relu" below 0 (0.25, PReLU's start); a tensor of shape (num_parameters,)
             holds one for each function, of shape (1,) one for all, and goes into the state dict.
 
