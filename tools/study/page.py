@@ -1,5 +1,6 @@
 """results/STUDY.md: the studies' numbers, pictures and discussions."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pwlu_ext.benchmarks.page import table as markdown_table
@@ -99,27 +100,37 @@ def gains_lines(numbers: StudyNumbers) -> list[str]:
         return []
     runs = study.runs(SCALE, Path(), seeds=[0])
     cells = [run.cell for run in runs if run.declared["activation.name"] == "pwlu"]
-    heads = [f"− {other.row}" for other in study.others_of(cells[0])]
+    heads = ["", "pairs", *(f"− {other.row}" for other in study.others_of(cells[0]))]
     lines = []
     for metric in numbers.values:
-        rows = [
-            [
-                numbers.label(cell),
-                *(told(numbers.difference(metric, cell, other), metric) for other in study.others_of(cell)),
-            ]
-            for cell in cells
-        ]
+        rows = []
+        for cell in cells:
+            found = [numbers.difference(metric, cell, other) for other in study.others_of(cell)]
+            rows.append([numbers.label(cell), pairs(found), *(told(one, metric) for one in found)])
         lines += [f"PWLU minus other functions, {SHOWN[metric]}, with {CONFIDENCE:.0%} intervals:", ""]
-        lines += [*markdown_table(["", *heads], rows), ""]
+        lines += [*markdown_table(heads, rows), ""]
     return lines
+
+
+def pairs(differences: Iterable[Difference | None]) -> str:
+    """Return over how many seeds differences are means: `8`, `5 to 8`; those without any are left out."""
+    counts = sorted({len(one.seeds) for one in differences if one})
+    return " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]]))) or "0"
 
 
 def mean_of(numbers: StudyNumbers, metric: str, cell: Cell) -> str:
     """Return `70.00 ± 0.50 (1 diverged)`, or what there is of it."""
-    values, lost = list(numbers.values[metric][cell.name].values()), len(numbers.diverged[cell.name])
-    if not values:
-        return f"{lost} {DIVERGED}" if lost else MISSING
-    return mean_and_spread(values, _DIGITS.get(metric, 2)) + (f" ({lost} {DIVERGED})" if lost else "")
+    values = list(numbers.values[metric][cell.name].values())
+    mean = mean_and_spread(values, _DIGITS.get(metric, 2)) if values else MISSING
+    return with_diverged(mean, numbers, cell)
+
+
+def with_diverged(text: str, numbers: StudyNumbers, cell: Cell) -> str:
+    """Return a cell's number with how many of its runs diverged, or that alone if there is no number."""
+    lost = len(numbers.diverged[cell.name])
+    if not lost:
+        return text
+    return f"{lost} {DIVERGED}" if text == MISSING else f"{text} ({lost} {DIVERGED})"
 
 
 def told(difference: Difference | None, metric: str) -> str:
@@ -141,18 +152,14 @@ def networks_table(results: Path) -> list[str]:
         cells = {cell.name.removeprefix(f"{cell.column_key}_"): cell for cell in numbers.study.cells}
         labels = {key: cell.row for key, cell in cells.items()} | labels
         relu = cells["relu"]
-        row = [relu.column, str(len(numbers.values["top1"][relu.name])), mean_of(numbers, "top1", relu)]
+        found = {key: numbers.difference("top1", cells[key], relu) for key in _ROWS if key in cells}
+        row = [relu.column, pairs(found.values()), mean_of(numbers, "top1", relu)]
         for key in _ROWS:
-            found = numbers.difference("top1", cells[key], relu) if key in cells else None
-            row.append(told(found, "top1"))
+            gain = told(found.get(key), "top1")
+            row.append(with_diverged(gain, numbers, cells[key]) if key in cells else gain)
         rows.append(row)
-    heads = [
-        "network",
-        "n",
-        f"{labels['relu']}, {SHOWN['top1']}",
-        *(f"{labels[key]} − ReLU" for key in _ROWS),
-    ]
-    return markdown_table(heads, rows)
+    heads = ["network", "pairs", f"{labels['relu']}, {SHOWN['top1']}"]
+    return markdown_table([*heads, *(f"{labels[key]} − ReLU" for key in _ROWS)], rows)
 
 
 def plan_table(results: Path) -> list[str]:

@@ -10,9 +10,9 @@ import pytest
 
 from tests.tools.sweep_records import write_run
 from tools import collect, report
-from tools.paper.grid import STUDIES, Run, load_study
+from tools.paper.grid import STUDIES, SUPERSEDED, Run, load_study
 from tools.study import figures
-from tools.study.page import PAGE, gains_lines, networks_table, numbers_table, recipe
+from tools.study.page import PAGE, gains_lines, networks_table, numbers_table, plan_table, recipe
 from tools.study.study import SCALE, Difference, paired_difference, read_study
 from tools.sweep import __main__ as sweep
 
@@ -75,12 +75,12 @@ def test_a_shared_run_is_the_same_experiment_where_it_is_made(study: str) -> Non
     made = {
         run.folder: run
         for other in STUDIES
-        for run in runs_of(other)
+        for run in runs_of(other, seeds=[0])
         if run.folder.parent.name == f"study_{other}"
     }
-    for run in runs_of(study):
+    for run in runs_of(study, seeds=[0]):
         assert made[run.folder].declared == run.declared
-    assert len(made) < sum(len(runs_of(other)) for other in STUDIES)
+    assert len(made) < sum(len(runs_of(other, seeds=[0])) for other in STUDIES)
 
 
 def test_a_difference_by_hand() -> None:
@@ -180,16 +180,16 @@ def test_pwlu_is_compared_with_each_other_function_from_every_start(tmp_path: Pa
     write_study(tmp_path / "sweeps", "starts_mbv3", values, {"mbv3_pau": [0, 1, 2]})
     folder = collected(tmp_path)
     text = "\n".join(gains_lines(read_study("starts_mbv3", folder)))
-    heads = "|  | − ReLU | − LeakyReLU(0.25), fixed | − Swish | − PReLU | − PAU |"
+    heads = "|  | pairs | − ReLU | − LeakyReLU(0.25), fixed | − Swish | − PReLU | − PAU |"
     both = "+3.00 (+3.00 to +3.00) | +1.00 (+1.00 to +1.00) | — | — | — |"
     assert text.count(heads) == 2
-    assert f"| PWLU from LeakyReLU(0.25) | {both}" in text
-    assert "| PWLU from ReLU, the paper's | -1.00 | -3.00 | — | — | — |" in text
-    assert "| PWLU from SiLU | — | — | — | — | — |" in text
-    assert "| PWLU from LeakyReLU(0.25) | -0.060 (-0.060 to -0.060) | -0.020" in text
+    assert f"| PWLU from LeakyReLU(0.25) | 2 | {both}" in text
+    assert "| PWLU from ReLU (the paper's) | 1 | -1.00 | -3.00 | — | — | — |" in text
+    assert "| PWLU from SiLU | 0 | — | — | — | — | — |" in text
+    assert "| PWLU from LeakyReLU(0.25) | 2 | -0.060 (-0.060 to -0.060) | -0.020" in text
     # README: ReLU's mean, then Swish, PReLU, PAU, LeakyReLU, PWLU from ReLU and from LeakyReLU, minus ReLU.
     leaky = "+2.00 (+2.00 to +2.00) | -1.00 | +3.00 (+3.00 to +3.00) |"
-    line = f"| MobileNet-V3 small, 1/2 width | 3 | 61.17 ± 1.26 | — | — | — | {leaky}"
+    line = f"| MobileNet-V3 small, 1/2 width | 1 to 3 | 61.17 ± 1.26 | — | — | 3 diverged | {leaky}"
     assert line in networks_table(folder)
 
 
@@ -250,6 +250,20 @@ def test_a_wrong_table_or_study_is_explained(
     with pytest.raises(SystemExit):
         tool.main([*words, "--output", str(tmp_path)])
     assert sentence in capsys.readouterr().err
+
+
+def test_the_plan_counts_every_run_once_and_adds_up(tmp_path: Path) -> None:
+    *lines, total = plan_table(tmp_path)[2:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    runs = {run.folder for name in STUDIES if name not in SUPERSEDED for run in runs_of(name)}
+    assert sum(int(cell[3]) for cell in cells) == len(runs)
+    # 13 cells of 8 seeds and 10 epochs of 36 batches of 256, at 1600 images per second
+    assert cells[0][1:] == ["13", "8", "104", f"{104 * 10 * 36 * 256 / 1600 / 3600:.1f}"]
+    assert float(total.split("|")[-2]) == pytest.approx(sum(float(cell[4]) for cell in cells), abs=0.3)
+
+
+def test_a_seed_is_complete_before_the_next_begins() -> None:
+    assert [run.seed for run in runs_of("recipe")] == sorted(list(range(8)) * 8)
 
 
 def test_a_study_is_planned_at_its_own_scale_in_core_hours(
