@@ -10,7 +10,7 @@ def signal_table(entry: dict[str, Any]) -> list[str]:
     heads = ["layer", "functions", "moved, median", "largest", "jagged", "signal / noise", "width"]
     rows = []
     for name, layer in entry["layers"].items():
-        moved = [_number(layer[key], ".3f") for key in ("moved_median", "moved_largest")]
+        moved = [_number(layer[key], ".2g") for key in ("moved_median", "moved_largest")]
         jagged, width = (_number(layer[key], ".2f") for key in ("jagged", "width"))
         gradients = f"{layer['signal']:.1e} / {layer['noise']:.1e}"
         shares = [f"{100 * layer[key]:.1f}" for key in ("dead_intervals", "outside")]
