@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from .calibration_checks import check_batches, checked_sites, unwrapped
+from .calibration_checks import check_arguments, checked_sites, unwrapped
 from .calibration_report import CalibrationReport, output_changes, site_report
 from .evaluation import evaluation_mode
 from .module import PWLU
@@ -69,7 +69,7 @@ def calibrate(
     inner = unwrapped(model)
     reshard(inner)
     sites = checked_sites(inner)
-    check_batches(batches)
+    check_arguments(batches, forward)
     call = partial(forward or _forward_first, inner)
     device = next(iter(sites.values())).running_mean.device
     with _kept_on_error(inner, sites), _generators_kept(device), _eagerly():

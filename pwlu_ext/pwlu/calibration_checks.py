@@ -53,8 +53,10 @@ def checked_sites(model: nn.Module) -> dict[str, PWLU]:
     return sites
 
 
-def check_batches(batches: Any) -> None:
-    """Raise ValueError for what yields no batches."""
+def check_arguments(batches: Any, forward: Any) -> None:
+    """Raise ValueError for what yields no batches, and for a `forward` that cannot be called."""
+    if forward is not None and not callable(forward):
+        raise ValueError(f"`forward` must be a callable of the model and a batch, but is {forward!r}")
     if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
         raise ValueError("`batches` is a data set, which yields single samples: give a DataLoader of it")
     if isinstance(batches, Tensor | Mapping | str) or not isinstance(batches, Iterable):

@@ -64,7 +64,8 @@ class CalibrationReport:
         12.3)`.
         """
         calibrated = sum(site.calibrated for site in self.sites)
-        text = f"calibrated {calibrated} of {len(self.sites)} sites on {self.num_batches} batches; outputs "
+        batches = f"{self.num_batches} batch{'es' if self.num_batches > 1 else ''}"
+        text = f"calibrated {calibrated} of {len(self.sites)} sites on {batches}; outputs "
         if self.largest_change is None:
             return text + "cannot be compared"
         return (

@@ -295,6 +295,8 @@ def test_a_warning_that_is_an_error_leaves_the_model_as_it_was() -> None:
 def test_a_model_that_cannot_be_calibrated() -> None:
     with pytest.raises(ValueError, match="Sequential has no PWLU.*replace_activations"):
         calibrate(nn.Sequential(nn.ReLU()), batches(2))
+    with pytest.raises(ValueError, match="`forward` must be a callable.*is 'x'"):
+        calibrate(network(), batches(2), forward="x")
     with pytest.raises(ValueError, match="`model` must be an nn.Module, but is a function"):
         calibrate(F.relu, batches(2))
     model = network()

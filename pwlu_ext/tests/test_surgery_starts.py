@@ -264,6 +264,34 @@ def test_what_no_pwlu_can_start_as_is_kept(activation: nn.Module, reason: str) -
     assert re.match(reason, report.sites[1].reason)
 
 
+class Residual(nn.Module):
+    """As in MiDaS: the activation works in place, so what is added is its output, where it is first."""
+
+    def __init__(self, *activations: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = activations
+        self.conv, self.last = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.last(self.second(self.conv(self.first(x))))
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_an_activation_in_place_whose_input_is_read_again_is_kept(in_place: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), Residual(nn.ReLU6(in_place), nn.SiLU(inplace=True)))
+    model = model.append(nn.Conv2d(3, 2, 1))
+    after = copy.deepcopy(model)
+    report = small(after, init="replaced")
+    assert [site.replaced for site in report.sites] == [not in_place, True]
+    assert ("is read again" in report.sites[0].reason) == in_place
+    assert model[1].second.inplace and after[1].conv.training
+    TwoPhaseLearning(after, 1)
+    assert torch.equal(after(images()), model(images()))
+    after.zero_grad()
+    after(images()).sum().backward()
+
+
 def test_any_other_init_goes_to_make() -> None:
     model = network(nn.ReLU(), nn.PReLU())
     assert [site.starts_as for site in small(model, init="silu").sites] == ["silu", "silu"]

@@ -138,6 +138,22 @@ def test_family(name: str, options: dict[str, Any], dims: set[int], reasons: set
         assert y.isfinite().all() and torch.equal(other.eval()(x), y)
 
 
+@pytest.mark.parametrize("name", ["test_nfnet", "mobilenetv3_small_050", "levit_128s", "test_maxvit"])
+def test_a_family_computes_in_phase_1_what_it_computed(name: str) -> None:
+    """To the bit, from PWLUs that start as GELU, Hardswish, ReLU and SiLU."""
+    options = next(options for known, options, *_ in FAMILIES if known == name)
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3, **options).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x)
+        report = replace_activations(model, input_size=(3, 64, 64), init="replaced")
+        TwoPhaseLearning(model, 1)
+        assert torch.equal(model(x), expected)
+    kept = [site.reason for site in report.sites if not site.replaced]
+    assert all(TINY in reason for reason in kept)
+
+
 def test_a_family_with_nothing_to_replace_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"(?s)nothing was replaced.*blocks.0.0.bn1 +x \* sigmoid\(x\)"):
         built("test_efficientnet_evos", {})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..arguments import zero_batch
 from ..evaluation import evaluation_mode
 from .functional import ActivationFinder
-from .sites import Call, Slot, is_gate
+from .sites import Call, Slot, is_gate, own_modules
 
 
 @dataclass(eq=False)
@@ -34,27 +32,10 @@ def measure_calls(
     model: nn.Module, slots: list[Slot], input_size: tuple[int, ...], channel_dim: int | None
 ) -> list[FunctionalUse]:
     """Run `model` once on zeros and record every call of every slot; return what was called as functions."""
-    with _own_modules(slots), evaluation_mode(model), torch.no_grad():
+    with own_modules(slots), evaluation_mode(model), torch.no_grad():
         with _Recorder(model, slots, channel_dim) as recorder:
             model(zero_batch(model, input_size))
     return list(recorder.functional.values())
-
-
-@contextmanager
-def _own_modules(slots: list[Slot]) -> Iterator[None]:
-    """Give each slot a module object of its own while it is measured."""
-    # So the calls of slots that share one can be told apart, and no call counts that reaches the activation
-    # past the slot, e.g. through a plain list: it would not reach a new module either.
-    found = [slot.module for slot in slots]
-    for slot in slots:
-        slot.module = copy.deepcopy(slot.module)
-        slot.put(slot.module)
-    try:
-        yield
-    finally:
-        for slot, module in zip(slots, found, strict=True):
-            slot.module = module
-            slot.put(module)
 
 
 class _Recorder(TorchDispatchMode):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,8 +12,13 @@ from ..module import PWLU
 from .making import new_module
 from .measure import FunctionalUse, measure_calls
 from .report import ReplacementReport, Site, starts_as
+from .rereads import find_rereads
 from .sites import Call, Slot, find_slots, is_site_module, leave_fused_kernels
 from .starts import start_options
+
+T = TypeVar("T")
+
+_REREAD = "works in place, and what it overwrites is read again: a PWLU would change the network"
 
 
 def replace_activations(
@@ -46,8 +51,8 @@ def replace_activations(
             training and `inplace` flags; it is float64 if the site's input is.
         init: what the new modules start as. "replaced": each as the activation that it replaces, with its
             slope or its learned ones (PReLU), an RReLU as in evaluation. Sites whose activation has other
-            parameters to learn, or is a PWLU, are kept then. Anything else goes to `make` as `init`, as
-            `pwlu.PWLU` takes it. None: `make` decides.
+            parameters to learn, is a PWLU, or works in place where its input is read again, are kept then.
+            Anything else goes to `make` as `init`, as `pwlu.PWLU` takes it. None: `make` decides.
         min_positions: fewest spatial positions (product of all sizes but batch and channels) of a site. The
             default leaves 1x1 maps (SE blocks) and (batch, channels) inputs alone.
         channel_dim: channel dimension of all sites. None infers it for each, 1 or -1, from the linear,
@@ -67,8 +72,11 @@ def replace_activations(
     size = _checked_arguments(model, is_site(model), input_size, make, min_positions)
     before = _count_parameters(model)
     slots = find_slots(model, is_site)
-    functional = _measure(model, slots, size, channel_dim)
+    functional = _measured(measure_calls, model, slots, size, channel_dim)
     kept = {slot: _reason_to_keep(slot.calls, min_positions) for slot in slots}
+    if init == "replaced":
+        chosen = [slot for slot in slots if not kept[slot]]
+        kept |= dict.fromkeys(_measured(find_rereads, model, chosen, size), _REREAD)
     new = {}
     for slot in slots:
         start = kept[slot] or _start_options(slot, init)
@@ -118,16 +126,21 @@ def _checked_arguments(
     return sizes
 
 
-def _measure(
-    model: nn.Module, slots: list[Slot], size: tuple[int, ...], channel_dim: int | None
-) -> list[FunctionalUse]:
+def _measured(
+    measure: Callable[..., T],
+    model: nn.Module,
+    slots: list[Slot],
+    size: tuple[int, ...],
+    *options: int | None,
+) -> T:
     try:
-        return measure_calls(model, slots, size, channel_dim)
+        return measure(model, slots, size, *options)
     except Exception as error:
+        channel_dim = f", and channel_dim={options[0]}" if options else ""
         raise ValueError(
             f"the measuring forward of {type(model).__name__} at input_size={size} failed "
             f"({type(error).__name__}: {error}); check input_size, the shape of one input without the batch "
-            f"dimension, e.g. (channels, height, width), and channel_dim={channel_dim}"
+            f"dimension, e.g. (channels, height, width){channel_dim}"
         ) from error
 
 
