@@ -168,6 +168,11 @@ def test_slopes_along_another_dimension_than_the_channels_are_kept() -> None:
     assert report.sites[0].replaced
 
 
+def test_a_slope_that_is_a_tensor() -> None:
+    model = network(nn.LeakyReLU(torch.tensor(0.2)))
+    assert torch.equal(converted(model)(images()), model(images()))
+
+
 def test_a_tied_activation_stays_tied() -> None:
     prelu = with_slopes(1)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), prelu, nn.Conv2d(4, 4, 1), prelu)

@@ -41,9 +41,10 @@ def start_options(module: Any, call: Call) -> dict[str, Any] | str:
     if kind == "PReLU":
         return _learned_slopes(module, call)
     if kind == "LeakyReLU":
-        return {"init": "leaky_relu", "init_slope": module.negative_slope}
+        return {"init": "leaky_relu", "init_slope": float(module.negative_slope)}
     if kind == "RReLU":
-        return {"init": "leaky_relu", "init_slope": (module.lower + module.upper) / 2}  # as in evaluation
+        slope = (module.lower + module.upper) / 2  # as in evaluation
+        return {"init": "leaky_relu", "init_slope": float(slope)}
     if kind in NAMED and getattr(module, "approximate", "none") == "none":
         return {"init": NAMED[kind]}
     return _own_function(module, kind)
