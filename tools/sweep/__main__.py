@@ -31,18 +31,19 @@ from tools.sweep.plan import Item, assumption, plan, plan_text, unfinished
 from tools.sweep.slurm import array_path, sbatch_command, submit
 
 
-def visible_gpus(overrides: Sequence[str]) -> list[str]:
-    """Return the ids of the GPUs a sweep may use, as CUDA_VISIBLE_DEVICES takes them."""
-    if "runtime.device=cpu" in overrides or not torch.cuda.is_available():
+def visible_gpus(words: Sequence[str]) -> list[str]:
+    """Return the ids of the GPUs that runs with these settings may use, for CUDA_VISIBLE_DEVICES."""
+    devices = [word for word in words if word.startswith("runtime.device=")]
+    if devices[-1:] == ["runtime.device=cpu"] or not torch.cuda.is_available():
         return []
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
-def run_locally(items: Sequence[Item], jobs: int | None, overrides: Sequence[str]) -> int:
+def run_locally(items: Sequence[Item], jobs: int | None) -> int:
     """Make the runs on this machine; return the exit status."""
-    gpus = visible_gpus(overrides)
+    gpus = visible_gpus(items[0].run.arguments)
     at_once = jobs or len(gpus) or available_cores()
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, available_cores() // at_once)))
     where = f"{len(gpus)} GPUs" if gpus else "CPU"
@@ -89,7 +90,7 @@ def sweep(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.launcher == "slurm":
         return submit_array(grid, todo, arguments)
-    return 0 if arguments.dry_run else run_locally(todo, arguments.jobs, arguments.overrides)
+    return 0 if arguments.dry_run else run_locally(todo, arguments.jobs)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -257,8 +257,8 @@ def test_the_plan_counts_every_run_once_and_adds_up(tmp_path: Path) -> None:
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     runs = {run.folder for name in STUDIES if name not in SUPERSEDED for run in runs_of(name)}
     assert sum(int(cell[3]) for cell in cells) == len(runs)
-    # 13 cells of 8 seeds and 10 epochs of 36 batches of 256, at 1600 images per second
-    assert cells[0][1:] == ["13", "8", "104", f"{104 * 10 * 36 * 256 / 1600 / 3600:.1f}"]
+    # 13 cells of 8 seeds and 10 epochs of 36 batches of 256, at 1400 images per second
+    assert cells[0][1:] == ["13", "8", "104", f"{104 * 10 * 36 * 256 / 1400 / 3600:.1f}"]
     assert float(total.split("|")[-2]) == pytest.approx(sum(float(cell[4]) for cell in cells), abs=0.3)
 
 
@@ -276,7 +276,7 @@ def test_a_study_is_planned_at_its_own_scale_in_core_hours(
     assert "relu_N16_seed0 = study_starts/r18_pwlu-relu_seed0" in printed
     assert (
         "Scale small: Imagenette" in printed
-        and "core-hours at 1600 training images per second and core." in printed
+        and "core-hours at 1400 training images per second and core." in printed
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from engine.processes.program import EXIT_FAILED
 from tools import collect
-from tools.paper.grid import load_table
+from tools.paper.grid import load_study, load_table
 from tools.sweep import __main__ as sweep
 from tools.tables.measurements import read_measurements
 
@@ -95,6 +95,9 @@ def test_each_run_gets_one_of_the_gpus_that_may_be_used(monkeypatch: pytest.Monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-a")
     assert sweep.visible_gpus(["data.root=x"]) == ["3", "GPU-a"]
     assert sweep.visible_gpus(["runtime.device=cpu"]) == []
+    assert sweep.visible_gpus(["runtime.device=cpu", "runtime.device=cuda"]) == ["3", "GPU-a"]
+    study = load_study("starts").runs("small", Path())[0]
+    assert sweep.visible_gpus(study.arguments) == []  # its grid says cpu
 
 
 def test_some_cells(tmp_path: Path, calls: Path) -> None:
