@@ -10,7 +10,7 @@ from .module import PWLU
 from .realignment import check_whole, realign
 from .remarks import Remarks, find_sites
 from .running_statistics import take_step
-from .sharding import is_sharded
+from .sharding import is_sharded, reshard
 from .statistics import StepStatistics
 
 
@@ -72,6 +72,7 @@ class TwoPhaseLearning:
         if optimizer is not None:
             _check_optimizer(optimizer, self._sites)
         if phase1_steps > 0:
+            reshard(model)  # an evaluation may have put parameters together
             check_whole(self._sites)
             for site in self._sites.values():
                 site.reset_parameters()

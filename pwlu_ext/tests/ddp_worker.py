@@ -139,6 +139,18 @@ def made_without_storage() -> dict[str, Tensor]:
     return {name: whole(value) for name, value in model.state_dict().items()}
 
 
+def begun_after_an_evaluation() -> dict[str, Tensor]:
+    """Return the state of a network that had learned, was evaluated, and then begins phase I anew."""
+    model = network()
+    with torch.no_grad():
+        for module in model:
+            if isinstance(module, PWLU):
+                module.points += 1
+        fully_shard(model).eval()(torch.zeros(2, 1, 6, 6))
+    TwoPhaseLearning(model.train(), 1)
+    return {name: whole(value) for name, value in model.state_dict().items()}
+
+
 def leave_a_part_in_eval_mode() -> None:
     """Take steps of phase I under DistributedDataParallel, which waits for every parameter's gradient."""
     model = network()
@@ -180,6 +192,7 @@ def main(folder: Path, rank: int, world_size: int) -> None:
         results[way]["warned"] = warned
     if world_size > 1:
         results |= {"meta": made_without_storage(), "refusals": refusals()}
+        results["evaluated"] = begun_after_an_evaluation()
         leave_a_part_in_eval_mode()
         results["ignored"] = warnings_of(leave_functions_whole)[1]
     results["calibrated"] = calibrations(rank, world_size)

@@ -78,11 +78,12 @@ def test_functions_that_fsdp2_ignores_are_named(results: dict[str, Results]) -> 
     assert "'2', '4'" in message and "`ignored_params`" in message and results["1_of_2"]["ignored"] == []
 
 
-def test_sharded_functions_are_reset_whole(results: dict[str, Results]) -> None:
-    """As after `to_empty`, where FSDP2 shards a model without storage."""
+@pytest.mark.parametrize("way", ["meta", "evaluated"])
+def test_sharded_functions_are_reset_whole(results: dict[str, Results], way: str) -> None:
+    """As after `to_empty`, where FSDP2 shards a model without storage, or where it was evaluated before."""
     for name, value in ddp_worker.network().state_dict().items():
         if name[0] in "24":
-            assert torch.equal(results["1_of_2"]["meta"][name], value), name
+            assert torch.equal(results["1_of_2"][way][name], value), name
 
 
 def test_parameters_that_are_cut_up_are_refused(results: dict[str, Results]) -> None:
