@@ -11,12 +11,13 @@ To resume a run, give the same command again.
 import functools
 from collections.abc import Sequence
 from dataclasses import asdict
+from operator import methodcaller
 
 import torch
 from torch import nn
 
 from engine.amp import Precision
-from engine.config.load import COCO, CocoConfig, ConfigError
+from engine.config.load import COCO, CocoConfig, ConfigError, experiment_of
 from engine.data.classes import Classes
 from engine.data.coco import build_coco_data
 from engine.processes.distributed import World
@@ -27,10 +28,10 @@ from engine.runs.run import Run
 from engine.tasks.detection import Detection
 from engine.training.loop import Plan
 from engine.training.schedule import step_decay, whole_steps
+from engine.training.starting_weights import StartingWeights, begin_from
 from engine.training.state import new_state
-from models import REPLACED, activation_factory, is_activation, synchronize_batch_norm
-from models.detection import DetectorRecipe, build_detector
-from pwlu import ReplacementReport
+from models import REPLACED, Networks, Origin, activation_factory, is_activation, synchronize_batch_norm
+from models.detection import DetectorRecipe, build_detector, replace_sites, stages_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return train_or_evaluate(__doc__, argv, COCO, build, train)
 
 
-def train(config: CocoConfig, run: Run, task: Detection, model: nn.Module, report: ReplacementReport) -> bool:
+def train(config: CocoConfig, run: Run, task: Detection, model: nn.Module, origin: Origin) -> bool:
     """Train from the run's last checkpoint, if it has one; return False if a signal stopped it."""
     phase1_steps = whole_steps(config.phase1_epochs, task.data.num_train / config.global_batch_size)
     if phase1_steps > config.steps:
@@ -66,19 +67,23 @@ def train(config: CocoConfig, run: Run, task: Detection, model: nn.Module, repor
         state,
         plan,
         learning_rate,
-        clip_grad_norm=config.optimizer.clip_grad_norm,
+        options=config.optimizer,
         seed=config.seed,
-        announcement=str(report),
+        origin=origin,
         components=lambda: {"detector": describe_package(config.model.library)},
     )
 
 
 def build(
-    config: CocoConfig, world: World, trained: Classes | None = None
-) -> tuple[Detection, nn.Module, ReplacementReport]:
+    config: CocoConfig,
+    world: World,
+    trained: Classes | None = None,
+    start: StartingWeights | None = None,
+) -> tuple[Detection, nn.Module, Origin]:
     """Open the images and build the detector with its activations: the same on every process.
 
-    `trained` are the classes of a detector whose weights will be loaded; None for one that is to be trained.
+    `trained` are the classes of a detector whose weights will be loaded; None for one that is to be trained,
+    from the weights `start` if there are any.
     """
     with_masks = config.model.architecture == "mask_rcnn"
     data = build_coco_data(config.data, with_masks=with_masks, seed=config.seed, trained=trained)
@@ -91,23 +96,33 @@ def build(
         scorer=config.runtime.scorer,
     )
     torch.manual_seed(config.seed)
-    make_activation = activation_factory(**asdict(config.activation))
-    model, report = build_detector(
-        config.model.architecture,
-        config.model.library,
-        make_activation,
-        num_classes=data.classes.count,
-        backbone=config.model.backbone,
-        pretrained=config.model.pretrained and trained is None,
-        init=REPLACED if config.activation.init == REPLACED else None,
-        recipe=DetectorRecipe(
-            pyramid_channels=config.model.pyramid_channels,
-            smallest_anchor_px=config.model.smallest_anchor_px,
-            region_samples=config.model.region_samples,
+    networks = Networks(
+        build=functools.partial(
+            build_detector,
+            config.model.architecture,
+            config.model.library,
+            backbone=config.model.backbone,
+            recipe=DetectorRecipe(
+                pyramid_channels=config.model.pyramid_channels,
+                smallest_anchor_px=config.model.smallest_anchor_px,
+                region_samples=config.model.region_samples,
+            ),
+            replace_all=config.model.replace_all,
         ),
-        replace_all=config.model.replace_all,
+        put=functools.partial(replace_sites, replace_all=config.model.replace_all),
+        make=activation_factory(**asdict(config.activation)),
+        init=REPLACED if config.activation.init == REPLACED else None,
+        num_classes=data.classes.count,
+        root=methodcaller("probe"),
+        backbone=stages_of,
     )
-    return task, synchronize_batch_norm(model, world.device).to(world.device), report
+    if start is not None:
+        model, origin = begin_from(start, networks.from_weights, experiment_of(config), data.classes)
+    elif config.model.pretrained and trained is None:
+        model, origin = networks.from_timm()
+    else:
+        model, origin = networks.from_scratch()
+    return task, synchronize_batch_norm(model, world.device).to(world.device), origin
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from engine.amp import Precision
-from engine.config.load import IMAGENET, ImageNetConfig
+from engine.config.load import IMAGENET, ImageNetConfig, experiment_of
 from engine.data import build_data
 from engine.data.classes import Classes
 from engine.processes.distributed import World
@@ -25,9 +25,17 @@ from engine.runs.run import Run
 from engine.tasks.classification import Classification
 from engine.training.loop import Plan
 from engine.training.schedule import one_cycle_cosine, whole_steps
+from engine.training.starting_weights import StartingWeights, begin_from
 from engine.training.state import new_state
-from models import REPLACED, activation_factory, build_classifier, is_activation
-from pwlu import ReplacementReport
+from models import (
+    REPLACED,
+    Networks,
+    Origin,
+    activation_factory,
+    build_classifier,
+    is_activation,
+    put_activations,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return train_or_evaluate(__doc__, argv, IMAGENET, build, train)
 
 
-def train(
-    config: ImageNetConfig, run: Run, task: Classification, model: nn.Module, report: ReplacementReport
-) -> bool:
+def train(config: ImageNetConfig, run: Run, task: Classification, model: nn.Module, origin: Origin) -> bool:
     """Train from the run's last checkpoint, if it has one; return False if a signal stopped it."""
     steps_per_epoch = task.data.steps_per_epoch(config.global_batch_size)
     plan = Plan(
@@ -68,18 +74,22 @@ def train(
         state,
         plan,
         learning_rate,
-        clip_grad_norm=config.optimizer.clip_grad_norm,
+        options=config.optimizer,
         seed=config.seed,
-        announcement=str(report),
+        origin=origin,
     )
 
 
 def build(
-    config: ImageNetConfig, world: World, trained: Classes | None = None
-) -> tuple[Classification, nn.Module, ReplacementReport]:
+    config: ImageNetConfig,
+    world: World,
+    trained: Classes | None = None,
+    start: StartingWeights | None = None,
+) -> tuple[Classification, nn.Module, Origin]:
     """Open the images and build the network with its activations: the same on every process.
 
-    `trained` are the classes of a network whose weights will be loaded; None for one that is to be trained.
+    `trained` are the classes of a network whose weights will be loaded; None for one that is to be trained,
+    from the weights `start` if there are any.
     """
     data = build_data(config.data, config.seed, trained)
     task = Classification(
@@ -91,22 +101,26 @@ def build(
         label_smoothing=config.optimizer.label_smoothing,
     )
     torch.manual_seed(config.seed)
-    make_activation = activation_factory(**asdict(config.activation))
     size = (3, config.data.image_size_px, config.data.image_size_px)
-    model, report = build_classifier(
-        config.model.name,
-        make_activation,
-        num_classes=data.classes.count,
-        input_size=size,
-        pretrained=config.model.pretrained and trained is None,
+    networks = Networks(
+        build=functools.partial(build_classifier, config.model.name, input_size=size),
+        put=functools.partial(put_activations, input_size=size),
+        make=activation_factory(**asdict(config.activation)),
         init=REPLACED if config.activation.init == REPLACED else None,
+        num_classes=data.classes.count,
     )
+    if start is not None:
+        model, origin = begin_from(start, networks.from_weights, experiment_of(config), data.classes)
+    elif config.model.pretrained and trained is None:
+        model, origin = networks.from_timm()
+    else:
+        model, origin = networks.from_scratch()
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(world.device).to(memory_format=layout)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
     if config.runtime.compile:
         model.compile()  # in place: names of parameters and checkpoints stay the same
-    return task, model, report
+    return task, model, origin
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The paper's activations and the networks that they are compared in (detectors: models.detection)."""
 
-from .activations import ACTIVATIONS, ORIGINAL, REPLACED, activation_factory, is_activation
+from .activations import ACTIVATIONS, ORIGINAL, REPLACED, activation_factory, is_activation, put_activations
 from .apl import APL
 from .classification import build_classifier
 from .frelu import FReLU
 from .narrow import efficientnet_b0_025, resnet18_025
+from .origin import Origin
 from .pau import PAU
 from .sync_batch_norm import synchronize_batch_norm
+from .trained import Networks
 
 __all__ = [
     "ACTIVATIONS",
@@ -15,10 +17,13 @@ __all__ = [
     "PAU",
     "REPLACED",
     "FReLU",
+    "Networks",
+    "Origin",
     "activation_factory",
     "build_classifier",
     "efficientnet_b0_025",
     "is_activation",
+    "put_activations",
     "resnet18_025",
     "synchronize_batch_norm",
 ]

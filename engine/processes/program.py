@@ -25,10 +25,11 @@ EXIT_INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 @dataclass(frozen=True)
 class Arguments:
-    """`--config FILE [--eval CHECKPOINT] [key=value ...]`."""
+    """`--config FILE [--eval CHECKPOINT | --init-from CHECKPOINT] [key=value ...]`."""
 
     config: Path
     checkpoint: Path | None
+    init_from: Path | None
     overrides: list[str]
 
 
@@ -36,12 +37,19 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> Argu
     """Read the command line (the process's own if `argv` is None); leave with a message if it is wrong."""
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=to_path, required=True, metavar="FILE", help="a file of configs/")
-    parser.add_argument(
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
         "--eval", type=to_path, metavar="CHECKPOINT", help="evaluate these weights instead of training"
+    )
+    weights.add_argument(
+        "--init-from",
+        type=to_path,
+        metavar="CHECKPOINT",
+        help="start from these weights: of a run, or a state dict of a timm network",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the file's")
     parsed = parser.parse_intermixed_args(argv)
-    return Arguments(parsed.config, parsed.eval, parsed.overrides)
+    return Arguments(parsed.config, parsed.eval, parsed.init_from, parsed.overrides)
 
 
 def to_path(text: str) -> Path:

@@ -40,10 +40,15 @@ class Reporting:
                 steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps, resume_step=resume_step
             )
             self.listeners = [json_lines, tensorboard, console, EvaluationFiles(folder.path)]
-            self.listeners.append(self._start_gaps)
+            self.listeners.append(self._after_realignment)
 
-    def _start_gaps(self, record: Record) -> None:
-        if record.kind == "realign" and (line := start_gap_line(pwlu_layers(self._model))):
+    def _after_realignment(self, record: Record) -> None:
+        if record.kind == "realign":
+            self.tell_start_gaps()
+
+    def tell_start_gaps(self) -> None:
+        """Say which PWLUs, that begin to learn now, are far from the function that they start as."""
+        if self._plotters is not None and (line := start_gap_line(pwlu_layers(self._model))):
             say(line)
 
     def plot(self, step: int) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from engine.config.experiment import Experiment, saved_value
 from engine.processes.distributed import World
 from engine.processes.preemption import StopRequest
-from engine.records.console import metrics_line, say
+from engine.records.console import metrics_line, say, warn
 from engine.records.record import EvaluationFiles
 from engine.runs.folder import RunFolder
 from engine.runs.manifest import describe_start
@@ -21,18 +21,25 @@ from engine.runs.reporting import Reporting
 from engine.training.checkpoint import load_weights, read_checkpoint, require_same
 from engine.training.ema import Ema
 from engine.training.loop import Loop, Plan, Task, TrainingDiverged, evaluate_all
+from engine.training.optimizer import OptimizerOptions
+from engine.training.starting_weights import StartingWeights
 from engine.training.state import TrainingState
 from engine.training.step import TrainStep
+from engine.training.trained_start import Origin, begin_from_trained, origin_sentences, origin_warnings
 
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment in its folder, on the processes of `world`, until `stop` is requested."""
+    """One experiment in its folder, on the processes of `world`, until `stop` is requested.
+
+    `start` are the weights of a file that it starts from.
+    """
 
     folder: RunFolder
     experiment: Experiment
     world: World
     stop: StopRequest
+    start: StartingWeights | None = None
 
     def is_finished(self) -> bool:
         """Return whether the run in the folder is complete, and say so.
@@ -53,15 +60,15 @@ class Run:
         plan: Plan,
         learning_rate: Callable[[int], float],
         *,
-        clip_grad_norm: float,
+        options: OptimizerOptions,
         seed: int,
-        announcement: str,
+        origin: Origin,
         components: Callable[[], Mapping[str, Any]] = dict,
     ) -> bool:
         """Train from the folder's last checkpoint, if it has one, to the end (True) or to a signal (False).
 
-        `announcement` is printed after the folder is accepted; `components` is called on the main process,
-        for the manifest's start.
+        `origin` says what the network began as; `components` is called on the main process, for the
+        manifest's start.
         Raises CheckpointError for a folder that is in use, of another experiment, or without a good
         checkpoint, and TrainingDiverged for a loss that became NaN or infinite.
         """
@@ -77,7 +84,7 @@ class Run:
                 world,
                 compute_losses=task.losses,
                 accumulation=task.accumulation,
-                clip_grad_norm=clip_grad_norm,
+                clip_grad_norm=options.clip_grad_norm,
                 seed=seed,
             )
             loop = Loop(
@@ -94,8 +101,10 @@ class Run:
                 plot=reporting.plot,
             )
             if world.is_main:
-                say(f"{announcement}\n{task.describe()}")
+                say(f"{origin.report}\n{task.describe()}")
                 say(f"resuming at step {state.step}" if resumed else "starting at step 0")
+            if not resumed:
+                self._prepare(state, task, plan, options, origin, reporting)
             try:
                 finished = loop.run(resumed)
             except TrainingDiverged as error:  # on every process
@@ -118,12 +127,35 @@ class Run:
         world.on_main(
             lambda: self.folder.add_start(
                 describe_start(
-                    step=state.step, world_size=world.size, device=world.device, components=components()
+                    step=state.step,
+                    world_size=world.size,
+                    device=world.device,
+                    components={**components(), **(self.start.facts() if self.start else {})},
                 )
             ),
             "writing the manifest",
         )
         return checkpoint is not None
+
+    def _prepare(
+        self,
+        state: TrainingState,
+        task: Task,
+        plan: Plan,
+        options: OptimizerOptions,
+        origin: Origin,
+        reporting: Reporting,
+    ) -> None:
+        """Say what the network starts from, and bring it to its first step."""
+        if self.world.is_main:
+            for sentence in origin_sentences(origin, self.start):
+                say(sentence)
+            for sentence in origin_warnings(origin, options):
+                warn(sentence)
+        if origin.is_trained and begin_from_trained(
+            state, task, plan, self.world, origin, lambda: self.stop.requested
+        ):
+            reporting.tell_start_gaps()
 
     def read_trained(self, path: Path) -> dict[str, Any]:
         """Return a checkpoint of the experiment's network, on every process.

@@ -45,6 +45,11 @@ class Classification(ImageTask):
         entropy = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
         return {"cross_entropy": entropy}
 
+    def predict(self, model: nn.Module, micro_batch: Batch) -> torch.Tensor:
+        with self.precision.autocast():
+            logits: torch.Tensor = model(micro_batch[0].to(self.world.device, non_blocking=True))
+        return logits
+
     def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         loader = self.val_loader(self.device_batch_size)
         metrics = evaluate_classifier(

@@ -55,6 +55,14 @@ class Detection(ImageTask):
             losses = model(images, targets)
         return {name: loss.float() for name, loss in losses.items()}
 
+    def predict(self, model: nn.Module, micro_batch: DetectionBatch) -> list[Detections]:
+        with self.precision.autocast():
+            found: list[Detections] = model(
+                [self._on_device(image) for image in micro_batch.images],
+                original_sizes=micro_batch.original_sizes,
+            )
+        return found
+
     def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         """Score the detections in all validation images; None if any process was asked to stop.
 
@@ -85,10 +93,7 @@ class Detection(ImageTask):
         for batch in self.val_loader(batch_size=1):
             if should_stop():
                 break
-            with self.precision.autocast():
-                detections = model(
-                    [self._on_device(image) for image in batch.images], original_sizes=batch.original_sizes
-                )
+            detections = self.predict(model, batch)
             results += coco_results(batch.image_ids, detections, self.data.category_ids)
             # Drawn at once: the masks of a large photograph take a gigabyte.
             if self.world.is_main and len(drawn) < PICTURES:

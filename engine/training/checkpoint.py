@@ -28,6 +28,10 @@ class DamagedCheckpoint(CheckpointError):
     """A checkpoint is cut off or altered."""
 
 
+class ForeignFile(CheckpointError):
+    """A file is whole, but no checkpoint of this project."""
+
+
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors and plain values, marked as a checkpoint of this project."""
     marked = {"format": FORMAT, "version": VERSION, **content}
@@ -37,8 +41,8 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU. No code in the file is run (`weights_only=True`).
 
-    Raises DamagedCheckpoint for a file that is cut off or altered, and CheckpointError for one that is
-    missing, of another version, or no checkpoint of this project.
+    Raises DamagedCheckpoint for a file that is cut off or altered, ForeignFile for one that is no checkpoint
+    of this project, and CheckpointError for one that is missing or of another version.
     """
     try:
         _check_archive(path)
@@ -47,9 +51,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
     except (pickle.UnpicklingError, RuntimeError) as error:
         first_line = (str(error).splitlines() or [""])[0]
-        raise CheckpointError(_foreign(path, f"torch.load says: {first_line}")) from error
+        raise ForeignFile(_foreign(path, f"torch.load says: {first_line}")) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(_foreign(path, f"it holds a {type(content).__name__} of something else"))
+        raise ForeignFile(_foreign(path, f"it holds a {type(content).__name__} of something else"))
     if content["version"] != VERSION:
         raise CheckpointError(
             f"{path}: written in checkpoint version {content['version']}, but this program reads version "
@@ -154,7 +158,7 @@ def _check_archive(path: Path) -> None:
     if head in (b"", b"\0\0\0\0"):
         raise DamagedCheckpoint(f"{path}: this checkpoint is damaged: it is empty")
     if head != b"PK\x03\x04":
-        raise CheckpointError(_foreign(path, "it is no archive of torch.save"))
+        raise ForeignFile(_foreign(path, "it is no archive of torch.save"))
     try:
         with zipfile.ZipFile(path) as archive:
             altered = archive.testzip()

@@ -51,6 +51,9 @@ class Task(Protocol):
     def losses(self, model: nn.Module, micro_batch: Any) -> dict[str, torch.Tensor]:
         """Return the terms whose sum is the mean loss over a micro-batch, always the same ones."""
 
+    def predict(self, model: nn.Module, micro_batch: Any) -> Any:
+        """Return what the model, in evaluation mode, makes of a micro-batch."""
+
     def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         """Return metrics, the same on all processes; None on all if one of them should stop."""
 

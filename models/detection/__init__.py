@@ -1,7 +1,17 @@
 """Mask R-CNN and RetinaNet (section 4.2) with the activations of the paper, from two libraries."""
 
+from .backbone import stages_of
 from .build import ARCHITECTURES, LIBRARIES, build_detector
 from .detector import Detector
 from .recipe import DetectorRecipe
+from .sites import replace_sites
 
-__all__ = ["ARCHITECTURES", "LIBRARIES", "Detector", "DetectorRecipe", "build_detector"]
+__all__ = [
+    "ARCHITECTURES",
+    "LIBRARIES",
+    "Detector",
+    "DetectorRecipe",
+    "build_detector",
+    "replace_sites",
+    "stages_of",
+]

@@ -51,6 +51,12 @@ def build_trunk(name: str, *, pretrained: bool = False) -> Trunk:
     return Trunk(stages, stages.feature_info.channels())
 
 
+def stages_of(detector: nn.Module) -> nn.Module:
+    """Return timm's network in a detector."""
+    (trunk,) = (module for module in detector.modules() if isinstance(module, Trunk))
+    return trunk.stages
+
+
 class P6P7(nn.Module):
     """RetinaNet's two coarsest levels: P6 = conv(C5), P7 = conv(act(P6)), both of stride 2.
 

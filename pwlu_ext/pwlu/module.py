@@ -202,6 +202,15 @@ class PWLU(Layer):
             f"{self.num_parameters}, num_intervals={self.num_intervals}, channel_dim={self.channel_dim}{init}"
         )
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Slopes of its own, for each function, come with the weights: a network that is built anew to load
+        # them does not know what was replaced.
+        slopes = state_dict.get(prefix + "init_slope")
+        if self.init_slope is None and isinstance(slopes, Tensor) and slopes.shape == self.running_mean.shape:
+            self.init_slope = torch.empty_like(self.running_mean)
+            self.starting = starting_function("leaky_relu")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles are not in phase I: no TwoPhaseLearning would end it for them, and an average of
         # the weights that was begun in phase I would be its starting function for ever.

@@ -97,6 +97,11 @@ class Task:
         images, labels = micro_batch
         return {"cross_entropy": F.cross_entropy(model(images), labels)}
 
+    def predict(self, model: nn.Module, micro_batch: Batch) -> torch.Tensor:
+        """Logits."""
+        logits: torch.Tensor = model(micro_batch[0])
+        return logits
+
     def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         """Accuracy on the images of one far away step."""
         self._on_call("evaluate")

@@ -17,7 +17,9 @@ from engine.records.functions_log import read_functions
 from engine.runs.folder import RunFolder
 from engine.runs.run import Run
 from engine.training.loop import Plan, Task, TrainingDiverged
-from pwlu import PWLU
+from engine.training.optimizer import OptimizerOptions
+from models import Origin
+from pwlu import PWLU, ReplacementReport
 from tests.engine import tiny
 from tests.training_runs import assert_same_bits, records, weights
 
@@ -41,9 +43,9 @@ def train(folder: Path, on_call: Callable[[str], Any] = lambda name: None, task:
             tiny.state(tiny.network(), fp16=True),
             PLAN,
             lambda step: 0.1 * (step + 1) / PLAN.total_steps,
-            clip_grad_norm=1.0,
+            options=OptimizerOptions(peak_lr=0.1, weight_decay=0.0, clip_grad_norm=1.0),
             seed=1,
-            announcement="",
+            origin=Origin(ReplacementReport((), 0, 0)),
         )
 
 

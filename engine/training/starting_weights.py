@@ -1,0 +1,168 @@
+"""The weights that a run starts from (`--init-from`): a checkpoint of this project, or a plain state dict."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from timm.models import load_state_dict
+from torch import nn
+
+from engine.config.experiment import Experiment, saved_value
+from engine.data.classes import Classes, classes_of_checkpoint
+from engine.errors import sentence_of
+from engine.training.checkpoint import CheckpointError, ForeignFile, read_checkpoint, require_same
+
+O = TypeVar("O")  # noqa: E741  what a network began as
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """What a file holds to start from.
+
+    Attributes:
+        path: the file.
+        digest: SHA-256 of its bytes, 64 hexadecimal digits.
+        tensors: the weights by name; of a checkpoint the averaged ones, if it has any.
+        checkpoint: all else that a checkpoint of this project says; None for a plain state dict.
+    """
+
+    path: Path
+    digest: str
+    tensors: Mapping[str, torch.Tensor]
+    checkpoint: Mapping[str, Any] | None
+
+    @property
+    def activation(self) -> Mapping[str, Any] | None:
+        """The activation that the weights were trained with, as configured; None: the network's own."""
+        return None if self.checkpoint is None else self.checkpoint["settings"]["activation"]
+
+    @property
+    def input_size(self) -> tuple[int, int, int] | None:
+        """A classifier's in training, for which its activations were replaced: channels, height, width."""
+        side = None if self.checkpoint is None else self.checkpoint["settings"]["data"].get("image_size_px")
+        return None if side is None else (3, side, side)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether its activations have learned with the weights; in phase I a PWLU has not."""
+        if self.checkpoint is None:
+            return False
+        phases = self.checkpoint["phases"]
+        is_pwlu = self.checkpoint["experiment"]["activation.name"] == "pwlu"
+        return not is_pwlu or phases["step_count"] >= phases["phase1_steps"]
+
+    def describe(self) -> str:
+        """Return the file and what it is, for the user."""
+        if self.checkpoint is None:
+            return f"{self.path}, a state dict"
+        averaged = ", the averaged weights" if self.checkpoint["averaged"] else ""
+        return f"{self.path}, step {self.checkpoint['step']}{averaged}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest says of it."""
+        of_checkpoint = ("step", "experiment_hash")
+        content = self.checkpoint or {}
+        known = {name: content[name] for name in of_checkpoint if name in content}
+        return {"init_from": {"path": str(self.path), "sha256": self.digest, **known}}
+
+    def has_classes(self, classes: Classes) -> bool:
+        """Return whether its labels mean the same as these; only their number is known of a plain file."""
+        if self.checkpoint is None:
+            return True  # the shapes will tell
+        own = classes_of_checkpoint(self.checkpoint, str(self.path))
+        if own.names is None or classes.names is None:
+            return own.count == classes.count
+        return own.names == classes.names
+
+    def keeps_activations(self, experiment: Experiment) -> bool:
+        """Return whether this experiment has the checkpoint's activations, which then stay as they are.
+
+        Raises CheckpointError, naming the keys, for a checkpoint of another network, and for functions that
+        have learned and that phase I would reset.
+        """
+        if self.checkpoint is None:
+            return False
+        saved, now = self.checkpoint["experiment"], experiment.values
+        network = [key for key in experiment.network if not key.startswith("activation.")]
+        require_same(
+            {key: saved_value(saved, key) for key in network},
+            {key: now[key] for key in network},
+            self.path,
+            "Give the model.* of the run that wrote it, or another file by --init-from",
+        )
+        keys = ["activation.name"]
+        if now["activation.name"] == "pwlu":
+            keys += ["activation.num_intervals", "activation.mode"]
+            if not self.has_learned and now["activation.init"] != "replaced":
+                keys += ["activation.init", "activation.init_slope"]
+        keeps = all(saved_value(saved, key) == now[key] for key in keys)
+        if keeps and now["activation.name"] == "pwlu" and self.has_learned and now["phase1_epochs"] > 0:
+            raise CheckpointError(
+                f"{self.path} has PWLUs that have learned, and phase I would reset them to their start; give "
+                "phase1_epochs=0 to go on with them"
+            )
+        return keeps
+
+
+def read_starting_weights(path: Path) -> StartingWeights:
+    """Read a checkpoint of this project, or a state dict that timm can read (.pth, .safetensors), to the CPU.
+
+    No code in the file is run. Raises CheckpointError for a file that is neither, or cannot be read.
+    """
+    try:
+        content = read_checkpoint(path)
+    except ForeignFile:
+        return StartingWeights(path, _digest(path), _read_state_dict(path), None)
+    average = content.get("ema")
+    tensors = content["model"] if average is None else average["weights"]
+    known = ("step", "experiment", "experiment_hash", "settings", "classes", "data", "phases")
+    facts = {key: content[key] for key in known if key in content}
+    return StartingWeights(path, _digest(path), tensors, facts | {"averaged": average is not None})
+
+
+def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        tensors: dict[str, torch.Tensor] = load_state_dict(str(path), weights_only=True)
+        found = sorted({type(value).__name__ for value in tensors.values()}) or ["nothing"]
+    except Exception as error:  # whatever the libraries raise at what is no file of weights
+        first_line = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(f"{_neither(path)}: {type(error).__name__}: {first_line}") from error
+    if found not in (["Tensor"], ["Parameter"], ["Parameter", "Tensor"]):
+        raise CheckpointError(f"{_neither(path)}: it holds {', '.join(found)}")
+    return tensors
+
+
+def _neither(path: Path) -> str:
+    return (
+        f"{path}: neither a checkpoint of this project nor a state dict of a timm network, as torch.save or "
+        "safetensors write it"
+    )
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def begin_from(
+    start: StartingWeights,
+    from_weights: Callable[..., tuple[nn.Module, O]],
+    experiment: Experiment,
+    classes: Classes,
+) -> tuple[nn.Module, O]:
+    """Call `models.Networks.from_weights` for the network of an experiment on data of these classes.
+
+    Raises CheckpointError for weights that do not fit.
+    """
+    keeps_activations = start.keeps_activations(experiment)
+    try:
+        return from_weights(
+            start, has_classes=start.has_classes(classes), keeps_activations=keeps_activations
+        )
+    except ValueError as error:
+        if sentence_of(error) is None:
+            raise
+        raise CheckpointError(str(error)) from error

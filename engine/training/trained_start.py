@@ -1,0 +1,130 @@
+"""The first moments of a run that starts from trained weights: calibration, and what new activations cost."""
+
+import contextlib
+import math
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+
+import pwlu
+from engine.processes.distributed import World
+from engine.records.console import listed, metrics_line, say
+from engine.training.loop import Plan, Task, evaluate_all
+from engine.training.optimizer import OptimizerOptions
+from engine.training.starting_weights import StartingWeights
+from engine.training.state import TrainingState
+from pwlu import ReplacementReport
+
+CALIBRATION_IMAGES = 512  # over all processes
+
+
+class Origin(Protocol):
+    """What a network began as: `models.Origin`, which this package must not import."""
+
+    @property
+    def report(self) -> ReplacementReport:
+        """Of the replacement of its activations."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Its weights are trained ones."""
+
+    @property
+    def is_new_head(self) -> bool:
+        """But not those of the layers that tell the classes."""
+
+    @property
+    def keeps_functions(self) -> bool:
+        """Its activations have learned with the weights."""
+
+    @property
+    def exchanges(self) -> Collection[object]:
+        """What stands in place of the activations that the weights were trained with."""
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The sites where that is another function."""
+
+    def undone(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the network has the activations that its weights were trained with."""
+
+
+def begin_from_trained(
+    state: TrainingState,
+    task: Task,
+    plan: Plan,
+    world: World,
+    origin: Origin,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Calibrate PWLUs that no phase I prepares; return whether that was done.
+
+    Say the main metric with the activations that the weights were trained with, and with the new ones: not
+    where a stop is requested, nor with a new head, of which nothing is known yet.
+    """
+    is_calibrated = state.phase == 2 and not origin.keeps_functions
+    is_compared = bool(origin.exchanges) and not origin.is_new_head
+    with torch.compiler.set_stance("force_eager"):  # nothing is compiled for these passes alone
+        if is_compared:
+            with origin.undone():
+                before = evaluate_all(task, state.model, None, world, should_stop)
+        if is_calibrated:
+            _calibrate(state, task, plan, world)
+        if is_compared and before is not None:
+            after = evaluate_all(task, state.model, None, world, should_stop)
+            if after is not None and world.is_main:
+                was, now = (
+                    metrics_line({task.main_metric: evaluation.metrics[task.main_metric]})
+                    for evaluation in (before, after)
+                )
+                say(f"validation with the activations that were there: {was}; with the new ones: {now}")
+    return is_calibrated
+
+
+def origin_sentences(origin: Origin, start: StartingWeights | None) -> list[str]:
+    """Return what a user should know of where the weights come from."""
+    sentences = [] if start is None else [f"starting from {start.describe()}"]
+    if origin.is_trained and origin.is_new_head:
+        sentences.append("the layers that tell the classes are new: the trained ones are for other classes")
+    if origin.keeps_functions:
+        sentences.append("the activations go on as they were trained")
+    return sentences
+
+
+def origin_warnings(origin: Origin, options: OptimizerOptions) -> list[str]:
+    """Return what is probably not meant."""
+    warnings = []
+    if origin.changed:
+        warnings.append(
+            f"the weights were trained with other functions than they meet now, at sites: "
+            f"{listed(origin.changed)}; to keep the functions, give activation.name=pwlu "
+            "activation.init=replaced"
+        )
+    if options.train_only == "activation" and not origin.is_trained:
+        warnings.append(
+            "optimizer.train_only=activation leaves all other weights at random; start from trained ones by "
+            "--init-from or model.pretrained=true"
+        )
+    elif options.train_only == "activation" and origin.is_new_head:
+        warnings.append(
+            "optimizer.train_only=activation leaves the new layers that tell the classes at random; train "
+            "these first, with optimizer.train_only=all"
+        )
+    return warnings
+
+
+def _calibrate(state: TrainingState, task: Task, plan: Plan, world: World) -> None:
+    report = pwlu.calibrate(state.model, _images(task, plan), forward=task.predict)
+    if state.ema is not None:  # it began before
+        state.ema.copy(list(state.model.state_dict()))
+    if world.is_main:
+        say(report.summary())
+
+
+def _images(task: Task, plan: Plan) -> Iterator[Any]:
+    """Yield the first micro-batches of the first epoch, augmented as in training."""
+    steps = min(plan.steps_per_epoch, math.ceil(CALIBRATION_IMAGES / plan.images_per_step))
+    for micro_batches in islice(task.batches(0, 0), steps):
+        yield from micro_batches
