@@ -10,6 +10,7 @@ To resume a run, give the same command again.
 import functools
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,8 +19,10 @@ from engine.amp import Precision
 from engine.config.load import IMAGENET, ImageNetConfig, experiment_of
 from engine.data import build_data
 from engine.data.classes import Classes
+from engine.data.transforms import MEAN, STD
 from engine.processes.distributed import World
 from engine.processes.program import exit_with
+from engine.records.console import warn_on_main
 from engine.runs.main import train_or_evaluate
 from engine.runs.run import Run
 from engine.tasks.classification import Classification
@@ -113,6 +116,7 @@ def build(
         model, origin = begin_from(start, networks.from_weights, experiment_of(config), data.classes)
     elif config.model.pretrained and trained is None:
         model, origin = networks.from_timm()
+        _compare_images(model)
     else:
         model, origin = networks.from_scratch()
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
@@ -121,6 +125,16 @@ def build(
     if config.runtime.compile:
         model.compile()  # in place: names of parameters and checkpoints stay the same
     return task, model, origin
+
+
+def _compare_images(model: Any) -> None:
+    """Warn where timm's weights were trained on images that were normalised otherwise than here."""
+    known = {name: tuple(model.pretrained_cfg[name]) for name in ("mean", "std")}
+    if known != {"mean": MEAN, "std": STD}:
+        warn_on_main(
+            f"timm's weights of {model.pretrained_cfg['architecture']} were trained on images normalised by "
+            f"mean {known['mean']} and std {known['std']}, here by {MEAN} and {STD}: they need some training"
+        )
 
 
 if __name__ == "__main__":

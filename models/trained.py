@@ -137,15 +137,20 @@ def load_tensors(
     model: nn.Module, tensors: Mapping[str, Tensor], source: object, *, may_lack: Collection[str] = ()
 ) -> None:
     """Load a state dict. Raises UnfitWeights with the first names of what does not fit."""
-    try:
-        keys = model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        sizes = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        raise UnfitWeights(f"{source} does not fit this network: {_few(sizes)}") from error
-    lacking = [name for name in keys.missing_keys if name not in may_lack]
-    for problem, names in (("it lacks", lacking), ("it has besides", list(keys.unexpected_keys))):
-        if names:
-            raise UnfitWeights(f"{source} does not fit this network: {problem} {_few(names)}")
+    own, given = _shapes(model.state_dict()), _shapes(tensors)
+    unfit = {name for name in own.keys() & given.keys() if own[name] != given[name]}
+    fitting = {name: tensor for name, tensor in tensors.items() if name not in unfit}
+    keys = model.load_state_dict(fitting, strict=False)
+    problems = {
+        "it lacks": [name for name in keys.missing_keys if name not in may_lack and name not in unfit],
+        "it has besides": list(keys.unexpected_keys),
+        "of another shape:": [
+            f"{name}, there {given[name]}, here {own[name]}" for name in own if name in unfit
+        ],
+    }
+    found = [f"{problem} {_few(names)}" for problem, names in problems.items() if names]
+    if found:
+        raise UnfitWeights(f"{source} does not fit this network; {'; '.join(found)}")
 
 
 def _require_like(model: nn.Module, configured: nn.Module, source: object) -> None:

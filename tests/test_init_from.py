@@ -1,6 +1,7 @@
 """`--init-from`, `model.pretrained` and `optimizer.train_only` from the outside."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import torch
 import train_coco
 import train_imagenet
 from engine.config.load import ConfigError
+from engine.processes.program import EXIT_STOPPED
 from engine.training.checkpoint import CheckpointError
 from tests import fault_injection
 from tests.engine.data.coco.coco_files import write_coco
+from tests.test_train_imagenet import signal_at_start
 from tests.training_runs import COCO_SETTINGS, KILLED, assert_same_bits, records, run, weights
 
 SHORT = ["epochs=1", "phase1_epochs=0", "schedule.warmup_epochs=0", "optimizer.peak_lr=0.01"]
@@ -88,7 +91,7 @@ def test_a_run_goes_on_from_the_same_weights_only(settings: list[str], source: P
 
 
 def test_learned_functions_go_on_and_other_classes_get_a_new_head(
-    settings: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: list[str], images: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
         train_imagenet.main(start(settings, tmp_path / "a", source, *SHORT, "activation.init=replaced")) == 0
@@ -108,14 +111,14 @@ def test_learned_functions_go_on_and_other_classes_get_a_new_head(
         assert torch.equal(new[name], old[name.replace("/model/", "/ema/weights/")])
     with pytest.raises(CheckpointError, match="phase I would reset them .*phase1_epochs=0"):
         train_imagenet.main(start(settings, tmp_path / "c", first, "optimizer.ema_decay=0"))
-    digits = ["data.kind=digits", f"data.root={tmp_path}", "global_batch_size=512"]
-    words = [*SHORT, *digits, "optimizer.train_only=activation", "runtime.device_batch_size=512"]
+    shutil.copytree(images, tmp_path / "images")
+    for split in ("train", "val"):
+        (tmp_path / "images" / split / "ant").rename(tmp_path / "images" / split / "zebra")
+    words = [*SHORT, f"data.root={tmp_path / 'images'}", "optimizer.train_only=activation"]
     assert train_imagenet.main(start(settings, tmp_path / "d", first, *words)) == 0
     said = capsys.readouterr().out
-    assert (
-        "the layers that tell the classes are new" in said
-        and "new layers that tell the classes at random" in said
-    )
+    assert "the layers that tell the classes are new" in said
+    assert "new layers that tell the classes at random" in said
 
 
 def test_a_start_that_changes_functions_is_a_warning_with_the_remedy(
@@ -146,6 +149,32 @@ def test_weights_from_two_places_and_random_ones_that_stay(
     words = [*SHORT, "optimizer.train_only=activation", f"output={tmp_path}"]
     assert train_imagenet.main([*settings, *words]) == 0
     assert "leaves all other weights at random" in capsys.readouterr().out
+
+
+def test_timm_s_weights_are_converted_and_not_needed_to_evaluate(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "w.pth")
+    overlay = {"file": str(tmp_path / "w.pth"), "num_classes": 3, "mean": (0.5, 0.5, 0.5)}
+    with monkeypatch.context() as patch:
+        patch.setattr(timm, "create_model", partial(timm.create_model, pretrained_cfg_overlay=overlay))
+        words = [*SHORT, "model.pretrained=true", f"output={tmp_path / 'run'}"]
+        assert train_imagenet.main([*settings, *words]) == 0
+    said = capsys.readouterr().out
+    assert "calibrated 10 of 10" in said and "with the activations that were there: top1" in said
+    assert "images normalised by mean (0.5, 0.5, 0.5)" in said and "other functions" not in said
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    assert train_imagenet.main([*settings, f"output={tmp_path / 'run'}", "--eval", str(best)]) == 0
+
+
+def test_a_stop_before_the_first_step_leaves_out_the_comparison(
+    settings: list[str], source: Path, tmp_path: Path
+) -> None:
+    arguments = start(settings, tmp_path, source, *ALONE)
+    outcome = run(tmp_path / "logs", arguments, fault=signal_at_start)
+    assert outcome.statuses == [EXIT_STOPPED], outcome.output
+    assert "calibrated 10 of 10" in outcome.output and "that were there" not in outcome.output
+    assert torch.load(tmp_path / "checkpoints" / "last.pt")["step"] == 1
 
 
 def test_a_detector_starts_from_a_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from engine.config.experiment import Experiment, saved_value
 from engine.data.classes import Classes, classes_of_checkpoint
 from engine.errors import sentence_of
+from engine.records.console import listed
 from engine.training.checkpoint import CheckpointError, ForeignFile, read_checkpoint, require_same
 
 O = TypeVar("O")  # noqa: E741  what a network began as
@@ -86,6 +87,8 @@ class StartingWeights:
         if self.checkpoint is None:
             return False
         saved, now = self.checkpoint["experiment"], experiment.values
+        if _kind(saved) != _kind(now):
+            raise CheckpointError(f"{self.path} is of a {_kind(saved)}, expected one of a {_kind(now)}")
         network = [key for key in experiment.network if not key.startswith("activation.")]
         require_same(
             {key: saved_value(saved, key) for key in network},
@@ -110,14 +113,18 @@ class StartingWeights:
 def read_starting_weights(path: Path) -> StartingWeights:
     """Read a checkpoint of this project, or a state dict that timm can read (.pth, .safetensors), to the CPU.
 
-    No code in the file is run. Raises CheckpointError for a file that is neither, or cannot be read.
+    No code in the file is run. Raises CheckpointError for a file that is neither, cannot be read, or has
+    values that are not finite.
     """
     try:
         content = read_checkpoint(path)
     except ForeignFile:
-        return StartingWeights(path, _digest(path), _read_state_dict(path), None)
+        tensors = _read_state_dict(path)
+        _require_finite(path, tensors)
+        return StartingWeights(path, _digest(path), tensors, None)
     average = content.get("ema")
     tensors = content["model"] if average is None else average["weights"]
+    _require_finite(path, tensors)
     known = ("step", "experiment", "experiment_hash", "settings", "classes", "data", "phases")
     facts = {key: content[key] for key in known if key in content}
     return StartingWeights(path, _digest(path), tensors, facts | {"averaged": average is not None})
@@ -129,10 +136,23 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         found = sorted({type(value).__name__ for value in tensors.values()}) or ["nothing"]
     except Exception as error:  # whatever the libraries raise at what is no file of weights
         first_line = (str(error).splitlines() or [""])[0]
-        raise CheckpointError(f"{_neither(path)}: {type(error).__name__}: {first_line}") from error
+        told = "" if isinstance(error, LookupError | AttributeError | EOFError) else f": {first_line}"
+        raise CheckpointError(f"{_neither(path)}{told}") from error
     if found not in (["Tensor"], ["Parameter"], ["Parameter", "Tensor"]):
         raise CheckpointError(f"{_neither(path)}: it holds {', '.join(found)}")
     return tensors
+
+
+def _require_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    spoilt = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if spoilt:
+        raise CheckpointError(
+            f"{path}: weights that are not finite: {listed(spoilt)}; take an earlier checkpoint"
+        )
+
+
+def _kind(experiment: Mapping[str, Any]) -> str:
+    return "detector" if "model.architecture" in experiment else "classifier"
 
 
 def _neither(path: Path) -> str:

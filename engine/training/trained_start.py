@@ -99,8 +99,8 @@ def origin_warnings(origin: Origin, options: OptimizerOptions) -> list[str]:
     if origin.changed:
         warnings.append(
             f"the weights were trained with other functions than they meet now, at sites: "
-            f"{listed(origin.changed)}; to keep the functions, give activation.name=pwlu "
-            "activation.init=replaced"
+            f"{listed(origin.changed)}; to keep the functions give activation.name=pwlu "
+            "activation.init=replaced, or the activation.* that the weights were trained with"
         )
     if options.train_only == "activation" and not origin.is_trained:
         warnings.append(

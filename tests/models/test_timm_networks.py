@@ -1,6 +1,7 @@
 """timm's trained weights: taken from a file in place of the internet."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from models import activation_factory, build_classifier
+from models import Networks, activation_factory, build_classifier, put_activations
 from models.detection.backbone import build_trunk
 from pwlu import PWLU
 
@@ -49,6 +50,21 @@ def test_another_number_of_classes_gets_a_new_classifier(weights: Mapping[str, T
     state = model.state_dict()
     assert state["fc.weight"].shape[0] == 3
     assert all(torch.equal(state[name], weights[name]) for name in weights if not name.startswith("fc."))
+
+
+def test_a_network_with_timm_s_weights_keeps_its_functions(weights: Mapping[str, Tensor]) -> None:
+    networks = Networks(
+        build=partial(build_classifier, "test_resnet", input_size=(3, 32, 32)),
+        put=partial(put_activations, input_size=(3, 32, 32)),
+        make=activation_factory("pwlu", init="replaced"),
+        init="replaced",
+        num_classes=1000,
+    )
+    model, origin = networks.from_timm()
+    assert (origin.is_trained, origin.is_new_head, origin.changed) == (True, False, ())
+    assert len(origin.exchanges) == 10 and torch.equal(model.state_dict()["fc.bias"], weights["fc.bias"])
+    _, origin = replace(networks, make=activation_factory("swish"), init=None, num_classes=3).from_timm()
+    assert origin.is_new_head and len(origin.changed) == 10
 
 
 def test_a_pretrained_backbone_has_timm_s_weights(weights: Mapping[str, Tensor]) -> None:

@@ -90,6 +90,12 @@ def test_what_holds_no_weights_is_refused(kind: str, tmp_path: Path) -> None:
         read_starting_weights(tmp_path / "x.pt")
 
 
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    torch.save(WEIGHTS | {"bias": torch.tensor([torch.nan])}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"x\.pt: weights that are not finite: 1 \(bias\)"):
+        read_starting_weights(tmp_path / "x.pt")
+
+
 def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save(WEIGHTS, path)
@@ -129,8 +135,10 @@ def test_another_network_is_named_by_its_keys(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="model.name was 'resnet50', is now 'resnet18'. Give the model"):
         start.keeps_activations(experiment())
     detector = write(tmp_path / "y.pt", model__architecture="retinanet")
-    with pytest.raises(CheckpointError, match="y.pt belongs"):
+    with pytest.raises(CheckpointError, match="architecture was 'retinanet', is now 'mask_rcnn'"):
         detector.keeps_activations(experiment(model__architecture="mask_rcnn"))
+    with pytest.raises(CheckpointError, match="x.pt is of a classifier, expected one of a detector"):
+        start.keeps_activations(experiment(model__architecture="mask_rcnn"))
 
 
 def test_classes_are_the_same_by_name_and_else_by_number(tmp_path: Path) -> None:
