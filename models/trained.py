@@ -108,7 +108,7 @@ class Networks:
 
     def _load(self, weights: TrainedWeights, has_classes: bool) -> tuple[nn.Module, ReplacementReport, bool]:
         make = None if weights.activation is None else activation_factory(**weights.activation)
-        if make is None and weights.input_size is None and self.backbone is not None:
+        if weights.activation is None and self.backbone is not None:
             return self._load_backbone(weights, self.backbone)
         options = {} if weights.input_size is None else {"input_size": weights.input_size}
         model, report = self.build(make, num_classes=self.num_classes, **options)

@@ -211,6 +211,9 @@ def test_a_detector_starts_from_a_detector_or_from_a_backbone() -> None:
         if not torch.equal(tensor, source.state_dict().get(name, tensor))
     }
     assert origin.is_new_head and heads and all("predictor" in name for name in heads)
+    source, _ = detectors(name="original").from_scratch()  # a checkpoint, though with timm's activations
+    _, origin = begin(detectors(), Weights(source.state_dict(), {"name": "original"}))
+    assert not origin.is_new_head and origin.changed == ()
     backbone = timm.create_model("resnet18_025", num_classes=1000).state_dict()
     model, origin = begin(detectors(), Weights(backbone))
     assert origin.is_new_head
