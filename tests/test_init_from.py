@@ -90,6 +90,25 @@ def test_a_run_goes_on_from_the_same_weights_only(settings: list[str], source: P
     assert (tmp_path / "FINISHED").exists()
 
 
+def test_a_run_goes_on_without_the_file_that_it_started_from(
+    settings: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = tmp_path / "lost.pt"
+    shutil.copy(source, lost)
+    arguments = start(settings, tmp_path / "run", lost, *SHORT, "activation.init=replaced")
+    assert train_imagenet.main(arguments) == 0
+    trained = weights(tmp_path / "run")
+    lost.unlink()
+    (tmp_path / "run" / "FINISHED").unlink()
+    capsys.readouterr()
+    assert train_imagenet.main(arguments) == 0
+    assert "lost.pt: no such file now; the run goes on" in capsys.readouterr().out
+    assert_same_bits(weights(tmp_path / "run"), trained)  # PReLU's slopes too
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(CheckpointError, match="lost.pt: cannot read this checkpoint: No such file"):
+        train_imagenet.main(arguments)
+
+
 def test_learned_functions_go_on_and_other_classes_get_a_new_head(
     settings: list[str], images: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,17 @@ class RunFolder:
             require_same(manifest["experiment"], experiment, self.path)
         return self._read(self._finished)
 
+    def digest_of_lost(self, path: Path) -> str | None:
+        """Return the digest of the weights at `path` that the run started from, if these are gone.
+
+        None also where there is no checkpoint, so that the run cannot go on without them.
+        """
+        manifest = self.read_manifest()
+        if path.exists() or manifest is None or not self.checkpoints.last.exists():
+            return None
+        starts = [start["init_from"] for start in manifest["starts"] if "init_from" in start]
+        return next((start["sha256"] for start in starts if start["path"] == str(path)), None)
+
     def divergence(self) -> dict[str, Any] | None:
         """Return `step` and `lr` (learning rate) at which the run diverged, None for one that did not."""
         return self._read(self._diverged) if self._diverged.exists() else None

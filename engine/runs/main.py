@@ -12,6 +12,7 @@ from engine.config.schema import C, RunConfig, Schema
 from engine.data.classes import Classes, classes_of_checkpoint
 from engine.processes.distributed import World
 from engine.processes.program import EXIT_DONE, EXIT_STOPPED, joined_processes, parse_arguments
+from engine.records.console import warn_on_main
 from engine.runs.folder import RunFolder
 from engine.runs.run import Run
 from engine.training.loop import Task
@@ -38,9 +39,9 @@ def train_or_evaluate(
     arguments = parse_arguments(description, argv)
     config = load_config(arguments.config, arguments.overrides, schema)
     with joined_processes(config.runtime.device) as (world, stop):
-        start = _starting_weights(arguments.init_from, config, world)
-        experiment = experiment_of(config, start.digest if start else None)
-        run = Run(RunFolder(config.output), experiment, world, stop, start)
+        folder = RunFolder(config.output)
+        start, digest = _starting_weights(arguments.init_from, config, folder, world)
+        run = Run(folder, experiment_of(config, digest), world, stop, start)
         if arguments.checkpoint is None:
             if run.is_finished():
                 return EXIT_DONE
@@ -54,11 +55,19 @@ def train_or_evaluate(
     return EXIT_DONE if done else EXIT_STOPPED
 
 
-def _starting_weights(path: Path | None, config: RunConfig, world: World) -> StartingWeights | None:
+def _starting_weights(
+    path: Path | None, config: RunConfig, folder: RunFolder, world: World
+) -> tuple[StartingWeights | None, str | None]:
+    """Return the weights to start from, if any, and the digest of their file."""
     if path is None:
-        return None
+        return None, None
     if experiment_of(config).values["model.pretrained"]:
         raise ConfigError(
             f"--init-from {path} and model.pretrained=true each give the weights; leave one out"
         )
-    return world.on_main(lambda: read_starting_weights(path), "reading the weights to start from")
+    digest = world.on_main(lambda: folder.digest_of_lost(path), "reading the run folder")
+    if digest is not None:
+        warn_on_main(f"--init-from {path}: no such file now; the run goes on from its own checkpoint")
+        return None, digest
+    start = world.on_main(lambda: read_starting_weights(path), "reading the weights to start from")
+    return start, start.digest
