@@ -137,6 +137,21 @@ def test_a_state_dict_of_low_precision_is_assigned_as_float32(
     assert network[1].left.dtype == torch.float32
 
 
+def test_learned_starting_slopes_come_with_a_state_dict() -> None:
+    slopes = torch.tensor([0.1, -0.3, 0.5])
+    saved = PWLU(3, init="leaky_relu", init_slope=slopes)
+    plain = PWLU(3)
+    plain.load_state_dict(saved.state_dict())
+    x = INPUTS[:, None].expand(-1, 3)
+    assert torch.equal(plain.start(x), torch.where(x > 0, x, slopes * x))
+    plain.reset_parameters()
+    assert all(map(torch.equal, plain.state_dict().values(), saved.state_dict().values()))
+    with pytest.raises(RuntimeError, match="init_slope"):
+        saved.load_state_dict(PWLU(3).state_dict())
+    with pytest.raises(RuntimeError, match="size mismatch|init_slope"):
+        PWLU(1).load_state_dict(saved.state_dict())
+
+
 def test_a_state_dict_of_float64_is_assigned_as_such() -> None:
     network = small_network()
     double = {name: value.double() for name, value in network.state_dict().items()}
