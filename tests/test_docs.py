@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_readme_code_for_a_trained_network_runs(
     logits = trained.eval()(images)
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained: trained)  # nothing is downloaded
     loader = [(part, torch.arange(4)) for part in images.split(4)]
-    names = {"timm": timm, "pwlu": pwlu, "torch": torch, "loader": loader}
+    names = {"itertools": itertools, "timm": timm, "pwlu": pwlu, "torch": torch, "loader": loader}
     exec(compile(convert, "README.md", "exec"), names)
     assert re.search(r"calibrated (\d+) of \1 sites on 4 batches", capsys.readouterr().out)
     assert (trained(images) - logits).abs().max() < 0.1 * logits.abs().max()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -38,14 +38,14 @@ def calibrate(
 
         print(pwlu.calibrate(model, itertools.islice(loader, 20)))
 
-    While the batches pass through the model in eval mode, every PWLU is its starting function, exactly, so
-    the network computes what it computed before. The mean and standard deviation of each function's input,
-    over all batches and processes, give the boundaries (Eq. 6: mean +- 3 std); points and slopes become the
-    starting function on them. Then the model is ready for training without a phase I.
+    The batches pass through the model in eval mode, while every PWLU is its starting function, exactly. The
+    mean and standard deviation of each function's input, over all batches and processes, give the boundaries
+    (Eq. 6: mean +- 3 std); points and slopes become the starting function on them. Then the model is ready
+    for training without a phase I.
 
     Nothing else changes: not training flags, gradients, other buffers (BatchNorm) or torch's generators. If
-    an error is raised, the model is as it was. With torch.distributed every process has to call it;
-    numbers of batches may differ, except under FSDP2. Calling it again, with other batches, is fine.
+    an error is raised, the model is as it was. With torch.distributed every process has to call it; numbers
+    of batches may differ, except under FSDP2.
 
     Args:
         model: any module with a PWLU; wrapped or compiled ones are run without their wrapper, and eagerly.
@@ -53,9 +53,6 @@ def calibrate(
             is moved to the model's device. A few hundred images are enough.
         forward: called as `forward(model, batch)` for models or batches of another kind, e.g.
             `lambda model, batch: model(**batch.to("cuda"))`; `model` comes without a wrapper.
-
-    Returns:
-        The report; its last line has the largest change of the model's outputs, on the first batch.
 
     Raises:
         ValueError: there is no PWLU or no batch; a batch is of another kind; a PWLU is in phase I, has
@@ -75,15 +72,15 @@ def calibrate(
     with _kept_on_error(inner, sites), _generators_kept(device), _eagerly():
         with _collecting(sites):
             with evaluation_mode(inner):
-                passes = _together(partial(_pass_all, call, batches), device)
-            (num_batches,) = _over_ranks("SUM", device, passes.number)
+                number, first, before = _together(partial(_pass_all, call, batches), device)
+            (num_batches,) = _over_ranks("SUM", device, number)
             if num_batches == 0:
                 raise ValueError("`batches` has no batch in it; an iterator can be read only once")
             reshard(inner)
             calibrated = _realign_all(sites)
         with evaluation_mode(inner):
-            after = _together(lambda: call(passes.first) if passes.number else None, device)
-        change, largest = _over_ranks("MAX", device, *output_changes(passes.outputs, after))
+            after = _together(lambda: call(first) if number else None, device)
+        change, largest = _over_ranks("MAX", device, *output_changes(before, after))
         silent = [name for name, has_input in calibrated.items() if not has_input]
         warn_about(silent, "no input (or only zeros) in the batches, so no calibration: it stays as it was.")
     return CalibrationReport(
@@ -104,24 +101,16 @@ def _forward_first(model: nn.Module, batch: Any) -> Any:
     return model(x.to(next(model.parameters()).device))
 
 
-class _Passes(NamedTuple):
-    """The number of batches, the first of them, and the model's outputs for it."""
-
-    number: int
-    first: Any = None
-    outputs: Any = None
-
-
-def _pass_all(call: Callable[[Any], Any], batches: Iterable[Any]) -> _Passes:
-    passes = _Passes(0)
-    for batch in batches:
-        if passes.number == 0:  # a copy, since a loader or a model may write into it
+def _pass_all(call: Callable[[Any], Any], batches: Iterable[Any]) -> tuple[int, Any, Any]:
+    """Return the number of batches, the first of them, and the model's outputs for it."""
+    number, first, outputs = 0, None, None
+    for number, batch in enumerate(batches, 1):
+        if number == 1:  # a copy, since a loader or a model may write into it
             first = tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, batch)
-            passes = _Passes(0, first, call(batch))
+            outputs = call(batch)
         else:
             call(batch)
-        passes = passes._replace(number=passes.number + 1)
-    return passes
+    return number, first, outputs
 
 
 def _realign_all(sites: Mapping[str, PWLU]) -> dict[str, bool]:

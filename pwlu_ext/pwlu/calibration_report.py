@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten
 
 from .module import PWLU
 from .sharding import whole
-from .surgery.report import aligned, starts_as
+from .surgery.report import aligned
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class CalibrationReport:
     Attributes:
         sites: the PWLUs in the model's order.
         num_batches: how many batches all processes read.
-        largest_change: of an output, when the starting functions became PWLUs, over the first batch of every
-            process; None if the outputs are not of the same shapes before and after.
+        largest_change: of an output for the first batch of every process, when the starting functions became
+            PWLUs; None if there are no floating-point outputs, or their shapes differ before and after.
         largest_output: the largest absolute value among these outputs, before; None likewise.
     """
 
@@ -60,17 +60,16 @@ class CalibrationReport:
     def summary(self) -> str:
         """Return the table's last line.
 
-        For example `calibrated 17 of 17 sites on 8 batches; outputs moved by at most 0.05 (largest output:
-        12.3)`.
+        For example `calibrated 17 of 17 sites on 8 batches; outputs for the first moved by at most 0.05
+        (largest output: 12.3)`.
         """
         calibrated = sum(site.calibrated for site in self.sites)
         batches = f"{self.num_batches} batch{'es' if self.num_batches > 1 else ''}"
         text = f"calibrated {calibrated} of {len(self.sites)} sites on {batches}; outputs "
         if self.largest_change is None:
             return text + "cannot be compared"
-        return (
-            text + f"moved by at most {self.largest_change:.3g} (largest output: {self.largest_output:.3g})"
-        )
+        moved, largest = f"{self.largest_change:.3g}", f"{self.largest_output:.3g}"
+        return text + f"for the first moved by at most {moved} (largest output: {largest})"
 
 
 def output_changes(before: Any, after: Any) -> tuple[float, float]:
@@ -93,7 +92,7 @@ def site_report(name: str, site: PWLU, calibrated: bool) -> CalibratedSite:
     left, right = (tuple(whole(b).aminmax()) for b in (site.left, site.right))
     return CalibratedSite(
         name,
-        starts_as(site),
+        site.starts_as,
         (float(left[0]), float(left[1])),
         (float(right[0]), float(right[1])),
         float(site.start_gap().max()),

@@ -195,9 +195,20 @@ class PWLU(Layer):
             x = _NotLearning.apply(x, None if torch.compiler.is_compiling() else statistics, *parameters)
         return self.start(x)
 
+    @property
+    def starts_as(self) -> str:
+        """Name of its starting function, with the slope if it has one."""
+        name, slopes = self.starting.name, self.init_slope
+        if slopes is None:
+            return f"{name}({self.starting.left_slope:g})" if name == "leaky_relu" else name
+        if slopes.is_meta:
+            return name
+        low, high = (f"{slope:.3g}" for slope in slopes.aminmax())
+        return f"{name}({low})" if low == high else f"{name}({low} to {high})"
+
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
-        init = "" if self.starting.name == "relu" else f", init={self.starting.name}"
+        init = "" if self.starts_as == "relu" else f", init={self.starts_as}"
         return (
             f"{self.num_parameters}, num_intervals={self.num_intervals}, channel_dim={self.channel_dim}{init}"
         )

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ..module import PWLU
-from .report import starts_as
 from .sites import Slot
 
 
@@ -55,7 +54,7 @@ def _made(slot: Slot, make: Callable[..., nn.Module], options: dict[str, Any]) -
         raise ValueError(f"make({num_channels}) returned {type(module).__name__}, expected an nn.Module")
     if isinstance(module, PWLU) and not _is_started(module, **options):
         raise ValueError(
-            f"{call} returned a PWLU that starts as {starts_as(module)}: `make` must hand these on to it"
+            f"{call} returned a PWLU that starts as {module.starts_as}: `make` must hand these on to it"
         )
     return module
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..module import PWLU
 from .making import new_module
 from .measure import FunctionalUse, measure_calls
-from .report import ReplacementReport, Site, starts_as
+from .report import ReplacementReport, Site
 from .rereads import find_rereads
 from .sites import Call, Slot, find_slots, is_site_module, leave_fused_kernels
 from .starts import start_options
@@ -173,8 +173,10 @@ def _slot_site(slot: Slot, reason: str, new: nn.Module | None) -> Site:
         remarks.append(f"tied: one new module in {len(slot.holders)} places")
     if not reason and len(slot.calls) > 1:
         remarks.append(f"one new module serves {len(slot.calls)} calls")
-    kind, start = type(slot.module).__name__, starts_as(new) if new else ""
-    return _site(slot.name, kind, slot.calls, not reason, reason or "; ".join(remarks), start)
+    start = new.starts_as if isinstance(new, PWLU) else ""
+    return _site(
+        slot.name, type(slot.module).__name__, slot.calls, not reason, reason or "; ".join(remarks), start
+    )
 
 
 def _function_site(use: FunctionalUse) -> Site:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
-from ..module import PWLU
-
 
 @dataclass(frozen=True)
 class Site:
@@ -56,19 +52,6 @@ class ReplacementReport:
         added = self.parameters_after - self.parameters_before
         growth = f"{100 * added / self.parameters_before:+.1f} %" if self.parameters_before else f"{added:+d}"
         return f"replaced {replaced} of {len(self.sites)} sites, {growth} parameters"
-
-
-def starts_as(module: nn.Module) -> str:
-    """Return the name of a PWLU's starting function, with its slope if it has one; "" of another module."""
-    if not isinstance(module, PWLU):
-        return ""
-    name, slopes = module.starting.name, module.init_slope
-    if slopes is None:
-        return f"{name}({module.starting.left_slope:g})" if name == "leaky_relu" else name
-    if slopes.is_meta:
-        return name
-    low, high = (f"{slope:.3g}" for slope in slopes.aminmax())
-    return f"{name}({low})" if low == high else f"{name}({low} to {high})"
 
 
 def aligned(rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
