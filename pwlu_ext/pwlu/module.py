@@ -11,7 +11,7 @@ from .arguments import broadcast_shape, check_arguments
 from .layer import Layer, at_least_single
 from .ops import is_transformed, pwlu
 from .sharding import whole, write_whole
-from .starting import SLOPE, has_values, starting_function
+from .starting import SLOPE, has_values, slope_per_function, starting_function
 from .statistics import StepStatistics
 
 _PLACES = 64  # in an interval, at which `start_gap` looks
@@ -96,7 +96,7 @@ class PWLU(Layer):
         slopes = init_slope if isinstance(init_slope, Tensor) and init_slope.dim() > 0 else None
         self.starting = starting_function(init, SLOPE if slopes is not None else init_slope)
         if slopes is not None:
-            slopes = _checked_slopes(slopes, empty(num_parameters))
+            slopes = slope_per_function(slopes, empty(num_parameters))
         self.register_buffer("init_slope", slopes)
         self.reset_parameters()
 
@@ -201,7 +201,7 @@ class PWLU(Layer):
         name, slopes = self.starting.name, self.init_slope
         if slopes is None:
             return f"{name}({self.starting.left_slope:g})" if name == "leaky_relu" else name
-        if slopes.is_meta:
+        if not has_values(slopes):
             return name
         low, high = (f"{slope:.3g}" for slope in slopes.aminmax())
         return f"{name}({low})" if low == high else f"{name}({low} to {high})"
@@ -268,17 +268,6 @@ class _NotLearning(torch.autograd.Function):
         if ctx.statistics is not None:
             ctx.statistics.had_backward = True
         return (grad, None, *(torch.zeros_like(parameter) for parameter in ctx.saved_tensors))
-
-
-def _checked_slopes(slopes: Tensor, like: Tensor) -> Tensor:
-    if slopes.shape == (1,):
-        slopes = slopes.expand_as(like)  # one learned slope for all functions
-    if slopes.shape != like.shape or not slopes.is_floating_point():
-        raise ValueError(
-            f"PWLU: `init_slope` must be a number or a tensor of one slope per function, shape "
-            f"{tuple(like.shape)}, but has shape {tuple(slopes.shape)} and dtype {slopes.dtype}."
-        )
-    return slopes.detach().to(like, copy=True)
 
 
 def _check_arguments(

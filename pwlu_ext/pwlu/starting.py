@@ -96,6 +96,22 @@ def _leaky_relu(init: object, init_slope: float | Tensor) -> StartingFunction:
     return StartingFunction("leaky_relu", partial(F.leaky_relu, negative_slope=slope), slope, 1.0)
 
 
+def slope_per_function(slopes: Tensor, like: Tensor) -> Tensor:
+    """Return a copy of `slopes`, shape (num_parameters,) or (1,), in the shape, dtype and device of `like`.
+
+    Raises:
+        ValueError: another shape, or integers.
+    """
+    if slopes.shape == (1,):
+        slopes = slopes.expand_as(like)  # one learned slope for all functions
+    if slopes.shape != like.shape or not slopes.is_floating_point():
+        raise ValueError(
+            f"PWLU: `init_slope` must be a number or a tensor of one slope per function, shape "
+            f"{tuple(like.shape)}, but has shape {tuple(slopes.shape)} and dtype {slopes.dtype}."
+        )
+    return slopes.detach().to(like, copy=True)
+
+
 def _slope(start: StartingFunction, boundary: Tensor, asymptote: float | None) -> Tensor:
     if asymptote is not None:
         return torch.full_like(boundary, asymptote)

@@ -319,7 +319,7 @@ def test_any_other_init_goes_to_make() -> None:
         (lambda n: PWLU(n), {"init": "silu"}, r"make\(4, init='silu'\).*site '1'.*TypeError.*keywords init"),
         (lambda n, **_: PWLU(n), {"init": "silu"}, "returned a PWLU that starts as relu: `make` must hand"),
         (lambda n, init, **_: PWLU(n, init=init), {}, r"starts as leaky_relu\(0.25\): `make` must hand"),
-        (PWLU, {"init": "swish"}, "`init` is 'swish', expected one of relu"),
+        (PWLU, {"init": "replace"}, "init is 'replace', expected one of relu, .*did you mean 'replaced'"),
     ],
 )
 def test_a_make_that_does_not_start_as_told_is_an_error(

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from ..module import PWLU
+from ..starting import STARTS
+from ..suggestion import expected_one_of
 from .making import new_module
 from .measure import FunctionalUse, measure_calls
 from .report import ReplacementReport, Site
@@ -69,7 +71,7 @@ def replace_activations(
     def is_site(module: nn.Module) -> bool:
         return is_site_module(module) or (is_activation is not None and is_activation(module))
 
-    size = _checked_arguments(model, is_site(model), input_size, make, min_positions)
+    size = _checked_arguments(model, is_site(model), input_size, make, init, min_positions)
     before = _count_parameters(model)
     slots = find_slots(model, is_site)
     functional = _measured(measure_calls, model, slots, size, channel_dim)
@@ -99,6 +101,7 @@ def _checked_arguments(
     is_activation: bool,
     input_size: Sequence[int],
     make: Callable[..., nn.Module],
+    init: object,
     min_positions: int,
 ) -> tuple[int, ...]:
     """Check the arguments that need no measuring; return `input_size` as a tuple."""
@@ -115,6 +118,8 @@ def _checked_arguments(
         raise ValueError(
             f"make is {make!r}, expected a callable that takes the channel count, e.g. pwlu.PWLU"
         )
+    if isinstance(init, str) and init not in (known := (*STARTS, "replaced")):
+        raise ValueError(expected_one_of("init", init, known))
     if not isinstance(min_positions, int) or min_positions < 1:
         raise ValueError(f"min_positions is {min_positions!r}, expected an integer >= 1")
     sizes = tuple(input_size) if isinstance(input_size, Sequence) else ()
