@@ -71,7 +71,7 @@ def calibrate(
     device = next(iter(sites.values())).running_mean.device
     with _kept_on_error(inner, sites), _generators_kept(device), _eagerly():
         with _collecting(sites):
-            with evaluation_mode(inner):
+            with evaluation_mode(inner):  # for the passes alone: it restores all buffers, the PWLUs' too
                 number, first, before = _together(partial(_pass_all, call, batches), device)
             (num_batches,) = _over_ranks("SUM", device, number)
             if num_batches == 0:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_leaves
 
 from .module import PWLU
 from .sharding import whole
@@ -73,17 +73,16 @@ class CalibrationReport:
 
 
 def output_changes(before: Any, after: Any) -> tuple[float, float]:
-    """Return the largest change and the largest absolute value before; both -1 if shapes differ."""
-    olds, news = ([t for t in tree_flatten(outputs)[0] if _is_number(t)] for outputs in (before, after))
+    """Return the largest change and the largest absolute value before; both -1 for none or other shapes."""
+    olds, news = ([t for t in tree_leaves(outputs) if _has_numbers(t)] for outputs in (before, after))
     if not olds or [t.shape for t in olds] != [t.shape for t in news]:
         return -1.0, -1.0
     change = largest = 0.0
     for old, new in zip(olds, news, strict=True):
-        if old.numel():
-            same = (old == new) | (old.isnan() & new.isnan())
-            moved = torch.where(same, 0, (old - new).abs())
-            change = max(change, float(torch.where(moved.isnan(), torch.inf, moved).max()))
-            largest = max(largest, float(old.abs().nan_to_num(0, 0).max()))
+        same = (old == new) | (old.isnan() & new.isnan())
+        moved = torch.where(same, 0, (old - new).abs())
+        change = max(change, float(torch.where(moved.isnan(), torch.inf, moved).max()))
+        largest = max(largest, float(old.abs().nan_to_num(0, 0).max()))
     return change, largest
 
 
@@ -100,8 +99,8 @@ def site_report(name: str, site: PWLU, calibrated: bool) -> CalibratedSite:
     )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+def _has_numbers(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0
 
 
 def _row(site: CalibratedSite) -> tuple[str, ...]:
