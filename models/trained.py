@@ -7,13 +7,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pwlu import ReplacementReport
+from pwlu import PWLU, ReplacementReport
+from pwlu.realignment import is_at_start
 
 from .activations import NO_START, REPLACED, activation_factory
 from .origin import Origin, exchange_activations
 
 Make = Callable[..., nn.Module] | None
 Built = tuple[nn.Module, ReplacementReport]
+_ALIKE = 1e-4  # relative: other processors compute starting functions to other last bits
 
 
 class UnfitWeights(ValueError):
@@ -86,22 +88,41 @@ class Networks:
         many. `keeps_activations`: the configured activations are those of the weights. Raises UnfitWeights,
         which names what else does not fit.
         """
-        name = None if weights.activation is None else weights.activation["name"]
-        if self.init == REPLACED and not keeps_activations and name in NO_START:
+        used = {} if weights.activation is None else weights.activation
+        if self.init == REPLACED and not keeps_activations and used.get("name") in NO_START:
             raise UnfitWeights(
-                f"{weights.path}: activation.init=replaced: no PWLU can start as what its {name} learned; to "
-                "go on with that give its own activation.name, activation.num_intervals and activation.mode, "
-                "else another activation.init"
+                f"{weights.path}: activation.init=replaced: no PWLU can start as what its {used['name']} "
+                f"learned; to go on with that give {_words(used)}, else another activation.init"
             )
         model, report, is_new_head = self._load(weights, has_classes)
+        if not weights.has_learned:
+            _require_known_starts(model, weights.path)
         if keeps_activations:
             origin = Origin(report, True, is_new_head, keeps_functions=weights.has_learned)
         else:
             origin = exchange_activations(self.root(model), self._put, is_new_head=is_new_head)
-        with torch.device("meta"):
-            configured, _ = self.build(self.make, num_classes=self.num_classes, init=self.init)
-        _require_like(model, configured, weights.path)
+        self._require_configured(model, origin, weights)
         return model, origin
+
+    def _require_configured(self, model: nn.Module, origin: Origin, weights: TrainedWeights) -> None:
+        """Raise UnfitWeights unless the activations are those that the configuration alone describes.
+
+        Else an evaluation, which knows nothing of where the weights came from, would compute others.
+        """
+        with torch.device("meta"):
+            configured, report = self.build(self.make, num_classes=self.num_classes, init=self.init)
+        one, other = (dict(self.root(network).named_modules()) for network in (model, configured))
+        for site in report.sites:
+            there, here = (type(modules.get(site.name)) for modules in (one, other))
+            if there is here:
+                continue
+            remedy = "the data.image_size_px of the weights, since another one has other sites"
+            if self.make is None and weights.activation is not None:
+                remedy = _words(weights.activation)
+            raise UnfitWeights(
+                f"{weights.path}: {site.name} was trained with {there.__name__}, but the configuration has "
+                f"{here.__name__} there; give {remedy}, or another activation"
+            )
 
     def _put(self, root: nn.Module) -> ReplacementReport:
         return self.put(root, self.make, init=self.init)
@@ -110,7 +131,9 @@ class Networks:
         make = None if weights.activation is None else activation_factory(**weights.activation)
         if weights.activation is None and self.backbone is not None:
             return self._load_backbone(weights, self.backbone)
-        options = {} if weights.input_size is None else {"input_size": weights.input_size}
+        options: dict[str, Any] = {} if weights.input_size is None else {"input_size": weights.input_size}
+        if weights.activation is not None and weights.activation.get("init") == REPLACED:
+            options["init"] = REPLACED
         model, report = self.build(make, num_classes=self.num_classes, **options)
         with torch.device("meta"):
             other, _ = self.build(make, num_classes=self.num_classes + 1, **options)
@@ -153,20 +176,21 @@ def load_tensors(
         raise UnfitWeights(f"{source} does not fit this network; {'; '.join(found)}")
 
 
-def _require_like(model: nn.Module, configured: nn.Module, source: object) -> None:
-    # Else nothing that knows only the configuration could load what is trained from here.
-    one, other = (_shapes(network.state_dict()) for network in (model, configured))
-    different = [
-        name
-        for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name) and not name.endswith(".init_slope")
-    ]
-    if different:
+def _require_known_starts(model: nn.Module, source: object) -> None:
+    # Of a run that started from other activations than the network's own: `replaced` does not tell which.
+    sites = {name: module for name, module in model.named_modules() if isinstance(module, PWLU)}
+    unknown = [name for name, site in sites.items() if not is_at_start(site, _ALIKE)]
+    if unknown:
         raise UnfitWeights(
-            f"{source}: with its activations the network is not the one that the configuration describes, at "
-            f"{_few(different)}. Images of another size have other sites: take the data.image_size_px that "
-            "the weights were trained with, or another activation"
+            f"{source}: a checkpoint of phase I, in which PWLUs do not start as the network's own "
+            f"activations: {_few(unknown)}; give the weights that its run started from, or a later checkpoint"
         )
+
+
+def _words(activation: Mapping[str, Any]) -> str:
+    of_pwlu = ("num_intervals", "mode") if activation["name"] == "pwlu" else ()
+    keys = [key for key in ("name", *of_pwlu) if key in activation]
+    return " ".join(f"activation.{key}={activation[key]}" for key in keys)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

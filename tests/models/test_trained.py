@@ -166,8 +166,39 @@ def test_sites_of_another_image_size_are_another_network() -> None:
         "mobilenetv3_small_050", activation_factory("prelu"), num_classes=4, input_size=(3, 32, 32)
     )
     weights = Weights(source.state_dict(), {"name": "prelu"}, (3, 32, 32))
-    with pytest.raises(UnfitWeights, match=r"file.pt: with its activations .*blocks.*data.image_size_px"):
+    with pytest.raises(UnfitWeights, match=r"file.pt: blocks\..* was trained with .*data.image_size_px"):
         begin(networks("mobilenetv3_small_050", name="prelu"), weights, keeps=True)
+
+
+def test_original_activations_are_the_network_s_own() -> None:
+    """Else an evaluation, which knows the configuration alone, would put Hardswish in place of ReLU."""
+    for name in ("relu", "prelu"):
+        source = trained("mobilenetv3_small_050", activation=name)
+        weights = Weights(source.state_dict(), {"name": name}, SIZE)
+        with pytest.raises(
+            UnfitWeights, match=f"with .*ReLU, but .* Hardswish there; give activation.name={name},"
+        ):
+            begin(networks("mobilenetv3_small_050", name="original"), weights)
+    source = trained("resnet18_025", activation="relu")
+    weights = Weights(source.state_dict(), {"name": "relu"}, SIZE)
+    begin(networks("resnet18_025", name="original"), weights)  # the same functions
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_checkpoint_of_phase_one_keeps_its_starts(keeps: bool) -> None:
+    replacing = networks("mobilenetv3_small_050", init="replaced")
+    wanted = replacing if keeps else networks("mobilenetv3_small_050")
+    source, _ = replacing.from_scratch()
+    settings = {"name": "pwlu", "init": "replaced"}
+    weights = Weights(source.state_dict(), settings, SIZE, has_learned=False)
+    model, origin = begin(wanted, weights, keeps)
+    with origin.undone():
+        starts = {module.starts_as for module in model.modules() if isinstance(module, PWLU)}
+    assert starts == {"relu", "hardswish"} and bool(origin.changed) != keeps
+    source, _ = networks("mobilenetv3_small_050", init="silu").from_scratch()  # as from a network with SiLU
+    weights = Weights(source.state_dict(), settings, SIZE, has_learned=False)
+    with pytest.raises(UnfitWeights, match=r"phase I, in which .*bn1.act, .* \(23 in all\)"):
+        begin(wanted, weights, keeps)
 
 
 def test_old_activations_may_be_of_any_kind() -> None:
