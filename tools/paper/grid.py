@@ -47,6 +47,7 @@ STUDIES = (
     "num_intervals",
     "realignment",
     "recipe",
+    "rates",
     "long",
     *SUPERSEDED,
 )

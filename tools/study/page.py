@@ -145,11 +145,13 @@ def told(difference: Difference | None, metric: str) -> str:
 
 
 def networks_table(results: Path) -> list[str]:
-    """Return the studies of starting functions, a line each: ReLU's top-1, and the others' minus ReLU's."""
+    """Return the studies that compare with ReLU, a line each: ReLU's top-1, and the others' minus ReLU's."""
     labels: dict[str, str] = {}
     rows = []
     for numbers in (read_study(name, results) for name in STUDIES if load_study(name).against):
         cells = {cell.name.removeprefix(f"{cell.column_key}_"): cell for cell in numbers.study.cells}
+        if "relu" not in cells:
+            continue
         labels = {key: cell.row for key, cell in cells.items()} | labels
         relu = cells["relu"]
         found = {key: numbers.difference("top1", cells[key], relu) for key in _ROWS if key in cells}
