@@ -49,6 +49,12 @@ def test_activations_alone_learn_on_two_processes_and_a_killed_run_goes_on(
     compared = next(line for line in said.splitlines() if line.startswith("validation with the activations"))
     before, after = (float(part.split("top1 ")[1].split()[0]) for part in compared.split(";"))
     assert abs(before - after) <= 100 / 15  # one of 15 images
+    first, *_ = records(whole)
+    assert (first["kind"], first["step"]) == ("conversion", 0)
+    assert (first["top1_before"], first["top1_after"]) == pytest.approx((before, after), abs=0.005)
+    of_source = records(source.parents[1])[-1]  # of its averaged weights
+    assert first["loss_before"] == pytest.approx(of_source["ema_loss"], rel=1e-4)
+    assert 0 < first["largest_change"] < 0.1 * first["largest_output"]
     trained = torch.load(source)["ema"]["weights"]
     frozen = [name for name in trained if f"/model/{name}" in weights(whole)]
     assert len(trained) - len(frozen) == 10  # PReLU's slopes

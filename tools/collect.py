@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.config.load import experiment_of
 from engine.processes.program import errors_told_by, to_path
 from engine.runs.folder import RunFolder
 from engine.runs.manifest import short_commit
@@ -81,7 +80,7 @@ def _measurements_of(run: Run, table: str, *, diverged: bool) -> list[Measuremen
             value=found.get(place.metric),
             seed=run.seed,
             scale=run.scale.name,
-            config_hash=experiment_of(run.config).hash,
+            config_hash=run.hash,
             run=run.name,
             **_origin(manifest["starts"]),
         )

@@ -61,14 +61,14 @@ class Experiment:
 def experiment_of(config: RunConfig, init_from: str | None = None) -> Experiment:
     """Return the experiment that a configuration describes.
 
-    `init_from` is the digest of the file of weights that it starts from.
+    `init_from` says what weights it starts from: the digest of a file, or the hash of another experiment.
     """
     settings = dataclasses.asdict(config)
     values = {
         key: value for key, value in leaves(settings).items() if key in _BUT or not key.startswith(_EXECUTION)
     }
     if init_from is not None:
-        values["init_from"] = f"sha256:{init_from[:16]}"
+        values["init_from"] = init_from
     hashed = {key: value for key, value in values.items() if key not in _BEFORE or value != _BEFORE[key]}
     digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
     return Experiment(settings, values, digest[:16])

@@ -121,12 +121,15 @@ class RunFolder:
         write_text_atomically(self.config, yaml.safe_dump(experiment.settings, sort_keys=False))
         return checkpoint
 
+    def is_finished(self) -> bool:
+        return self._finished.exists()
+
     def final_metrics(self, experiment: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what a finished run recorded at its end, None for one that is not finished.
 
         Raises CheckpointError if the run that finished here has other values than `experiment`.
         """
-        if not self._finished.exists():
+        if not self.is_finished():
             return None
         manifest = self.read_manifest()
         if manifest:

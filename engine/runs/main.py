@@ -41,7 +41,7 @@ def train_or_evaluate(
     with joined_processes(config.runtime.device) as (world, stop):
         folder = RunFolder(config.output)
         start, digest = _starting_weights(arguments.init_from, config, folder, world)
-        run = Run(folder, experiment_of(config, digest), world, stop, start)
+        run = Run(folder, experiment_of(config, digest and f"sha256:{digest[:16]}"), world, stop, start)
         if arguments.checkpoint is None:
             if run.is_finished():
                 return EXIT_DONE

@@ -104,7 +104,7 @@ class Run:
                 say(f"{origin.report}\n{task.describe()}")
                 say(f"resuming at step {state.step}" if resumed else "starting at step 0")
             if not resumed:
-                self._prepare(state, task, plan, options, origin, reporting)
+                self._prepare(loop, options, origin, reporting)
             try:
                 finished = loop.run(resumed)
             except TrainingDiverged as error:  # on every process
@@ -137,15 +137,7 @@ class Run:
         )
         return checkpoint is not None
 
-    def _prepare(
-        self,
-        state: TrainingState,
-        task: Task,
-        plan: Plan,
-        options: OptimizerOptions,
-        origin: Origin,
-        reporting: Reporting,
-    ) -> None:
+    def _prepare(self, loop: Loop, options: OptimizerOptions, origin: Origin, reporting: Reporting) -> None:
         """Say what the network starts from, and bring it to its first step."""
         if self.world.is_main:
             for sentence in origin_sentences(origin, self.start):
@@ -153,7 +145,7 @@ class Run:
             for sentence in origin_warnings(origin, options):
                 warn(sentence)
         if origin.is_trained and begin_from_trained(
-            state, task, plan, self.world, origin, lambda: self.stop.requested
+            loop.state, loop.task, loop.plan, self.world, origin, loop.tell, lambda: self.stop.requested
         ):
             reporting.tell_start_gaps()
 

@@ -178,9 +178,9 @@ class Loop:
         if state.step % self.plan.log_every_steps == 0 or self.plan.is_evaluation(state.step):
             rate = self._stopwatch.steps_per_second() * self.plan.images_per_step
             values = state.losses.take() | {"lr": lr, "images_per_second": rate}
-            self._tell("train", values | ({"phase": phase} if phase else {}))
+            self.tell("train", values | ({"phase": phase} if phase else {}))
         if result.realigned:  # phase I ended with this step: see TrainStep
-            self._tell("realign", {})
+            self.tell("realign", {})
             self._plot()
 
     def _evaluate(self) -> bool:
@@ -191,7 +191,7 @@ class Loop:
         evaluation = evaluate_all(self.task, state.model, state.ema, self.world, self._should_stop)
         if evaluation is None:
             return False
-        self._tell("eval", evaluation.metrics, evaluation)
+        self.tell("eval", evaluation.metrics, evaluation)
         self.metrics = evaluation.metrics
         name = self.task.main_metric if state.ema is None else f"ema_{self.task.main_metric}"
         if self.metrics[name] > state.best.get(name, -math.inf):
@@ -210,9 +210,10 @@ class Loop:
     def _content(self) -> dict[str, Any]:
         return {**self.identity, **self.state.state_dict()}
 
-    def _tell(
+    def tell(
         self, kind: str, values: Mapping[str, float | int], evaluation: Evaluation | None = None
     ) -> None:
+        """Give the listeners a record of this step; every process calls it."""
         step = self.state.step
         record = Record(kind, step, round(step / self.plan.steps_per_epoch, 4), values, evaluation)
         self.world.on_main(lambda: [listener(record) for listener in self.listeners], "writing the records")

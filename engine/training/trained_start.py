@@ -2,13 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
 import torch
 
 import pwlu
+from engine.evaluation import Evaluation
 from engine.processes.distributed import World
 from engine.records.console import listed, metrics_line, say
 from engine.training.loop import Plan, Task, evaluate_all
@@ -57,13 +58,16 @@ def begin_from_trained(
     plan: Plan,
     world: World,
     origin: Origin,
+    tell: Callable[[str, Mapping[str, float | int]], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Calibrate PWLUs that no phase I prepares; return whether that was done.
 
-    Say the main metric with the activations that the weights were trained with, and with the new ones: not
-    where a stop is requested, nor with a new head, of which nothing is known yet.
+    Say the main metric with the activations that the weights were trained with, and with the new ones, and
+    record all metrics by `tell`: not where a stop is requested, nor with a new head, of which nothing is
+    known yet.
     """
+    moved: dict[str, float] = {}
     is_calibrated = state.phase == 2 and not origin.keeps_functions
     is_compared = bool(origin.exchanges) and not origin.is_new_head
     with torch.compiler.set_stance("force_eager"):  # nothing is compiled for these passes alone
@@ -71,15 +75,17 @@ def begin_from_trained(
             with origin.undone():
                 before = evaluate_all(task, state.model, None, world, should_stop)
         if is_calibrated:
-            _calibrate(state, task, plan, world)
+            moved = _calibrate(state, task, plan, world)
         if is_compared and before is not None:
             after = evaluate_all(task, state.model, None, world, should_stop)
-            if after is not None and world.is_main:
+            if after is not None:
                 was, now = (
                     metrics_line({task.main_metric: evaluation.metrics[task.main_metric]})
                     for evaluation in (before, after)
                 )
-                say(f"validation with the activations that were there: {was}; with the new ones: {now}")
+                if world.is_main:
+                    say(f"validation with the activations that were there: {was}; with the new ones: {now}")
+                tell("conversion", _conversion(before, after) | moved)
     return is_calibrated
 
 
@@ -115,12 +121,26 @@ def origin_warnings(origin: Origin, options: OptimizerOptions) -> list[str]:
     return warnings
 
 
-def _calibrate(state: TrainingState, task: Task, plan: Plan, world: World) -> None:
+def _conversion(before: Evaluation, after: Evaluation) -> dict[str, float]:
+    both = {"before": before.metrics, "after": after.metrics}
+    return {
+        f"{name}_{when}": value
+        for when, metrics in both.items()
+        for name, value in metrics.items()
+        if name != "images"
+    }
+
+
+def _calibrate(state: TrainingState, task: Task, plan: Plan, world: World) -> dict[str, float]:
+    """Return how far that moved the outputs, and the largest of them, where they can be compared."""
     report = pwlu.calibrate(state.model, _images(task, plan), forward=task.predict)
     if state.ema is not None:  # it began before
         state.ema.copy(list(state.model.state_dict()))
     if world.is_main:
         say(report.summary())
+    if report.largest_change is None or report.largest_output is None:
+        return {}
+    return {"largest_change": report.largest_change, "largest_output": report.largest_output}
 
 
 def _images(task: Task, plan: Plan) -> Iterator[Any]:

@@ -30,7 +30,11 @@ def write_run(
     changes = {key.replace("__", "."): value for key, value in changed.items()}
     images = run.scale.train_images if num_train is None else num_train
     data = {"num_train": images, "num_val": 10, "num_classes": 10}
-    manifest = {"experiment": run.declared | changes, "data": data, "starts": [START]}
+    start: dict[str, Any] = dict(START)
+    if run.source is not None:  # as a trainer leaves it
+        changes = {"init_from": "sha256:0123456789abcdef"} | changes
+        start["init_from"] = {"path": str(run.source.checkpoint), "experiment_hash": run.source.hash}
+    manifest = {"experiment": run.declared | changes, "data": data, "starts": [start]}
     (run.folder / "manifest.json").write_text(json.dumps(manifest))
     evaluations = [
         {"kind": "eval", "epoch": epoch, **values} for epoch, values in ((1.0, {}), (2.0, metrics))

@@ -10,12 +10,13 @@ the keys it sets (`set`); a row with `all_columns: true` has one run for all col
 A study also has its `question`, the `claim` of the paper that it tests, and a `reference`: the cell to which
 differences are taken, or `{column}_<row>` for one in each column. It may say `against` which rows its cells
 with PWLU are compared one by one. `shared` names cells that are runs of another grid, `<cell>: <grid>/<cell
-there>`, made and kept there.
+there>`, made and kept there. With `init_from`, `study_<name>/<cell there>`, all other cells start from the
+last checkpoint of that cell's run of the same scale and seed.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,6 +50,8 @@ STUDIES = (
     "recipe",
     "rates",
     "long",
+    "finetune",
+    "finetune_mbv3",
     *SUPERSEDED,
 )
 SMOKE = "smoke"
@@ -63,6 +66,8 @@ _PROGRAMS: dict[str, Any] = {"train_imagenet.py": IMAGENET, "train_coco.py": COC
 _SECTIONS = ("program", "config", "metrics", "rows", "columns", "scales", "shared")
 _OF_STUDIES = ("question", "claim", "reference")
 _AGAINST = "against"
+_INIT_FROM = "init_from"
+_ALL_OF_STUDIES = (*_SECTIONS, *_OF_STUDIES, _AGAINST, _INIT_FROM)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,11 @@ class Cell:
     @property
     def places(self) -> list[Place]:
         return [Place(self.row, self.column, metric) for metric in self.metrics]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its runs are those of another grid."""
+        return not self.runs_in.startswith(f"{self.grid}/")
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: a cell at a scale with a seed. `extra` are settings outside the experiment."""
+    """One training run: a cell at a scale with a seed.
+
+    `extra` are settings outside the experiment; `source` is the run from whose last checkpoint it starts.
+    """
 
     program: str
     cell: Cell
@@ -111,6 +124,7 @@ class Run:
     seed: int
     folder: Path
     extra: tuple[str, ...] = ()
+    source: "Run | None" = None
 
     @property
     def name(self) -> str:
@@ -120,17 +134,36 @@ class Run:
     def title(self) -> str:
         """The run as one of its cell, with the folder where it is another grid's."""
         own = f"{self.cell.name}_seed{self.seed}"
-        shared = self.cell.grid != self.folder.parent.name
-        return f"{own} = {self.folder.parent.name}/{self.name}" if shared else own
+        return f"{own} = {self.folder.parent.name}/{self.name}" if self.cell.is_shared else own
 
     @property
     def arguments(self) -> list[str]:
-        """Configuration file and `key=value` words, as the batch scripts take them."""
-        return [self.cell.config, *self._settings, *self.extra, f"output={self.folder}"]
+        """Configuration file, `key=value` words and what it starts from, as the batch scripts take them."""
+        start = ["--init-from", str(self.source.checkpoint)] if self.source else []
+        return [self.cell.config, *self._words, *start]
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.pt"
 
     @property
     def command(self) -> list[str]:
         return [self.program, "--config", *self.arguments]
+
+    @cached_property
+    def hash(self) -> str:
+        """The hash of its experiment and, through it, of the one that it starts from."""
+        return experiment_of(self.config, self.starts_from).hash
+
+    @property
+    def starts_from(self) -> str | None:
+        """What identifies the weights that it starts from, for `experiment_of`; None for random ones."""
+        # A file's digest is that of one machine's run.
+        return f"run {self.source.hash}" if self.source else None
+
+    @property
+    def _words(self) -> list[str]:
+        return [*self._settings, *self.extra, f"output={self.folder}"]
 
     @property
     def _settings(self) -> list[str]:
@@ -147,7 +180,7 @@ class Run:
 
         Raises ConfigError, or ValueError if `extra` would make it another experiment than the grid declares.
         """
-        config = self._load(self.arguments[1:])
+        config = self._load(self._words)
         found = experiment_of(config).values
         for key in sorted(found.keys() | self.declared.keys()):
             value, declared = (values.get(key, "unset") for values in (found, self.declared))
@@ -173,6 +206,7 @@ class Grid:
     program: str
     cells: tuple[Cell, ...]
     scales: dict[str, Scale]
+    source: "Grid | None"  # whose one cell's runs all but shared cells start from
     kind: ClassVar[str]
 
     @property
@@ -208,11 +242,14 @@ class Grid:
         `seeds` takes the place of the scale's own; `extra` are `key=value` words for all runs.
         """
         chosen = self.scales[scale]
-        return [
-            Run(self.program, cell, chosen, seed, output / scale / f"{cell.runs_in}_seed{seed}", tuple(extra))
-            for seed in (chosen.seeds if seeds is None else seeds)
-            for cell in self.cells
-        ]
+        runs = []
+        for seed in chosen.seeds if seeds is None else seeds:
+            (source,) = self.source.runs(scale, output, [seed], extra) if self.source else (None,)
+            for cell in self.cells:
+                folder = output / scale / f"{cell.runs_in}_seed{seed}"
+                start = None if cell.is_shared else source
+                runs.append(Run(self.program, cell, chosen, seed, folder, tuple(extra), start))
+        return runs
 
 
 @dataclass(frozen=True)
@@ -263,7 +300,7 @@ def load_table(number: int, folder: Path = FOLDER) -> PaperTable:
         )
     stem = f"table{number}"
     tree = _read(folder / f"{stem}.yaml", _SECTIONS)
-    return PaperTable(str(number), stem, _program(tree), _cells(stem, tree), _scales(tree))
+    return PaperTable(str(number), stem, _program(tree), _cells(stem, tree), _scales(tree), None)
 
 
 def load_study(name: str, folder: Path = FOLDER) -> Study:
@@ -271,10 +308,10 @@ def load_study(name: str, folder: Path = FOLDER) -> Study:
     if name not in STUDIES:
         raise ValueError(expected_one_of("study", name, STUDIES))
     stem = f"study_{name}"
-    tree = _read(folder / f"{stem}.yaml", (*_SECTIONS, *_OF_STUDIES, _AGAINST))
+    tree = _read(folder / f"{stem}.yaml", _ALL_OF_STUDIES)
     question, claim, reference = (tree[key].text for key in _OF_STUDIES)
     against = tuple(_list_of(tree[_AGAINST])) if _AGAINST in tree else ()
-    parts = _program(tree), _cells(stem, tree), _scales(tree)
+    parts = _program(tree), _cells(stem, tree), _scales(tree), _source(tree, folder)
     return Study(name, stem, *parts, question, claim, reference, against)
 
 
@@ -357,6 +394,25 @@ def _cells(stem: str, tree: _Section) -> tuple[Cell, ...]:
     if elsewhere:
         raise ValueError(f"{tree.place}: shared: {', '.join(elsewhere)}: no cell of this grid")
     return tuple(cells)
+
+
+def _source(tree: _Section, folder: Path) -> Grid | None:
+    """Return the grid of the runs that a study starts from, with their cell alone."""
+    if _INIT_FROM not in tree:
+        return None
+    stem, _, name = tree[_INIT_FROM].text.partition("/")
+    named = f"{tree.place}: {_INIT_FROM}: {tree[_INIT_FROM].text}"
+    if not stem.startswith("study_") or not name:
+        raise ValueError(f"{named}: expected study_<name>/<cell>")
+    if _INIT_FROM in _read(folder / f"{stem}.yaml", _ALL_OF_STUDIES):
+        raise ValueError(f"{named}: {stem} has an {_INIT_FROM} itself; name a run that starts from nothing")
+    study = load_study(stem.removeprefix("study_"), folder)
+    cells = {cell.name: cell for cell in study.cells if not cell.is_shared}
+    if name not in cells:
+        raise ValueError(f"{named}: {expected_one_of('cell', name, cells)}")
+    if missing := tree["scales"].keys() - study.scales.keys():
+        raise ValueError(f"{named}: {stem} has no scale {', '.join(sorted(missing))}")
+    return replace(study, cells=(cells[name],))
 
 
 def _label(section: _Section) -> str:

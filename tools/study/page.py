@@ -172,7 +172,7 @@ def plan_table(results: Path) -> list[str]:
         scale = study.scales[SCALE]
         assert scale.images_per_core_second is not None, "studies are for CPUs"
         cells = study.runs(SCALE, Path(), seeds=[0])
-        own = [run for run in cells if run.cell.runs_in.startswith(f"{study.stem}/")]
+        own = [run for run in cells if not run.cell.is_shared]
         seeds = len(scale.seeds)
         hours = seeds * sum(map(training_images, own)) / scale.images_per_core_second / 3600
         hours_of_all += hours
@@ -196,4 +196,6 @@ def recipe(numbers: StudyNumbers) -> str:
         different = list(dict.fromkeys(values))
         (shared if len(different) == 1 else differing).append(f"{words} {', '.join(different)}")
     varied = f" By cell: {'; '.join(differing)}." if differing else ""
-    return f"{scale.dataset}, {scale.train_images} training images; {'; '.join(shared)}.{varied}"
+    source = numbers.study.source
+    started = f" Its own runs start from those of {source.cells[0].runs_in}." if source else ""
+    return f"{scale.dataset}, {scale.train_images} training images; {'; '.join(shared)}.{varied}{started}"

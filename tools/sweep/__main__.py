@@ -27,7 +27,7 @@ from engine.records.console import say
 from tools.paper.grid import OUTPUT, SCALES, Grid, add_grid_options, chosen_grid
 from tools.records import positive, tool_parser
 from tools.sweep.local import Job, LocalLauncher
-from tools.sweep.plan import Item, assumption, plan, plan_text, unfinished
+from tools.sweep.plan import NEW, Item, assumption, plan, plan_text, require_sources, unfinished
 from tools.sweep.slurm import array_path, sbatch_command, submit
 
 
@@ -48,9 +48,7 @@ def run_locally(items: Sequence[Item], jobs: int | None) -> int:
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, available_cores() // at_once)))
     where = f"{len(gpus)} GPUs" if gpus else "CPU"
     say(f"{at_once} at once on {where}, OpenMP threads of each: {threads}")
-    outcome = LocalLauncher(at_once=at_once, gpus=gpus, threads=threads).run(
-        [Job(item.run.name, [sys.executable, *item.run.command], item.run.folder) for item in items]
-    )
+    outcome = LocalLauncher(at_once=at_once, gpus=gpus, threads=threads).run(list(map(_job, items)))
     for how, names in vars(outcome).items():
         if names:
             named = "" if how in ("finished", "waiting") else f" ({', '.join(names)})"
@@ -58,6 +56,13 @@ def run_locally(items: Sequence[Item], jobs: int | None) -> int:
     if outcome.stopped or outcome.waiting:
         return EXIT_STOPPED
     return EXIT_FAILED if outcome.failed else 0
+
+
+def _job(item: Item) -> Job:
+    run = item.run
+    # What has begun goes on from its own checkpoint.
+    after = run.source.folder if run.source and item.state == NEW else None
+    return Job(run.name, [sys.executable, *run.command], run.folder, after)
 
 
 def submit_array(grid: Grid, items: Sequence[Item], arguments: argparse.Namespace) -> int:
@@ -88,7 +93,10 @@ def sweep(arguments: argparse.Namespace) -> int:
     if not todo:
         say("nothing to do")
         return 0
-    if arguments.launcher == "slurm":
+    is_local = arguments.launcher == "local"
+    if not arguments.dry_run:
+        require_sources(todo, todo if is_local else ())  # an array's tasks start at any time
+    if not is_local:
         return submit_array(grid, todo, arguments)
     return 0 if arguments.dry_run else run_locally(todo, arguments.jobs)
 

@@ -23,11 +23,16 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """A command and the run folder it works in."""
+    """A command and the run folder it works in; `after`: the folder of a run that must be finished before."""
 
     name: str
     command: Sequence[str]
     folder: Path
+    after: Path | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.after is None or RunFolder(self.after).is_finished()
 
     @property
     def log(self) -> Path:
@@ -84,8 +89,14 @@ class LocalLauncher:
     def _run(self, waiting: list[Job]) -> Outcome:
         outcome, total, handed_on = Outcome(), len(waiting), 0
         while self._running or (waiting and not self._signals):
-            while waiting and not self._signals and len(self._running) < self._at_once:
-                self._start(waiting.pop(0))
+            while not self._signals and len(self._running) < self._at_once:
+                ready = next((job for job in waiting if job.is_ready), None)
+                if ready is None:
+                    break
+                waiting.remove(ready)
+                self._start(ready)
+            if not self._running and not self._signals:
+                self._give_up(waiting, outcome)
             if self._signals > handed_on:
                 handed_on = self._signals
                 self._hand_on(kill=handed_on > 1)
@@ -120,10 +131,17 @@ class LocalLauncher:
         self._running.append(_Running(job, slot, process, time.monotonic()))
         say(f"{job.name}: started, log {job.log}")
 
+    def _give_up(self, waiting: list[Job], outcome: Outcome) -> None:
+        """Note what cannot start any more, as what it starts from is not finished."""
+        while waiting:
+            job = waiting.pop(0)
+            outcome.failed.append(job.name)
+            say(f"{job.name}: NOT STARTED: it starts from {job.after}, which is not finished")
+
     def _conclude(self, ended: _Running, outcome: Outcome) -> str:
         """Note how a run ended and return it in words."""
         job, status = ended.job, ended.process.returncode
-        if status == 0 and (job.folder / "FINISHED").exists():
+        if status == 0 and RunFolder(job.folder).is_finished():
             outcome.finished.append(job.name)
             return "finished"
         if status != 0 and RunFolder(job.folder).divergence() is not None:

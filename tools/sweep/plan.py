@@ -2,13 +2,15 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.config.load import CocoConfig, ImageNetConfig
 from engine.runs.folder import RunFolder
 from engine.training.checkpoint import require_same
 from tools.paper.grid import Run
+from tools.records import counted
 
 # Training images per second of one GPU, with the source; an assumption about the machine at hand, which
 # --images-per-second replaces.
@@ -58,14 +60,44 @@ def plan(runs: Sequence[Run], images_per_second: float | None = None) -> list[It
 def state_of(run: Run) -> str:
     """Return how far a run is. Raises CheckpointError if its folder belongs to another experiment."""
     folder = RunFolder(run.folder)
-    if folder.final_metrics(run.declared) is not None:
-        return FINISHED
     manifest = folder.read_manifest()
+    if manifest is not None:
+        # The trainer refuses such a folder itself; here the user learns it before hours of other runs.
+        declared = run.declared | ({"init_from": run.starts_from} if run.source else {})
+        require_same(_experiment(manifest), declared, folder.path)
+    if folder.is_finished():
+        return FINISHED
     if manifest is None:
         return NEW
-    # The trainer refuses such a folder itself; here the user learns it before hours of other runs.
-    require_same(manifest["experiment"], run.declared, folder.path)
     return BROKEN if folder.divergence() is None else DIVERGED
+
+
+def _experiment(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the experiment of a manifest, with the run that it started from as `Run.starts_from` says it."""
+    experiment = dict(manifest["experiment"])
+    starts = [start["init_from"] for start in manifest.get("starts", ()) if "init_from" in start]
+    if starts and "experiment_hash" in starts[0]:
+        experiment["init_from"] = f"run {starts[0]['experiment_hash']}"
+    return experiment
+
+
+def require_sources(items: Sequence[Item], made: Sequence[Item] = ()) -> None:
+    """Raise ValueError where a new run starts from one that is neither finished nor among those `made`."""
+    known = {item.run.folder for item in made}
+    missing = {
+        run.source.folder: run.source
+        for run in (item.run for item in items if item.state == NEW)
+        if run.source and run.source.folder not in known and state_of(run.source) != FINISHED
+    }
+    if missing:
+        source, *_ = missing.values()
+        seeds = ",".join(str(one.seed) for one in missing.values())
+        study = source.cell.grid.removeprefix("study_")
+        raise ValueError(
+            f"runs start from {counted(len(missing), 'run')} not finished yet, such as {source.folder} "
+            f"({state_of(source)}); make them first: python -m tools.sweep --study {study} --scale "
+            f"{source.scale.name} --cells {source.cell.name} --seeds {seeds}"
+        )
 
 
 def training_images(run: Run) -> int:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engine.config.load import experiment_of
 from engine.files import write_text_atomically
 from engine.records.record import read_records
 from engine.runs.folder import RunFolder
@@ -119,9 +118,7 @@ def outdated(grid: Grid, scale: str, measurements: Sequence[Measurement]) -> lis
     seeds = sorted({measurement.seed for measurement in measurements})
     runs = {run.name: run for run in grid.runs(scale, Path(), seeds)}
     hashes = dict.fromkeys((one.run, one.config_hash) for one in measurements)
-    return [
-        name for name, hashed in hashes if name not in runs or experiment_of(runs[name].config).hash != hashed
-    ]
+    return [name for name, hashed in hashes if name not in runs or runs[name].hash != hashed]
 
 
 def read_run(folder: Path) -> dict[str, Any]:

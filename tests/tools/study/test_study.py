@@ -1,16 +1,20 @@
 """The studies: their grids, what is made of their numbers, and the page."""
 
 import json
+import re
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
+from engine.config.load import experiment_of
 from tests.tools.sweep_records import write_run
 from tools import collect, report
-from tools.paper.grid import STUDIES, SUPERSEDED, Run, load_study
+from tools.paper.grid import FOLDER, STUDIES, SUPERSEDED, Run, load_study
 from tools.study import figures
 from tools.study.page import PAGE, gains_lines, networks_table, numbers_table, plan_table, recipe
 from tools.study.study import SCALE, Difference, paired_difference, read_study
@@ -18,6 +22,16 @@ from tools.sweep import __main__ as sweep
 
 # What the cells of a study may differ in.
 STARTS = {"activation.name", "activation.init", "activation.mode"}
+TUNED = {  # also how the network was trained before
+    "activation.name",
+    "activation.init",
+    "optimizer.activation_lr_multiplier",
+    "optimizer.train_only",
+    "optimizer.peak_lr",
+    "epochs",
+    "phase1_epochs",
+    "schedule.warmup_epochs",
+}
 AXES = {
     "starts": STARTS,
     "starts_mbv3": STARTS,
@@ -27,6 +41,8 @@ AXES = {
     "recipe": {"optimizer.activation_weight_decay", "optimizer.activation_lr_multiplier", "phase1_epochs"},
     "rates": {"activation.name", "activation.init", "optimizer.activation_lr_multiplier"},
     "long": {"activation.name", "activation.init", "optimizer.activation_lr_multiplier"},
+    "finetune": TUNED,
+    "finetune_mbv3": TUNED,
     "activations": {"activation.name"},
     "activations_mbv3": {"activation.name"},
     "activations_effb0": {"activation.name"},
@@ -80,7 +96,7 @@ def test_a_shared_run_is_the_same_experiment_where_it_is_made(study: str) -> Non
         if run.folder.parent.name == f"study_{other}"
     }
     for run in runs_of(study, seeds=[0]):
-        assert made[run.folder].declared == run.declared
+        assert (made[run.folder].declared, made[run.folder].hash) == (run.declared, run.hash)
     assert len(made) < sum(len(runs_of(other, seeds=[0])) for other in STUDIES)
 
 
@@ -289,6 +305,57 @@ def test_without_numbers_there_is_no_page_and_no_picture(
     with pytest.raises(SystemExit):
         figures.main(["--results", str(tmp_path)])
     assert f"has no numbers of {', '.join(STUDIES)}; run tools.sweep" in capsys.readouterr().err
+
+
+def test_fine_tuning_starts_from_the_run_of_the_same_seed() -> None:
+    source, *tuned = runs_of("finetune", seeds=[3])
+    assert source.source is None and source.folder == Path("runs/small/study_long/r18_relu_seed3")
+    assert all(run.arguments[-2:] == ["--init-from", f"{source.folder}/checkpoints/last.pt"] for run in tuned)
+    (of_trainer,) = {experiment_of(source.config).hash, source.hash}  # what its checkpoint says of itself
+    assert {run.starts_from for run in tuned} == {f"run {of_trainer}"}
+    without = [replace(run, source=None).hash for run in tuned]
+    assert len({run.hash for run in tuned} | set(without)) == 2 * len(tuned)
+    assert {run.source for run in runs_of("starts_mbv3", seeds=[3])} == {None}
+
+
+def test_a_fine_tuned_run_counts_if_it_started_from_the_right_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, control, converted, *_ = runs_of("finetune", tmp_path / "sweeps", seeds=[0])
+    write_run(control, {"top1": 70.0, "loss": 1.0})
+    folder = collected(tmp_path)
+    shutil.rmtree(tmp_path / "sweeps")  # the line needs no file of weights
+    assert read_study("finetune", folder).values["top1"]["r18_control"] == {0: 70.0}
+    other = replace(converted, source=replace(control, source=None))
+    write_run(other, {"top1": 60.0, "loss": 1.0})
+    write_run(replace(control, source=None), {"top1": 60.0, "loss": 1.0})
+    for name, was in (("r18_control", "None"), ("r18_converted", "'run [0-9a-f]{16}'")):
+        with pytest.raises(SystemExit):
+            collected(tmp_path, "--study", "finetune")
+        said = capsys.readouterr().err
+        assert re.search(
+            f"{name}_seed0 belongs to another experiment: init_from was {was}, is now 'run", said
+        )
+        shutil.rmtree(control.folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        ("r18_relu", "init_from: r18_relu: expected study_<name>/<cell>"),
+        ("study_long/r18", "init_from: study_long/r18: cell is 'r18', expected one of r18_relu,"),
+        ("study_num_intervals/relu_N16", "cell is 'relu_N16', expected one of relu_N4,"),  # made elsewhere
+        ("study_finetune/r18_pwlu", "study_finetune has an init_from itself"),
+    ],
+)
+def test_a_start_that_is_no_run_of_another_study_is_explained(
+    start: str, sentence: str, tmp_path: Path
+) -> None:
+    shutil.copytree(FOLDER, tmp_path / "sweeps")
+    path = tmp_path / "sweeps" / "study_finetune.yaml"
+    path.write_text(re.sub("init_from: .*", f"init_from: {start}", path.read_text()))
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        load_study("finetune", tmp_path / "sweeps")
 
 
 def test_a_reference_that_is_no_cell_is_explained() -> None:

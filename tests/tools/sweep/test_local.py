@@ -1,6 +1,8 @@
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -37,13 +39,15 @@ def launch(
     at_once: int = 2,
     gpus: tuple[str, ...] = (),
     progress_seconds: float = 60.0,
+    after: Mapping[int, int] = MappingProxyType({}),
 ) -> tuple[Outcome, list[str]]:
     stub = tmp_path / "stub.py"
     stub.write_text(STUB)
     jobs = []
     for number, word in enumerate(words):
         folder = tmp_path / f"run{number}"
-        jobs.append(Job(folder.name, [sys.executable, "-S", str(stub), str(folder), word], folder))
+        first = tmp_path / f"run{after[number]}" if number in after else None
+        jobs.append(Job(folder.name, [sys.executable, "-S", str(stub), str(folder), word], folder, first))
     lines: list[str] = []
     launcher = LocalLauncher(at_once=at_once, gpus=gpus, threads=3, progress_seconds=progress_seconds)
     with pytest.MonkeyPatch.context() as patch:
@@ -79,6 +83,16 @@ def test_no_more_run_at_once_than_may(tmp_path: Path) -> None:
     _, lines = launch(tmp_path, ["finish"] * 3, at_once=1)
     kinds = ["started" in line for line in lines]
     assert kinds == [True, False] * 3
+
+
+def test_a_run_waits_for_the_one_that_it_starts_from(tmp_path: Path) -> None:
+    words = ["finish", "fail", "finish", "finish", "finish"]
+    outcome, lines = launch(tmp_path, words, at_once=3, after={2: 1, 3: 0, 4: 3})
+    started = [line.split(":")[0] for line in lines if ": started" in line]
+    assert started[-2:] == ["run3", "run4"] and sorted(outcome.finished) == ["run0", "run3", "run4"]
+    assert sorted(outcome.failed) == ["run1", "run2"] and outcome.waiting == []
+    assert f"run2: NOT STARTED: it starts from {tmp_path / 'run1'}, which is not finished" in lines
+    assert not (tmp_path / "run2").exists()
 
 
 def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.paper.grid import load_table
+from tests.tools.sweep_records import write_run
+from tools.paper.grid import load_study, load_table
 from tools.sweep import __main__ as sweep
 from tools.sweep.slurm import array_list, array_path, sbatch_command
 
@@ -57,6 +58,30 @@ def test_the_array_has_a_line_for_each_unfinished_run(
         f"output={folder}/layer-wise_fix-init-3_seed0",
     ]
     assert array_path(folder).name == "array-2.tsv"
+
+
+def test_an_array_starts_from_runs_that_are_finished(
+    tmp_path: Path, cluster: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--study", "finetune", "--seeds", "0,1"]
+    with pytest.raises(SystemExit):
+        main(tmp_path, *words)
+    assert (
+        "start from 2 runs not finished yet, such as "
+        f"{tmp_path}/my sweeps/small/study_long/r18_relu_seed0 (new); make them first: python -m tools.sweep "
+        "--study long --scale small --cells r18_relu --seeds 0,1"
+    ) in " ".join(capsys.readouterr().err.split())
+    assert not (cluster / "list").exists()
+    for run in load_study("long").runs("small", tmp_path / "my sweeps", [0, 1]):
+        if run.cell.name == "r18_relu":
+            write_run(run, {"top1": 50.0})
+    assert main(tmp_path, *words) == 0
+    lines = [line.split("\t") for line in (cluster / "list").read_text().splitlines()]
+    assert len(lines) == 12
+    for line in lines:
+        seed = line[-3][-1]
+        source = tmp_path / "my sweeps" / "small" / "study_long" / f"r18_relu_seed{seed}"
+        assert line[-2:] == ["--init-from", f"{source}/checkpoints/last.pt"]
 
 
 def test_a_dry_run_prints_the_command_alone(

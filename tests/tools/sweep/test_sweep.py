@@ -100,6 +100,22 @@ def test_each_run_gets_one_of_the_gpus_that_may_be_used(monkeypatch: pytest.Monk
     assert sweep.visible_gpus(study.arguments) == []  # its grid says cpu
 
 
+def test_runs_wait_for_what_they_start_from_or_are_refused(
+    tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--output", str(tmp_path / "sweeps"), "--study", "finetune", "--seeds", "4"]
+    with pytest.raises(SystemExit):
+        sweep.main([*words, "--cells", "r18_pwlu*"])
+    assert "study_long/r18_relu_seed4 (new)" in " ".join(capsys.readouterr().err.split())
+    assert not calls.exists()
+    assert sweep.main([*words, "--cells", "r18_pwlu", "--dry-run"]) == 0  # it says what there is to do
+    assert sweep.main([*words, "--jobs", "7"]) == 0
+    first, *others = calls.read_text().splitlines()
+    source = tmp_path / "sweeps" / "small" / "study_long" / "r18_relu_seed4"
+    assert f"output={source}" in first and len(others) == 6
+    assert all(line.endswith(f" --init-from {source}/checkpoints/last.pt") for line in others)
+
+
 def test_some_cells(tmp_path: Path, calls: Path) -> None:
     assert main(tmp_path, "--table", 7, "--cells", "mbv3_N[48]", "runtime.device=cpu") == 0
     folders = (tmp_path / "sweeps" / "smoke" / "table7").iterdir()
