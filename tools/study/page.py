@@ -197,5 +197,5 @@ def recipe(numbers: StudyNumbers) -> str:
         (shared if len(different) == 1 else differing).append(f"{words} {', '.join(different)}")
     varied = f" By cell: {'; '.join(differing)}." if differing else ""
     source = numbers.study.source
-    started = f" Its own runs start from those of {source.cells[0].runs_in}." if source else ""
+    started = f" Its own runs start from those of {source.cells[0].runs_in}, same seed." if source else ""
     return f"{scale.dataset}, {scale.train_images} training images; {'; '.join(shared)}.{varied}{started}"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.config.load import CocoConfig, ImageNetConfig
+from engine.records.console import listed
 from engine.runs.folder import RunFolder
 from engine.training.checkpoint import require_same
 from tools.paper.grid import Run
-from tools.records import counted
 
 # Training images per second of one GPU, with the source; an assumption about the machine at hand, which
 # --images-per-second replaces.
@@ -92,11 +92,11 @@ def require_sources(items: Sequence[Item], made: Sequence[Item] = ()) -> None:
     if missing:
         source, *_ = missing.values()
         seeds = ",".join(str(one.seed) for one in missing.values())
+        found = [f"{folder} is {state_of(one)}" for folder, one in missing.items()]
         study = source.cell.grid.removeprefix("study_")
         raise ValueError(
-            f"runs start from {counted(len(missing), 'run')} not finished yet, such as {source.folder} "
-            f"({state_of(source)}); make them first: python -m tools.sweep --study {study} --scale "
-            f"{source.scale.name} --cells {source.cell.name} --seeds {seeds}"
+            f"runs to start from are not finished: {listed(found)}; make them first: python -m tools.sweep "
+            f"--study {study} --scale {source.scale.name} --cells {source.cell.name} --seeds {seeds}"
         )
 
 

@@ -181,6 +181,8 @@ def test_the_page_says_what_was_asked_and_measured(results: Path) -> None:
     assert "By cell: T' in epochs 0.5, 0, 0.1, 2, 5." in text
     assert "## Study starts" not in text and "minus other functions" not in text
     assert "By cell" not in recipe(read_study("long", results))
+    start = "Its own runs start from those of study_long/r18_relu, same seed."
+    assert start in recipe(read_study("finetune", results)) and "start from" not in text
     assert f"]({PAGE})" in (results / "README.md").read_text()
     (results / "study" / "recipe.md").write_text("Other words.\n")
     with pytest.raises(SystemExit, match=PAGE):

@@ -66,11 +66,10 @@ def test_an_array_starts_from_runs_that_are_finished(
     words = ["--study", "finetune", "--seeds", "0,1"]
     with pytest.raises(SystemExit):
         main(tmp_path, *words)
-    assert (
-        "start from 2 runs not finished yet, such as "
-        f"{tmp_path}/my sweeps/small/study_long/r18_relu_seed0 (new); make them first: python -m tools.sweep "
-        "--study long --scale small --cells r18_relu --seeds 0,1"
-    ) in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    folder = tmp_path / "my sweeps" / "small" / "study_long"
+    assert f"not finished: 2 ({folder}/r18_relu_seed0 is new, {folder}/r18_relu_seed1 is new); make" in said
+    assert "tools.sweep --study long --scale small --cells r18_relu --seeds 0,1" in said
     assert not (cluster / "list").exists()
     for run in load_study("long").runs("small", tmp_path / "my sweeps", [0, 1]):
         if run.cell.name == "r18_relu":
@@ -80,8 +79,7 @@ def test_an_array_starts_from_runs_that_are_finished(
     assert len(lines) == 12
     for line in lines:
         seed = line[-3][-1]
-        source = tmp_path / "my sweeps" / "small" / "study_long" / f"r18_relu_seed{seed}"
-        assert line[-2:] == ["--init-from", f"{source}/checkpoints/last.pt"]
+        assert line[-2:] == ["--init-from", f"{folder}/r18_relu_seed{seed}/checkpoints/last.pt"]
 
 
 def test_a_dry_run_prints_the_command_alone(

@@ -106,7 +106,7 @@ def test_runs_wait_for_what_they_start_from_or_are_refused(
     words = ["--output", str(tmp_path / "sweeps"), "--study", "finetune", "--seeds", "4"]
     with pytest.raises(SystemExit):
         sweep.main([*words, "--cells", "r18_pwlu*"])
-    assert "study_long/r18_relu_seed4 (new)" in " ".join(capsys.readouterr().err.split())
+    assert "study_long/r18_relu_seed4 is new" in " ".join(capsys.readouterr().err.split())
     assert not calls.exists()
     assert sweep.main([*words, "--cells", "r18_pwlu", "--dry-run"]) == 0  # it says what there is to do
     assert sweep.main([*words, "--jobs", "7"]) == 0
