@@ -20,15 +20,15 @@ from engine.training.starting_weights import StartingWeights, read_starting_weig
 from engine.training.trained_start import Origin
 
 T = TypeVar("T", bound=Task)
-O = TypeVar("O", bound=Origin)  # noqa: E741
+Begun = TypeVar("Begun", bound=Origin)
 
 
 def train_or_evaluate(
     description: str | None,
     argv: Sequence[str] | None,
     schema: Schema[C],
-    build: Callable[[C, World, Classes | None, StartingWeights | None], tuple[T, nn.Module, O]],
-    train: Callable[[C, Run, T, nn.Module, O], bool],
+    build: Callable[[C, World, Classes | None, StartingWeights | None], tuple[T, nn.Module, Begun]],
+    train: Callable[[C, Run, T, nn.Module, Begun], bool],
 ) -> int:
     """Train, or evaluate a checkpoint, as the command line says; return the exit status.
 

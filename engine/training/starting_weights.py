@@ -16,7 +16,7 @@ from engine.errors import sentence_of
 from engine.records.console import listed
 from engine.training.checkpoint import CheckpointError, ForeignFile, read_checkpoint, require_same
 
-O = TypeVar("O")  # noqa: E741  what a network began as
+Origin = TypeVar("Origin")  # what a network began as
 
 
 @dataclass(frozen=True)
@@ -169,10 +169,10 @@ def _digest(path: Path) -> str:
 
 def begin_from(
     start: StartingWeights,
-    from_weights: Callable[..., tuple[nn.Module, O]],
+    from_weights: Callable[..., tuple[nn.Module, Origin]],
     experiment: Experiment,
     classes: Classes,
-) -> tuple[nn.Module, O]:
+) -> tuple[nn.Module, Origin]:
     """Call `models.Networks.from_weights` for the network of an experiment on data of these classes.
 
     Raises CheckpointError for weights that do not fit.

@@ -17,9 +17,10 @@ def new_module(slot: Slot, make: Callable[..., nn.Module], start: dict[str, Any]
     call = slot.calls[0]
     options = ({} if call.channel_dim == 1 else {"channel_dim": call.channel_dim}) | start
     module = _made(slot, make, options)
+    flagged: Any = module
     # Only the model's author knows whether the site's input is read again.
-    if isinstance(getattr(module, "inplace", None), bool):
-        module.inplace = bool(getattr(slot.module, "inplace", False))  # type: ignore[assignment]
+    if isinstance(getattr(flagged, "inplace", None), bool):
+        flagged.inplace = bool(getattr(slot.module, "inplace", False))
     # float32 parameters serve inputs of lower precision.
     dtype = torch.float64 if call.dtype == torch.float64 else None
     module = module.to(device=call.device, dtype=dtype).train(slot.module.training)
