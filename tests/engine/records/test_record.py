@@ -1,5 +1,7 @@
+import time
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.evaluation import Record
@@ -34,8 +36,12 @@ def test_resuming_drops_what_happens_again(tmp_path: Path) -> None:
     assert path.read_text() == ""
 
 
-def test_tensorboard_forgets_steps_after_the_checkpoint(tmp_path: Path) -> None:
+def test_tensorboard_forgets_steps_after_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for resume_step, steps in ((0, range(1, 6)), (3, range(4, 7))):
+        # Files are read in the order of the seconds in their names: a resumed run begins in a later one.
+        monkeypatch.setattr(time, "time", lambda second=resume_step: float(second))
         board = TensorBoard(tmp_path, resume_step)
         for step in steps:
             board(Record("train", step, 0.0, {"loss": float(resume_step)}))
