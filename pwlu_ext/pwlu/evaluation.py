@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from .starting import has_values
 
 
 @contextmanager
@@ -26,5 +29,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = flag
         for owner, name, buffer, version, value in buffers:
             owner[name] = buffer
-            if buffer._version != version:
+            if buffer._version != version or _differ(buffer, value):
                 buffer.copy_(value)
+
+
+def _differ(buffer: Tensor, value: Tensor) -> bool:
+    # F.batch_norm does not count what it writes as a version.
+    return has_values(buffer) and buffer.layout == torch.strided and not torch.equal(buffer, value)

@@ -16,7 +16,9 @@ from .statistics import StepStatistics
 
 _PLACES = 64  # in an interval, at which `start_gap` looks
 
-torch.fx.wrap("pwlu")  # symbolic_trace takes the call as it is: what decides inside it is not known yet
+# symbolic_trace takes these calls as they are: what decides inside is not known yet.
+torch.fx.wrap("pwlu")
+torch.fx.wrap("broadcast_shape")
 
 
 class PWLU(Layer):
@@ -200,7 +202,8 @@ class PWLU(Layer):
         """Name of its starting function, with the slope if it has one."""
         name, slopes = self.starting.name, self.init_slope
         if slopes is None:
-            return f"{name}({self.starting.left_slope:g})" if name == "leaky_relu" else name
+            slope = self.starting.left_slope if name == "leaky_relu" else None
+            return name if slope is None else f"{name}({slope:g})"
         if not has_values(slopes):
             return name
         low, high = (f"{slope:.3g}" for slope in slopes.aminmax())

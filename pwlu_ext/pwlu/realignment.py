@@ -27,7 +27,10 @@ def check_whole(sites: Mapping[str, PWLU]) -> None:
 
 def is_at_start(site: PWLU, tolerance: float) -> bool:
     """Return whether a site is its starting function on its boundaries; `tolerance` is relative."""
-    points, left_slope, right_slope = site.start_parameters(whole(site.left), whole(site.right))
+    try:
+        points, left_slope, right_slope = site.start_parameters(whole(site.left), whole(site.right))
+    except ValueError:  # not finite on them, so they are not those of a start
+        return False
     parts = (
         (site.points, points, points.abs().amax(1, keepdim=True)),
         (site.left_slope, left_slope, 1),

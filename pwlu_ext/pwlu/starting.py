@@ -74,10 +74,11 @@ def starting_function(
         return _leaky_relu(init, init_slope)
     if isinstance(init, str):
         return STARTS[init]
-    if isinstance(init, StartingFunction):
-        return init
     if not callable(init):
         raise ValueError(f"PWLU: `init` must be a name or a callable of one tensor, but is {init!r}.")
+    if isinstance(init, StartingFunction):
+        _check_callable(init.function)
+        return init
     _check_callable(init)
     return StartingFunction(getattr(init, "__name__", type(init).__name__), init)
 

@@ -90,6 +90,7 @@ CALLABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "method": Bent().method,
     "ELU": nn.ELU(),
     "partial": partial(F.softplus, beta=2.0),
+    "leaky_relu": F.leaky_relu,  # called like a named one, but with a slope of its own
     "<lambda>": lambda x: x * x.tanh(),
 }
 
@@ -132,6 +133,7 @@ def test_what_returns_its_argument_is_copied(function: Callable[[Tensor], Tensor
         (nn.Hardtanh(-9, 9, inplace=True), "changes its argument in place"),
         (nn.SiLU, "must return a tensor .* but returns SiLU"),
         (lambda x: x.double(), "but returns torch.float64"),
+        (StartingFunction("total", torch.sum), r"but returns torch.float32 of shape \(\)"),
         (lambda x: x.to(torch.complex64), "but returns torch.complex64"),
         (nn.GLU(), r"but returns torch.float32 of shape \(6, 8\)"),
         (torch.add, "must take a tensor of any shape, but fails: TypeError"),

@@ -10,14 +10,17 @@ from pwlu_ext.tests.networks import conv_net, small
 
 
 class Counter(nn.Module):
-    """Writes to two buffers in every forward, one in place and one by assignment."""
+    """Writes to four buffers in every forward: in place, by assignment, and by F.batch_norm."""
 
     def __init__(self):
         super().__init__()
         self.register_buffer("count", torch.zeros(()))
         self.register_buffer("last", torch.zeros(1))
+        self.register_buffer("mean", torch.ones(4))
+        self.register_buffer("var", torch.ones(4))
 
     def forward(self, x):
+        x = F.batch_norm(x, self.mean, self.var, training=True)
         self.count += 1
         self.last = x.mean(dim=(1, 2, 3))
         return x

@@ -128,12 +128,13 @@ def test_script_is_an_error(layer: nn.Module) -> None:
 
 def test_phase_1_cannot_be_recorded() -> None:
     """What is recorded would collect no statistics, and be what it started as in phase II too."""
-    module, x = PWLU(3), torch.randn(2, 3, 4)
+    module, x = PWLU(3, init="leaky_relu", init_slope=torch.tensor([0.1, -1, 2])), torch.randn(2, 3, 4)
     TwoPhaseLearning(module, 1)
-    for record in (torch.jit.trace, lambda m, x: torch.export.export(m, (x,))):
+    traces = (torch.jit.trace, lambda m, x: torch.fx.symbolic_trace(m))
+    for record in (*traces, lambda m, x: torch.export.export(m, (x,)).module()):
         with pytest.raises(RuntimeError, match="phase I cannot be traced or exported"):
             record(module, x)
-        record(module.eval(), x)
+        assert torch.equal(record(module.eval(), x)(x), module(x))
         module.train()
 
 
