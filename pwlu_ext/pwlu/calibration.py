@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -19,7 +18,7 @@ from .evaluation import evaluation_mode
 from .module import PWLU
 from .realignment import realign
 from .remarks import has_statistics, shown_names, warn_about
-from .running_statistics import take_step
+from .running_statistics import all_reduce, take_step
 from .sharding import reshard
 from .statistics import StepStatistics
 
@@ -105,12 +104,16 @@ def _pass_all(call: Callable[[Any], Any], batches: Iterable[Any]) -> tuple[int, 
     """Return the number of batches, the first of them, and the model's outputs for it."""
     number, first, outputs = 0, None, None
     for number, batch in enumerate(batches, 1):
-        if number == 1:  # a copy, since a loader or a model may write into it
-            first = tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, batch)
-            outputs = call(batch)
+        if number == 1:  # copies, since a loader or a model may write into them
+            first = _copied(batch)
+            outputs = _copied(call(batch))
         else:
             call(batch)
     return number, first, outputs
+
+
+def _copied(tensors: Any) -> Any:
+    return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, tensors)
 
 
 def _realign_all(sites: Mapping[str, PWLU]) -> dict[str, bool]:
@@ -171,16 +174,9 @@ def _eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if is_used else nullcontext()
 
 
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
 def _over_ranks(operation: str, device: torch.device, *values: float) -> list[float]:
     """Return the "SUM" or "MAX" of each value over all processes."""
-    reduced = torch.tensor(values, device=device)
-    if _is_distributed():
-        dist.all_reduce(reduced, getattr(dist.ReduceOp, operation))
-    return reduced.tolist()
+    return all_reduce(torch.tensor(values, device=device), operation).tolist()
 
 
 def _together(run: Callable[[], T], device: torch.device) -> T:

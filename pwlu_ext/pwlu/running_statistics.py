@@ -57,12 +57,14 @@ def _over_ranks(
     Mean and deviation are NaN where there are no elements.
     """
     # Two reductions, the second one of deviations around the common mean: squares would cancel.
-    distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
-    sums = torch.stack([count, count * mean, dropped])
-    if distributed:
-        dist.all_reduce(sums, group=group)
-    total, common_mean = sums[0], sums[1] / sums[0]
+    total, sum_of_x, dropped = all_reduce(torch.stack([count, count * mean, dropped]), group=group)
+    common_mean = sum_of_x / total
     squares = torch.where(count > 0, deviation + count * (mean - common_mean) ** 2, 0)
-    if distributed:
-        dist.all_reduce(squares, group=group)
-    return total, common_mean, (squares / total).sqrt(), sums[2]
+    return total, common_mean, (all_reduce(squares, group=group) / total).sqrt(), dropped
+
+
+def all_reduce(tensor: Tensor, operation: str = "SUM", group: dist.ProcessGroup | None = None) -> Tensor:
+    """Reduce a tensor, in place, over the processes of a group, if there are several; return it."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1:
+        dist.all_reduce(tensor, getattr(dist.ReduceOp, operation), group=group)
+    return tensor

@@ -201,15 +201,20 @@ def test_batches_of_another_kind() -> None:
         assert report.largest_change is None and "cannot be compared" in str(report)
 
 
-def test_a_batch_that_the_network_writes_into() -> None:
+def test_batches_and_outputs_that_the_network_writes_into() -> None:
     class Shifting(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.add_(1)
 
-    model = nn.Sequential(Shifting(), PWLU(3, 6, init="silu"))
+    class Reusing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return memory[: len(x)].copy_(x)
+
+    memory = torch.empty(16, 3)
+    model = nn.Sequential(Shifting(), PWLU(3, 6, init="silu"), Reusing())
     x = torch.randn(16, 3)
     expected = F.silu(x + 1)
-    report = calibrate(model, [x.clone()])
+    report = calibrate(model, [x.clone(), x[:4] - 1])
     assert report.largest_change == pytest.approx((model(x.clone()) - expected).abs().max().item())
 
 

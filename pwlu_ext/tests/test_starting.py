@@ -140,6 +140,8 @@ def test_what_returns_its_argument_is_copied(function: Callable[[Tensor], Tensor
         (lambda x: x[:, :, None].squeeze(2) * x.shape[1] / len(x[0]) if x.dim() == 2 else x.t(), "any shape"),
         (nn.Softmax(-1), "each element by itself"),
         (nn.Softmax(0), "each element by itself"),
+        (lambda x: x / x.abs().max(), "each element by itself"),
+        (lambda x: x - x.mean(), "each element by itself"),
         (nn.Dropout(0.1), "each element by itself, always the same"),
         (nn.RReLU(), "each element by itself, always the same"),
         (lambda x: (x > 0).float(), "no derivative that torch knows"),
@@ -217,7 +219,11 @@ def test_no_slope(init: str, slope: Any, message: str) -> None:
 # Where there are no numbers
 
 
-@pytest.mark.parametrize("init", ["relu6", softsign_squared], ids=["named", "callable"])
+def floored(x: Tensor) -> Tensor:
+    return torch.maximum(x, torch.tensor(-1.0))  # which torch.device("meta") makes there
+
+
+@pytest.mark.parametrize("init", ["relu6", softsign_squared, floored], ids=["named", "callable", "constant"])
 def test_without_numbers(init: Any) -> None:
     with torch.device("meta"):
         module = PWLU(2, init=init)
