@@ -93,9 +93,10 @@ def calibrate(
 def _forward_first(model: nn.Module, batch: Any) -> Any:
     x = batch[0] if isinstance(batch, tuple | list) and batch else batch
     if not isinstance(x, Tensor):
+        found = type(batch).__name__ + ("" if x is batch else f" that begins with a {type(x).__name__}")
         raise ValueError(
-            f"a batch must be a tensor, or a tuple or list that begins with one, but is a "
-            f"{type(batch).__name__}; give `forward`, e.g. forward=lambda model, batch: model(**batch)"
+            f"a batch must be a tensor, or a tuple or list that begins with one, but is a {found}; give "
+            "`forward`, e.g. forward=lambda model, batch: model(**batch)"
         )
     return model(x.to(next(model.parameters()).device))
 

@@ -260,7 +260,11 @@ def not_finite() -> Iterator[Tensor]:
         (lambda: batches(4)[0], ValueError, "iterable of batches.*is a Tensor"),
         (lambda: TensorDataset(torch.zeros(3, 3)), ValueError, "data set.*DataLoader"),
         (lambda: [{"x": 1}], ValueError, "a batch must be a tensor.*is a dict.*forward="),
-        (lambda: [("x", 1)], ValueError, "a batch must be a tensor"),
+        (
+            lambda: [([batches(4)[0]], 1)],
+            ValueError,
+            "a batch must be a tensor.*a tuple that begins with a list",
+        ),
         (lambda: batches(4, 1), RuntimeError, "no batches of one"),
         (not_finite, ValueError, "PWLU '2', '4', '7': the input held a value that is not finite"),
     ],
