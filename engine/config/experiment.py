@@ -14,6 +14,7 @@ _EXECUTION = ("output", "data.root", "data.workers", "runtime.")
 _BUT = ("runtime.amp",)
 _NETWORK = ("model.", "activation.")
 _STARTING_WEIGHTS = "model.pretrained"
+STARTING_FILE = "init_from"  # what `--init-from` adds to the values
 
 # What runs did before these keys existed. They have no part in a hash where they say the same, so that runs
 # and records of before are those of today's configurations.
@@ -68,7 +69,7 @@ def experiment_of(config: RunConfig, init_from: str | None = None) -> Experiment
         key: value for key, value in leaves(settings).items() if key in _BUT or not key.startswith(_EXECUTION)
     }
     if init_from is not None:
-        values["init_from"] = init_from
+        values[STARTING_FILE] = init_from
     hashed = {key: value for key, value in values.items() if key not in _BEFORE or value != _BEFORE[key]}
     digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
     return Experiment(settings, values, digest[:16])

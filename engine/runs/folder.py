@@ -142,7 +142,7 @@ class RunFolder:
         None also where there is no checkpoint, so that the run cannot go on without them.
         """
         manifest = self.read_manifest()
-        if path.exists() or manifest is None or not self.checkpoints.last.exists():
+        if path.exists() or manifest is None or not self.checkpoints.exists():
             return None
         starts = [start["init_from"] for start in manifest["starts"] if "init_from" in start]
         return next((start["sha256"] for start in starts if start["path"] == str(path)), None)

@@ -18,14 +18,15 @@ from engine.records.record import EvaluationFiles
 from engine.runs.folder import RunFolder
 from engine.runs.manifest import describe_start
 from engine.runs.reporting import Reporting
-from engine.training.checkpoint import load_weights, read_checkpoint, require_same
+from engine.training.checkpoint import read_checkpoint, require_same
 from engine.training.ema import Ema
 from engine.training.loop import Loop, Plan, Task, TrainingDiverged, evaluate_all
 from engine.training.optimizer import OptimizerOptions
 from engine.training.starting_weights import StartingWeights
-from engine.training.state import TrainingState
+from engine.training.state import TrainingState, load_network
 from engine.training.step import TrainStep
 from engine.training.trained_start import Origin, begin_from_trained, origin_sentences, origin_warnings
+from pwlu import TwoPhaseLearning
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ class Run:
 
         Return False if a signal asked for a stop. Raises CheckpointError where they do not fit the model.
         """
-        load_weights(model, checkpoint["model"])
+        # In phase I the network is not what its parameters alone say.
+        load_network(model, TwoPhaseLearning(model, checkpoint["phases"]["phase1_steps"]), checkpoint)
         ema = None
         if checkpoint["ema"] is not None:
             ema = Ema(model, decay=0.0)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.config.experiment import saved_value
+from engine.config.experiment import STARTING_FILE, saved_value
 from engine.errors import UserError
 from engine.files import remove_temporary_files, write_atomically
 from engine.records.console import warn
@@ -48,7 +48,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
+        hint = "; name a file in it, e.g. checkpoints/best.pt of a run" * isinstance(error, IsADirectoryError)
+        raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}{hint}") from error
     except (pickle.UnpicklingError, RuntimeError) as error:
         first_line = (str(error).splitlines() or [""])[0]
         raise ForeignFile(_foreign(path, f"torch.load says: {first_line}")) from error
@@ -80,12 +81,19 @@ def require_same(
 ) -> None:
     """Raise CheckpointError, naming each key that differs, unless two flat sets of settings are equal."""
     differing = [
-        f"{key} was {saved_value(saved, key)!r}, is now {saved_value(current, key)!r}"
+        _difference(key, saved_value(saved, key), saved_value(current, key))
         for key in sorted(saved.keys() | current.keys())
         if saved_value(saved, key) != saved_value(current, key)
     ]
     if differing:
         raise CheckpointError(f"{source} belongs to another experiment: {'; '.join(differing)}. {remedy}")
+
+
+def _difference(key: str, was: Any, now: Any) -> str:
+    if key == STARTING_FILE:  # the digest of a file, which a user knows as an argument
+        was, now = ("not given" if digest is None else f"a file with {digest}" for digest in (was, now))
+        return f"--init-from was {was}, is now {now}"
+    return f"{key} was {was!r}, is now {now!r}"
 
 
 class CheckpointFolder:
@@ -109,6 +117,10 @@ class CheckpointFolder:
         write_checkpoint(
             self.best, {key: value for key, value in content.items() if key not in _TRAINING_ONLY}
         )
+
+    def exists(self) -> bool:
+        """Return whether there is any checkpoint to go on from."""
+        return any(path.exists() for path in (self.last, self.previous, self._next))
 
     def load_latest(self) -> dict[str, Any] | None:
         """Return the newest good checkpoint, None where there never was one; warn if it is not the last.

@@ -133,22 +133,28 @@ def read_starting_weights(path: Path) -> StartingWeights:
 def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_state_dict(str(path), weights_only=True)
-        found = sorted({type(value).__name__ for value in tensors.values()}) or ["nothing"]
+        others = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     except Exception as error:  # whatever the libraries raise at what is no file of weights
         first_line = (str(error).splitlines() or [""])[0]
         told = "" if isinstance(error, LookupError | AttributeError | EOFError) else f": {first_line}"
         raise CheckpointError(f"{_neither(path)}{told}") from error
-    if found not in (["Tensor"], ["Parameter"], ["Parameter", "Tensor"]):
-        raise CheckpointError(f"{_neither(path)}: it holds {', '.join(found)}")
+    if others or not tensors:
+        held = f"what is no tensor: {listed(others)}" if others else "nothing"
+        raise CheckpointError(f"{_neither(path)}: it holds {held}")
     return tensors
 
 
 def _require_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    spoilt = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    spoilt = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
     if spoilt:
         raise CheckpointError(
             f"{path}: weights that are not finite: {listed(spoilt)}; take an earlier checkpoint"
         )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    exact = tensor.float() if tensor.is_floating_point() else tensor  # float8 knows no `isfinite`
+    return bool(exact.isfinite().all())
 
 
 def _kind(experiment: Mapping[str, Any]) -> str:
@@ -157,8 +163,8 @@ def _kind(experiment: Mapping[str, Any]) -> str:
 
 def _neither(path: Path) -> str:
     return (
-        f"{path}: neither a checkpoint of this project nor a state dict of a timm network, as torch.save or "
-        "safetensors write it"
+        f"{path}: neither a checkpoint of this project nor a state dict of a timm network, as "
+        "torch.save(model.state_dict(), ...) or safetensors write it"
     )
 
 

@@ -8,11 +8,15 @@ import torch
 from torch import nn
 
 from engine.amp import Precision
-from engine.training.checkpoint import load_weights
+from engine.records.console import listed
+from engine.training.checkpoint import CheckpointError, load_weights
 from engine.training.ema import Ema
 from engine.training.frozen import freeze_all_but
 from engine.training.optimizer import OptimizerOptions, build_sgd
 from pwlu import PWLU, TwoPhaseLearning
+from pwlu.realignment import is_at_start
+
+_ALIKE = 1e-4  # relative: other processors compute starting functions to other last bits
 
 
 @dataclass
@@ -68,10 +72,9 @@ class TrainingState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
-        load_weights(self.model, state["model"])
+        load_network(self.model, self.phases, state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.phases.load_state_dict(state["phases"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.best = dict(state["best"])
@@ -82,6 +85,28 @@ class TrainingState:
         """The learning phase (section 3.3), 1 or 2; None for a model without PWLU."""
         has_pwlu = any(isinstance(module, PWLU) for module in self.model.modules())
         return self.phases.phase if has_pwlu else None
+
+
+def load_network(model: nn.Module, phases: TwoPhaseLearning, checkpoint: Mapping[str, Any]) -> None:
+    """Load a checkpoint's weights, and the phase that they are of.
+
+    Raises CheckpointError for weights of another network, and in phase I for PWLUs that start otherwise.
+    """
+    load_weights(model, checkpoint["model"])
+    phases.load_state_dict(checkpoint["phases"])
+    if phases.phase == 2:
+        return
+    others = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, PWLU) and not is_at_start(module, _ALIKE)
+    ]
+    if others:  # init=replaced: what they start as came with the weights
+        raise CheckpointError(
+            "the checkpoint is of phase I, in which PWLUs are what they start as, and that is another "
+            f"function here: {listed(others)}. It came with the weights that the run began from: to resume, "
+            "give --init-from with that file; to evaluate, take a checkpoint of phase II"
+        )
 
 
 def new_state(

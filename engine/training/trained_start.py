@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 import pwlu
 from engine.evaluation import Evaluation
@@ -133,7 +134,12 @@ def _conversion(before: Evaluation, after: Evaluation) -> dict[str, float]:
 
 def _calibrate(state: TrainingState, task: Task, plan: Plan, world: World) -> dict[str, float]:
     """Return how far that moved the outputs, and the largest of them, where they can be compared."""
-    report = pwlu.calibrate(state.model, _images(task, plan), forward=task.predict)
+
+    def outputs(model: nn.Module, micro_batch: Any) -> torch.Tensor | None:
+        found = task.predict(model, micro_batch)
+        return found if isinstance(found, torch.Tensor) else None  # detections change their order
+
+    report = pwlu.calibrate(state.model, _images(task, plan), forward=outputs)
     if state.ema is not None:  # it began before
         state.ema.copy(list(state.model.state_dict()))
     if world.is_main:

@@ -68,6 +68,7 @@ STATE_DICTS: dict[str, Callable[[Path], Any]] = {
     "timm.pth.tar": lambda path: torch.save({"epoch": 3, "state_dict": WEIGHTS}, path),
     "ddp.pt": lambda path: torch.save({"module.weight": WEIGHTS["weight"]}, path),
     "model.pt": lambda path: torch.save({"model": WEIGHTS}, path),
+    "float8.pt": lambda path: torch.save({"weight": WEIGHTS["weight"].to(torch.float8_e4m3fn)}, path),
     "parameters.pt": lambda path: torch.save({"weight": nn.Parameter(WEIGHTS["weight"])}, path),
 }
 
@@ -76,7 +77,7 @@ STATE_DICTS: dict[str, Callable[[Path], Any]] = {
 def test_a_state_dict_is_read_however_it_was_saved(name: str, tmp_path: Path) -> None:
     STATE_DICTS[name](tmp_path / name)
     start = read_starting_weights(tmp_path / name)
-    assert list(start.tensors) == ["weight"] and start.tensors["weight"].tolist() == [1, 2]
+    assert list(start.tensors) == ["weight"] and start.tensors["weight"].float().tolist() == [1, 2]
     assert (start.activation, start.input_size, start.has_learned) == (None, None, False)
     assert not start.keeps_activations(experiment()) and start.has_classes(named("xyz", "photos"))
 
@@ -87,6 +88,12 @@ def test_what_holds_no_weights_is_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"x\.pt: neither a checkpoint of this project nor a state dict"
     ):
+        read_starting_weights(tmp_path / "x.pt")
+
+
+def test_what_lies_between_the_weights_is_named(tmp_path: Path) -> None:
+    torch.save({"model_state_dict": WEIGHTS, "epoch": 3}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"it holds what is no tensor: 2 \(model_state_dict, epoch\)"):
         read_starting_weights(tmp_path / "x.pt")
 
 
@@ -102,8 +109,8 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DamagedCheckpoint, match="x.pt: this checkpoint is damaged"):
         read_starting_weights(path)
-    for missing in (tmp_path / "y.pt", tmp_path):
-        with pytest.raises(CheckpointError, match=f"{missing}: cannot read this"):
+    for missing, words in ((tmp_path / "y.pt", "No such file"), (tmp_path, "directory; name a file in it")):
+        with pytest.raises(CheckpointError, match=f"{missing}: cannot read this checkpoint: .*{words}"):
             read_starting_weights(missing)
 
 
