@@ -27,10 +27,12 @@ from engine.runs.manifest import describe_package
 from engine.runs.run import Run
 from engine.tasks.detection import Detection
 from engine.training.loop import Plan
+from engine.training.origin import Origin
 from engine.training.schedule import step_decay, whole_steps
-from engine.training.starting_weights import StartingWeights, begin_from
+from engine.training.starting_weights import StartingWeights
 from engine.training.state import new_state
-from models import REPLACED, Networks, Origin, activation_factory, is_activation, synchronize_batch_norm
+from engine.training.trained_network import Networks
+from models import activation_factory, is_activation, synchronize_batch_norm
 from models.detection import DetectorRecipe, build_detector, replace_sites, stages_of
 
 
@@ -110,18 +112,14 @@ def build(
             replace_all=config.model.replace_all,
         ),
         put=functools.partial(replace_sites, replace_all=config.model.replace_all),
-        make=activation_factory(**asdict(config.activation)),
-        init=REPLACED if config.activation.init == REPLACED else None,
+        factory=activation_factory,
+        activation=asdict(config.activation),
         num_classes=data.classes.count,
         root=methodcaller("probe"),
         backbone=stages_of,
     )
-    if start is not None:
-        model, origin = begin_from(start, networks.from_weights, experiment_of(config), data.classes)
-    elif config.model.pretrained and trained is None:
-        model, origin = networks.from_timm()
-    else:
-        model, origin = networks.from_scratch()
+    pretrained = config.model.pretrained and trained is None
+    model, origin = networks.begin(start, experiment_of(config), data.classes, pretrained=pretrained)
     return task, synchronize_batch_norm(model, world.device).to(world.device), origin
 
 

@@ -27,18 +27,12 @@ from engine.runs.main import train_or_evaluate
 from engine.runs.run import Run
 from engine.tasks.classification import Classification
 from engine.training.loop import Plan
+from engine.training.origin import Origin
 from engine.training.schedule import one_cycle_cosine, whole_steps
-from engine.training.starting_weights import StartingWeights, begin_from
+from engine.training.starting_weights import StartingWeights
 from engine.training.state import new_state
-from models import (
-    REPLACED,
-    Networks,
-    Origin,
-    activation_factory,
-    build_classifier,
-    is_activation,
-    put_activations,
-)
+from engine.training.trained_network import Networks
+from models import activation_factory, build_classifier, is_activation, put_activations
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,17 +102,14 @@ def build(
     networks = Networks(
         build=functools.partial(build_classifier, config.model.name, input_size=size),
         put=functools.partial(put_activations, input_size=size),
-        make=activation_factory(**asdict(config.activation)),
-        init=REPLACED if config.activation.init == REPLACED else None,
+        factory=activation_factory,
+        activation=asdict(config.activation),
         num_classes=data.classes.count,
     )
-    if start is not None:
-        model, origin = begin_from(start, networks.from_weights, experiment_of(config), data.classes)
-    elif config.model.pretrained and trained is None:
-        model, origin = networks.from_timm()
+    pretrained = config.model.pretrained and trained is None
+    model, origin = networks.begin(start, experiment_of(config), data.classes, pretrained=pretrained)
+    if pretrained:
         _compare_images(model)
-    else:
-        model, origin = networks.from_scratch()
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(world.device).to(memory_format=layout)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape

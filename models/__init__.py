@@ -5,10 +5,8 @@ from .apl import APL
 from .classification import build_classifier
 from .frelu import FReLU
 from .narrow import efficientnet_b0_025, resnet18_025
-from .origin import Origin
 from .pau import PAU
 from .sync_batch_norm import synchronize_batch_norm
-from .trained import Networks
 
 __all__ = [
     "ACTIVATIONS",
@@ -17,8 +15,6 @@ __all__ = [
     "PAU",
     "REPLACED",
     "FReLU",
-    "Networks",
-    "Origin",
     "activation_factory",
     "build_classifier",
     "efficientnet_b0_025",

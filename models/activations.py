@@ -50,7 +50,6 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 }
 ORIGINAL = "original"  # the name for a network's own activations
 REPLACED = "replaced"  # the start of a PWLU as what was there: an argument of `put_activations`
-NO_START = ("apl", "pau", "frelu", "pwlu")  # names of what learns in more ways than a start can have
 LEARNED = (nn.PReLU, APL, PAU, FReLU, PWLU)  # those with parameters
 
 

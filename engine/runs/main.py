@@ -16,19 +16,18 @@ from engine.records.console import warn_on_main
 from engine.runs.folder import RunFolder
 from engine.runs.run import Run
 from engine.training.loop import Task
+from engine.training.origin import Origin
 from engine.training.starting_weights import StartingWeights, read_starting_weights
-from engine.training.trained_start import Origin
 
 T = TypeVar("T", bound=Task)
-Begun = TypeVar("Begun", bound=Origin)
 
 
 def train_or_evaluate(
     description: str | None,
     argv: Sequence[str] | None,
     schema: Schema[C],
-    build: Callable[[C, World, Classes | None, StartingWeights | None], tuple[T, nn.Module, Begun]],
-    train: Callable[[C, Run, T, nn.Module, Begun], bool],
+    build: Callable[[C, World, Classes | None, StartingWeights | None], tuple[T, nn.Module, Origin]],
+    train: Callable[[C, Run, T, nn.Module, Origin], bool],
 ) -> int:
     """Train, or evaluate a checkpoint, as the command line says; return the exit status.
 

@@ -22,10 +22,11 @@ from engine.training.checkpoint import read_checkpoint, require_same
 from engine.training.ema import Ema
 from engine.training.loop import Loop, Plan, Task, TrainingDiverged, evaluate_all
 from engine.training.optimizer import OptimizerOptions
+from engine.training.origin import Origin
 from engine.training.starting_weights import StartingWeights
 from engine.training.state import TrainingState, load_network
 from engine.training.step import TrainStep
-from engine.training.trained_start import Origin, begin_from_trained, origin_sentences, origin_warnings
+from engine.training.trained_start import begin_from_trained, origin_sentences, origin_warnings
 from pwlu import TwoPhaseLearning
 
 

@@ -1,22 +1,20 @@
 """The weights that a run starts from (`--init-from`): a checkpoint of this project, or a plain state dict."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from timm.models import load_state_dict
-from torch import nn
 
 from engine.config.experiment import Experiment, saved_value
 from engine.data.classes import Classes, classes_of_checkpoint
-from engine.errors import sentence_of
 from engine.records.console import listed
 from engine.training.checkpoint import CheckpointError, ForeignFile, read_checkpoint, require_same
 
-Origin = TypeVar("Origin")  # what a network began as
+ORIGINAL = {"name": "original"}  # a network's own activations
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,14 @@ class StartingWeights:
     checkpoint: Mapping[str, Any] | None
 
     @property
-    def activation(self) -> Mapping[str, Any] | None:
-        """The activation that the weights were trained with, as configured; None: the network's own."""
-        return None if self.checkpoint is None else self.checkpoint["settings"]["activation"]
+    def is_classifier(self) -> bool:
+        """Whether they are timm's network's, not a detector's."""
+        return self.checkpoint is None or _kind(self.checkpoint["experiment"]) == "classifier"
+
+    @property
+    def activation(self) -> Mapping[str, Any]:
+        """The activation that the weights were trained with, as configured."""
+        return ORIGINAL if self.checkpoint is None else self.checkpoint["settings"]["activation"]
 
     @property
     def input_size(self) -> tuple[int, int, int] | None:
@@ -81,21 +84,17 @@ class StartingWeights:
     def keeps_activations(self, experiment: Experiment) -> bool:
         """Return whether this experiment has the checkpoint's activations, which then stay as they are.
 
+        Those of a classifier, in a detector's backbone, do not.
+
         Raises CheckpointError, naming the keys, for a checkpoint of another network, and for functions that
         have learned and that phase I would reset.
         """
         if self.checkpoint is None:
             return False
         saved, now = self.checkpoint["experiment"], experiment.values
+        self._require_network(saved, experiment)
         if _kind(saved) != _kind(now):
-            raise CheckpointError(f"{self.path} is of a {_kind(saved)}, expected one of a {_kind(now)}")
-        network = [key for key in experiment.network if not key.startswith("activation.")]
-        require_same(
-            {key: saved_value(saved, key) for key in network},
-            {key: now[key] for key in network},
-            self.path,
-            "Give the model.* of the run that wrote it, or another file by --init-from",
-        )
+            return False
         keys = ["activation.name"]
         if now["activation.name"] == "pwlu":
             keys += ["activation.num_intervals", "activation.mode"]
@@ -108,6 +107,18 @@ class StartingWeights:
                 "phase1_epochs=0 to go on with them"
             )
         return keeps
+
+    def _require_network(self, saved: Mapping[str, Any], experiment: Experiment) -> None:
+        now = experiment.network
+        if _kind(saved) == _kind(now):
+            keys = [key for key in now if key.startswith("model.")]
+            theirs, ours = ({key: saved_value(values, key) for key in keys} for values in (saved, now))
+        elif self.is_classifier:
+            theirs, ours = {"model.backbone": saved["model.name"]}, {"model.backbone": now["model.backbone"]}
+        else:
+            raise CheckpointError(f"{self.path} is of a detector, expected one of a classifier")
+        remedy = "Give the model.* of the run that wrote it, or another file by --init-from"
+        require_same(theirs, ours, self.path, remedy)
 
 
 def read_starting_weights(path: Path) -> StartingWeights:
@@ -171,24 +182,3 @@ def _neither(path: Path) -> str:
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def begin_from(
-    start: StartingWeights,
-    from_weights: Callable[..., tuple[nn.Module, Origin]],
-    experiment: Experiment,
-    classes: Classes,
-) -> tuple[nn.Module, Origin]:
-    """Call `models.Networks.from_weights` for the network of an experiment on data of these classes.
-
-    Raises CheckpointError for weights that do not fit.
-    """
-    keeps_activations = start.keeps_activations(experiment)
-    try:
-        return from_weights(
-            start, has_classes=start.has_classes(classes), keeps_activations=keeps_activations
-        )
-    except ValueError as error:
-        if sentence_of(error) is None:
-            raise
-        raise CheckpointError(str(error)) from error

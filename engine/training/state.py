@@ -96,17 +96,18 @@ def load_network(model: nn.Module, phases: TwoPhaseLearning, checkpoint: Mapping
     phases.load_state_dict(checkpoint["phases"])
     if phases.phase == 2:
         return
-    others = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, PWLU) and not is_at_start(module, _ALIKE)
-    ]
-    if others:  # init=replaced: what they start as came with the weights
+    if others := not_at_start(model):  # init=replaced: what they start as came with the weights
         raise CheckpointError(
             "the checkpoint is of phase I, in which PWLUs are what they start as, and that is another "
             f"function here: {listed(others)}. It came with the weights that the run began from: to resume, "
             "give --init-from with that file; to evaluate, take a checkpoint of phase II"
         )
+
+
+def not_at_start(model: nn.Module) -> list[str]:
+    """Return the names of the PWLUs that are not what they start as."""
+    sites = ((name, module) for name, module in model.named_modules() if isinstance(module, PWLU))
+    return [name for name, site in sites if not is_at_start(site, _ALIKE)]
 
 
 def new_state(

@@ -1,10 +1,9 @@
 """The first moments of a run that starts from trained weights: calibration, and what new activations cost."""
 
-import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,42 +14,11 @@ from engine.processes.distributed import World
 from engine.records.console import listed, metrics_line, say
 from engine.training.loop import Plan, Task, evaluate_all
 from engine.training.optimizer import OptimizerOptions
+from engine.training.origin import Origin
 from engine.training.starting_weights import StartingWeights
 from engine.training.state import TrainingState
-from pwlu import ReplacementReport
 
 CALIBRATION_IMAGES = 512  # over all processes
-
-
-class Origin(Protocol):
-    """What a network began as: `models.Origin`, which this package must not import."""
-
-    @property
-    def report(self) -> ReplacementReport:
-        """Of the replacement of its activations."""
-
-    @property
-    def is_trained(self) -> bool:
-        """Its weights are trained ones."""
-
-    @property
-    def is_new_head(self) -> bool:
-        """But not those of the layers that tell the classes."""
-
-    @property
-    def keeps_functions(self) -> bool:
-        """Its activations have learned with the weights."""
-
-    @property
-    def exchanges(self) -> Collection[object]:
-        """What stands in place of the activations that the weights were trained with."""
-
-    @property
-    def changed(self) -> tuple[str, ...]:
-        """The sites where that is another function."""
-
-    def undone(self) -> contextlib.AbstractContextManager[None]:
-        """Inside the block the network has the activations that its weights were trained with."""
 
 
 def begin_from_trained(
@@ -70,7 +38,7 @@ def begin_from_trained(
     """
     moved: dict[str, float] = {}
     is_calibrated = state.phase == 2 and not origin.keeps_functions
-    is_compared = bool(origin.exchanges) and not origin.is_new_head
+    is_compared = bool(origin.exchanges) and not origin.new
     with torch.compiler.set_stance("force_eager"):  # nothing is compiled for these passes alone
         if is_compared:
             with origin.undone():
@@ -93,8 +61,8 @@ def begin_from_trained(
 def origin_sentences(origin: Origin, start: StartingWeights | None) -> list[str]:
     """Return what a user should know of where the weights come from."""
     sentences = [] if start is None else [f"starting from {start.describe()}"]
-    if origin.is_trained and origin.is_new_head:
-        sentences.append("the layers that tell the classes are new: the trained ones are for other classes")
+    if origin.new:
+        sentences.append(f"{origin.new} are new: the weights have none that fit")
     if origin.keeps_functions:
         sentences.append("the activations go on as they were trained")
     return sentences
@@ -114,10 +82,10 @@ def origin_warnings(origin: Origin, options: OptimizerOptions) -> list[str]:
             "optimizer.train_only=activation leaves all other weights at random; start from trained ones by "
             "--init-from or model.pretrained=true"
         )
-    elif options.train_only == "activation" and origin.is_new_head:
+    elif options.train_only == "activation" and origin.new:
         warnings.append(
-            "optimizer.train_only=activation leaves the new layers that tell the classes at random; train "
-            "these first, with optimizer.train_only=all"
+            f"optimizer.train_only=activation leaves {origin.new} at random; train these first, with "
+            "optimizer.train_only=all"
         )
     return warnings
 

@@ -11,7 +11,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from models import Networks, activation_factory, build_classifier, put_activations
+from engine.training.trained_network import HEAD, Networks
+from models import activation_factory, build_classifier, put_activations
 from models.detection.backbone import build_trunk
 from pwlu import PWLU
 
@@ -56,15 +57,15 @@ def test_a_network_with_timm_s_weights_keeps_its_functions(weights: Mapping[str,
     networks = Networks(
         build=partial(build_classifier, "test_resnet", input_size=(3, 32, 32)),
         put=partial(put_activations, input_size=(3, 32, 32)),
-        make=activation_factory("pwlu", init="replaced"),
-        init="replaced",
+        factory=activation_factory,
+        activation={"name": "pwlu", "init": "replaced"},
         num_classes=1000,
     )
     model, origin = networks.from_timm()
-    assert (origin.is_trained, origin.is_new_head, origin.changed) == (True, False, ())
+    assert (origin.is_trained, origin.new, origin.changed) == (True, "", ())
     assert len(origin.exchanges) == 10 and torch.equal(model.state_dict()["fc.bias"], weights["fc.bias"])
-    _, origin = replace(networks, make=activation_factory("swish"), init=None, num_classes=3).from_timm()
-    assert origin.is_new_head and len(origin.changed) == 10
+    _, origin = replace(networks, activation={"name": "swish"}, num_classes=3).from_timm()
+    assert origin.new == HEAD and len(origin.changed) == 10
 
 
 def test_a_pretrained_backbone_has_timm_s_weights(weights: Mapping[str, Tensor]) -> None:

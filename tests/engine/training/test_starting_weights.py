@@ -12,7 +12,7 @@ from torch import nn
 from engine.config.experiment import Experiment
 from engine.data.classes import named, numbered
 from engine.training.checkpoint import CheckpointError, DamagedCheckpoint, write_checkpoint
-from engine.training.starting_weights import StartingWeights, begin_from, read_starting_weights
+from engine.training.starting_weights import StartingWeights, read_starting_weights
 from tests.engine.training.test_checkpoint import FOREIGN
 
 WEIGHTS = {"weight": torch.tensor([1.0, 2.0])}
@@ -78,7 +78,7 @@ def test_a_state_dict_is_read_however_it_was_saved(name: str, tmp_path: Path) ->
     STATE_DICTS[name](tmp_path / name)
     start = read_starting_weights(tmp_path / name)
     assert list(start.tensors) == ["weight"] and start.tensors["weight"].float().tolist() == [1, 2]
-    assert (start.activation, start.input_size, start.has_learned) == (None, None, False)
+    assert (start.activation, start.input_size, start.has_learned) == ({"name": "original"}, None, False)
     assert not start.keeps_activations(experiment()) and start.has_classes(named("xyz", "photos"))
 
 
@@ -144,21 +144,20 @@ def test_another_network_is_named_by_its_keys(tmp_path: Path) -> None:
     detector = write(tmp_path / "y.pt", model__architecture="retinanet")
     with pytest.raises(CheckpointError, match="architecture was 'retinanet', is now 'mask_rcnn'"):
         detector.keeps_activations(experiment(model__architecture="mask_rcnn"))
-    with pytest.raises(CheckpointError, match="x.pt is of a classifier, expected one of a detector"):
-        start.keeps_activations(experiment(model__architecture="mask_rcnn"))
+    with pytest.raises(CheckpointError, match="y.pt is of a detector, expected one of a classifier"):
+        detector.keeps_activations(experiment())
+
+
+def test_a_classifier_is_a_detector_s_backbone_where_that_has_its_name(tmp_path: Path) -> None:
+    start = write(tmp_path / "x.pt")
+    assert start.is_classifier and not write(tmp_path / "y.pt", model__architecture="mask_rcnn").is_classifier
+    detector = {"model__architecture": "mask_rcnn", "model__backbone": "resnet18", "phase1_epochs": 5.0}
+    assert not start.keeps_activations(experiment(**detector))
+    with pytest.raises(CheckpointError, match="model.backbone was 'resnet18', is now 'resnet34'. Give the"):
+        start.keeps_activations(experiment(**detector | {"model__backbone": "resnet34"}))
 
 
 def test_classes_are_the_same_by_name_and_else_by_number(tmp_path: Path) -> None:
     start = write(tmp_path / "x.pt")
     assert start.has_classes(named("ab", "other")) and start.has_classes(numbered(2, "shards"))
     assert not start.has_classes(named("ba", "other")) and not start.has_classes(numbered(3, "shards"))
-
-
-def test_a_misfit_is_an_error_of_the_checkpoint_and_a_crash_is_a_crash(tmp_path: Path) -> None:
-    start = write(tmp_path / "x.pt")
-
-    def refuse(*arguments: Any, **options: Any) -> Any:
-        torch.zeros(2).reshape(3)
-
-    with pytest.raises(RuntimeError, match="shape"):
-        begin_from(start, refuse, experiment(), named("ab", "photos"))

@@ -2,9 +2,9 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from operator import methodcaller
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,32 +12,42 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from models import FReLU, Networks, Origin, activation_factory, build_classifier, put_activations
+from engine.training.checkpoint import CheckpointError
+from engine.training.origin import Origin
+from engine.training.starting_weights import StartingWeights
+from engine.training.trained_network import ALL_BUT_BACKBONE, HEAD, Networks
+from models import FReLU, activation_factory, build_classifier, put_activations
 from models.detection import DetectorRecipe, build_detector, replace_sites, stages_of
-from models.trained import UnfitWeights
 from pwlu import PWLU
 
 SIZE = (3, 64, 64)
 
 
-@dataclass(frozen=True)
-class Weights:
-    """As engine.training.starting_weights gives them."""
-
-    tensors: Mapping[str, Tensor]
-    activation: Mapping[str, Any] | None = None
-    input_size: tuple[int, int, int] | None = None
-    has_learned: bool = True
-    path: str = "file.pt"
+def weights_of(
+    tensors: Mapping[str, Tensor],
+    activation: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int, int] | None = None,
+    has_learned: bool = True,
+) -> StartingWeights:
+    """Return a plain state dict, or a checkpoint: of a classifier of this input size, else of a detector."""
+    if activation is None:
+        return StartingWeights(Path("file.pt"), "", tensors, None)
+    experiment = {"activation.name": activation["name"]}
+    data = {} if input_size is None else {"image_size_px": input_size[1]}
+    checkpoint = {
+        "settings": {"activation": activation, "data": data},
+        "experiment": experiment | ({"model.architecture": "mask_rcnn"} if input_size is None else {}),
+        "phases": {"step_count": int(has_learned), "phase1_steps": 1},
+    }
+    return StartingWeights(Path("file.pt"), "", tensors, checkpoint)
 
 
 def networks(network: str, num_classes: int = 4, **activation: Any) -> Networks:
-    options = {"name": "pwlu"} | activation
     return Networks(
         build=partial(build_classifier, network, input_size=SIZE),
         put=partial(put_activations, input_size=SIZE),
-        make=activation_factory(**options),
-        init="replaced" if options.get("init") == "replaced" else None,
+        factory=activation_factory,
+        activation={"name": "pwlu"} | activation,
         num_classes=num_classes,
     )
 
@@ -70,16 +80,16 @@ def as_its_start(model: nn.Module) -> nn.Module:
     return model
 
 
-def begin(wanted: Networks, weights: Weights, keeps: bool = False) -> tuple[nn.Module, Origin]:
+def begin(wanted: Networks, weights: StartingWeights, keeps: bool = False) -> tuple[nn.Module, Origin]:
     return wanted.from_weights(weights, has_classes=True, keeps_activations=keeps)
 
 
 def test_a_state_dict_of_timm_starts_as_its_own_activations() -> None:
     source = trained("mobilenetv3_small_050")
-    model, origin = begin(networks("mobilenetv3_small_050", init="replaced"), Weights(source.state_dict()))
+    model, origin = begin(networks("mobilenetv3_small_050", init="replaced"), weights_of(source.state_dict()))
     assert origin.report.summary().startswith("replaced 23 of 33")
     assert {site.starts_as for site in origin.report.sites if site.replaced} == {"relu", "hardswish"}
-    assert (origin.is_trained, origin.is_new_head, origin.keeps_functions) == (True, False, False)
+    assert (origin.is_trained, origin.new, origin.keeps_functions) == (True, "", False)
     assert origin.changed == ()
     assert torch.equal(as_its_start(model)(images()), source(images()))
 
@@ -87,17 +97,19 @@ def test_a_state_dict_of_timm_starts_as_its_own_activations() -> None:
 @pytest.mark.parametrize("mode", ["channel", "layer"])
 def test_another_start_than_what_was_there_is_named(mode: str) -> None:
     source = trained("mobilenetv3_small_050")
-    _, origin = begin(networks("mobilenetv3_small_050", mode=mode), Weights(source.state_dict()))
+    _, origin = begin(networks("mobilenetv3_small_050", mode=mode), weights_of(source.state_dict()))
     hardswish = [site.name for site in origin.report.sites if site.replaced and site.kind == "Hardswish"]
     assert hardswish and origin.changed == tuple(f"{name} (Hardswish)" for name in hardswish)
     for name in ("relu", "frelu", "swish"):
-        _, origin = begin(networks("resnet18_025", name=name), Weights(trained("resnet18_025").state_dict()))
+        _, origin = begin(
+            networks("resnet18_025", name=name), weights_of(trained("resnet18_025").state_dict())
+        )
         assert bool(origin.changed) == (name != "relu")
 
 
 def test_learned_slopes_become_the_start_and_a_state_dict_brings_them() -> None:
     source = trained("resnet18_025", activation="prelu")
-    weights = Weights(source.state_dict(), {"name": "prelu"}, SIZE)
+    weights = weights_of(source.state_dict(), {"name": "prelu"}, SIZE)
     model, origin = begin(networks("resnet18_025", init="replaced"), weights)
     assert origin.changed == ()
     torch.testing.assert_close(as_its_start(model)(images()), source(images()))
@@ -108,7 +120,7 @@ def test_learned_slopes_become_the_start_and_a_state_dict_brings_them() -> None:
 
 def test_undone_brings_the_old_activations_back_for_a_while() -> None:
     source = trained("mobilenetv3_small_050")
-    model, origin = begin(networks("mobilenetv3_small_050"), Weights(source.state_dict()))
+    model, origin = begin(networks("mobilenetv3_small_050"), weights_of(source.state_dict()))
     model.eval()
     with pytest.raises(KeyError), origin.undone():
         assert torch.equal(model(images()), source(images()))
@@ -119,13 +131,13 @@ def test_undone_brings_the_old_activations_back_for_a_while() -> None:
 
 def test_learned_functions_of_the_same_shape_stay() -> None:
     source = trained("resnet18_025", activation="pwlu", num_intervals=6)
-    weights = Weights(source.state_dict(), {"name": "pwlu", "num_intervals": 6}, SIZE)
+    weights = weights_of(source.state_dict(), {"name": "pwlu", "num_intervals": 6}, SIZE)
     model, origin = begin(networks("resnet18_025", num_intervals=6), weights, keeps=True)
     assert (
         origin.keeps_functions and origin.exchanges == () and origin.report.summary().startswith("replaced")
     )
     assert torch.equal(model.eval()(images()), source(images()))
-    with pytest.raises(UnfitWeights, match="no PWLU can start as what its pwlu learned"):
+    with pytest.raises(CheckpointError, match="no PWLU can start as what its pwlu learned"):
         begin(networks("resnet18_025", num_intervals=8, init="replaced"), weights)
     _, origin = begin(networks("resnet18_025", num_intervals=8), weights)
     assert len(origin.changed) == len(origin.exchanges) == 19  # each has moved from ReLU
@@ -136,8 +148,8 @@ def test_a_head_for_other_classes_is_new(has_classes: bool) -> None:
     source = trained("resnet18_025", num_classes=4 if not has_classes else 7)
     state = source.state_dict()
     wanted = networks("resnet18_025", name="original")
-    model, origin = wanted.from_weights(Weights(state), has_classes=has_classes, keeps_activations=False)
-    assert origin.is_new_head
+    model, origin = wanted.from_weights(weights_of(state), has_classes=has_classes, keeps_activations=False)
+    assert origin.new == HEAD
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name]) != name.startswith("fc."), name
 
@@ -157,16 +169,16 @@ def test_a_head_for_other_classes_is_new(has_classes: bool) -> None:
 )
 def test_what_does_not_fit_is_named(change: Callable[[Any], Any], words: str) -> None:
     state = change(dict(trained("resnet18_025").state_dict()))
-    with pytest.raises(UnfitWeights, match=rf"file\.pt does not fit this network; {words}"):
-        begin(networks("resnet18_025"), Weights(state))
+    with pytest.raises(CheckpointError, match=rf"file\.pt does not fit this network; {words}"):
+        begin(networks("resnet18_025"), weights_of(state))
 
 
 def test_sites_of_another_image_size_are_another_network() -> None:
     source, _ = build_classifier(
         "mobilenetv3_small_050", activation_factory("prelu"), num_classes=4, input_size=(3, 32, 32)
     )
-    weights = Weights(source.state_dict(), {"name": "prelu"}, (3, 32, 32))
-    with pytest.raises(UnfitWeights, match=r"file.pt: blocks\..* was trained with .*data.image_size_px"):
+    weights = weights_of(source.state_dict(), {"name": "prelu"}, (3, 32, 32))
+    with pytest.raises(CheckpointError, match=r"file.pt: blocks\..* was trained with .*data.image_size_px"):
         begin(networks("mobilenetv3_small_050", name="prelu"), weights, keeps=True)
 
 
@@ -174,13 +186,13 @@ def test_original_activations_are_the_network_s_own() -> None:
     """Else an evaluation, which knows the configuration alone, would put Hardswish in place of ReLU."""
     for name in ("relu", "prelu"):
         source = trained("mobilenetv3_small_050", activation=name)
-        weights = Weights(source.state_dict(), {"name": name}, SIZE)
+        weights = weights_of(source.state_dict(), {"name": name}, SIZE)
         with pytest.raises(
-            UnfitWeights, match=f"with .*ReLU, but .* Hardswish there; give activation.name={name},"
+            CheckpointError, match=f"with .*ReLU, but .* Hardswish there; give activation.name={name},"
         ):
             begin(networks("mobilenetv3_small_050", name="original"), weights)
     source = trained("resnet18_025", activation="relu")
-    weights = Weights(source.state_dict(), {"name": "relu"}, SIZE)
+    weights = weights_of(source.state_dict(), {"name": "relu"}, SIZE)
     begin(networks("resnet18_025", name="original"), weights)  # the same functions
 
 
@@ -190,21 +202,21 @@ def test_a_checkpoint_of_phase_one_keeps_its_starts(keeps: bool) -> None:
     wanted = replacing if keeps else networks("mobilenetv3_small_050")
     source, _ = replacing.from_scratch()
     settings = {"name": "pwlu", "init": "replaced"}
-    weights = Weights(source.state_dict(), settings, SIZE, has_learned=False)
+    weights = weights_of(source.state_dict(), settings, SIZE, has_learned=False)
     model, origin = begin(wanted, weights, keeps)
     with origin.undone():
         starts = {module.starts_as for module in model.modules() if isinstance(module, PWLU)}
     assert starts == {"relu", "hardswish"} and bool(origin.changed) != keeps
     source, _ = networks("mobilenetv3_small_050", init="silu").from_scratch()  # as from a network with SiLU
-    weights = Weights(source.state_dict(), settings, SIZE, has_learned=False)
-    with pytest.raises(UnfitWeights, match=r"phase I, in which .*bn1.act, .* \(23 in all\)"):
+    weights = weights_of(source.state_dict(), settings, SIZE, has_learned=False)
+    with pytest.raises(CheckpointError, match=r"phase I, in which .*: 23 \(bn1.act, "):
         begin(wanted, weights, keeps)
 
 
 def test_old_activations_may_be_of_any_kind() -> None:
     for name in ("apl", "pau", "frelu"):
         source = trained("resnet18_025", activation=name)
-        weights = Weights(source.state_dict(), {"name": name}, SIZE)
+        weights = weights_of(source.state_dict(), {"name": name}, SIZE)
         model, origin = begin(networks("resnet18_025"), weights)
         assert not any(isinstance(module, FReLU) for module in model.modules())
         with origin.undone():
@@ -218,8 +230,8 @@ def detectors(num_classes: int = 3, **activation: Any) -> Networks:
     return Networks(
         build=build,
         put=replace_sites,
-        make=activation_factory(**({"name": "pwlu", "num_intervals": 4} | activation)),
-        init=activation.get("init"),
+        factory=activation_factory,
+        activation={"name": "pwlu", "num_intervals": 4} | activation,
         num_classes=num_classes,
         root=methodcaller("probe"),
         backbone=stages_of,
@@ -228,9 +240,9 @@ def detectors(num_classes: int = 3, **activation: Any) -> Networks:
 
 def test_a_detector_starts_from_a_detector_or_from_a_backbone() -> None:
     source, _ = detectors(name="swish").from_scratch()
-    weights = Weights(source.state_dict(), {"name": "swish"})
+    weights = weights_of(source.state_dict(), {"name": "swish"})
     model, origin = begin(detectors(init="replaced"), weights)
-    assert not origin.is_new_head and origin.changed == () and len(origin.exchanges) == 30
+    assert not origin.new and origin.changed == () and len(origin.exchanges) == 30
     state = model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in source.state_dict().items())
     with origin.undone():
@@ -241,14 +253,34 @@ def test_a_detector_starts_from_a_detector_or_from_a_backbone() -> None:
         for name, tensor in model.state_dict().items()
         if not torch.equal(tensor, source.state_dict().get(name, tensor))
     }
-    assert origin.is_new_head and heads and all("predictor" in name for name in heads)
+    assert origin.new == HEAD and heads and all("predictor" in name for name in heads)
     source, _ = detectors(name="original").from_scratch()  # a checkpoint, though with timm's activations
-    _, origin = begin(detectors(), Weights(source.state_dict(), {"name": "original"}))
-    assert not origin.is_new_head and origin.changed == ()
+    _, origin = begin(detectors(), weights_of(source.state_dict(), {"name": "original"}))
+    assert not origin.new and origin.changed == ()
     backbone = timm.create_model("resnet18_025", num_classes=1000).state_dict()
-    model, origin = begin(detectors(), Weights(backbone))
-    assert origin.is_new_head
+    model, origin = begin(detectors(), weights_of(backbone))
+    assert origin.new == ALL_BUT_BACKBONE
     for name, tensor in stages_of(model).state_dict().items():
         assert name not in backbone or torch.equal(tensor, backbone[name])
-    with pytest.raises(UnfitWeights, match="it lacks conv1"):
-        begin(detectors(), Weights({"fc.weight": torch.zeros(2)}))
+    with pytest.raises(CheckpointError, match="it lacks conv1"):
+        begin(detectors(), weights_of({"fc.weight": torch.zeros(2)}))
+    deeper = backbone | {"layer1.2.conv1.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="it has besides layer1.2.conv1.weight$"):
+        begin(detectors(), weights_of(deeper))
+
+
+def test_a_detector_s_backbone_starts_from_a_classifier_s_checkpoint() -> None:
+    source = trained("resnet18_025", activation="prelu")
+    sites = dict(source.named_modules())
+    slopes = {name: site.weight for name, site in sites.items() if isinstance(site, nn.PReLU)}
+    with pytest.raises(CheckpointError, match=r"it has besides conv1.2.weight, .* \(19 in all\)"):
+        begin(detectors(), weights_of(source.state_dict()))  # slopes, but nothing says what of
+    model, origin = begin(
+        detectors(init="replaced"), weights_of(source.state_dict(), {"name": "prelu"}, SIZE)
+    )
+    assert origin.new == ALL_BUT_BACKBONE and origin.changed == ()
+    stages = stages_of(model)
+    for name, slope in slopes.items():
+        assert torch.equal(stages.get_submodule(name).init_slope, slope)
+    with origin.undone():
+        assert all(torch.equal(stages.get_submodule(name).weight, slope) for name, slope in slopes.items())

@@ -29,7 +29,7 @@ class Origin:
     Attributes:
         report: of the replacement of its activations.
         is_trained: its weights are trained ones.
-        is_new_head: but not those of the layers that tell the classes.
+        new: the layers that nevertheless are not; empty without any.
         keeps_functions: its activations are those that the weights were trained with.
         exchanges: what stands in place of those.
         changed: the sites, with the kinds, where that is another function; of a PWLU counts its start.
@@ -37,7 +37,7 @@ class Origin:
 
     report: ReplacementReport
     is_trained: bool = False
-    is_new_head: bool = False
+    new: str = ""
     keeps_functions: bool = False
     exchanges: tuple[Exchange, ...] = ()
     changed: tuple[str, ...] = ()
@@ -57,9 +57,9 @@ class Origin:
 
 
 def exchange_activations(
-    root: nn.Module, put: Callable[[nn.Module], ReplacementReport], *, is_new_head: bool
+    root: nn.Module, put: Callable[[nn.Module], ReplacementReport], new_layers: str
 ) -> Origin:
-    """Let `put` replace activations below `root`, which have trained weights around them."""
+    """Let `put` replace activations below `root`, where all weights but those of `new_layers` are trained."""
     before = [
         (parent, attribute, child)
         for parent in root.modules()
@@ -79,7 +79,7 @@ def exchange_activations(
     return Origin(
         report,
         is_trained=True,
-        is_new_head=is_new_head,
+        new=new_layers,
         exchanges=tuple(exchanges),
         changed=tuple(f"{site.name} ({site.kind})" for site in changed),
     )
