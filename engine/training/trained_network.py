@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from engine.config.experiment import Experiment
 from engine.data.classes import Classes
+from engine.errors import UserError, sentence_of
 from engine.records.console import listed
 from engine.training.checkpoint import CheckpointError
 from engine.training.origin import Origin, exchange_activations
@@ -21,6 +22,10 @@ Built = tuple[nn.Module, ReplacementReport]
 HEAD = "the layers that tell the classes"
 ALL_BUT_BACKBONE = "all layers but the backbone's"
 _NO_START = ("apl", "pau", "frelu", "pwlu")  # names of what learns in more ways than a start can have
+
+
+class NetworkError(UserError, ValueError):
+    """A network cannot be built as asked; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,20 @@ class Networks:
     def begin(
         self, weights: StartingWeights | None, experiment: Experiment, classes: Classes, *, pretrained: bool
     ) -> tuple[nn.Module, Origin]:
-        """Begin with the weights of a file, with timm's, or from scratch. Raises CheckpointError, ValueError.
+        """Begin with the weights of a file, with timm's, or from scratch.
 
-        `experiment` and `classes` are those of the training.
+        `experiment` and `classes` are those of the training. Raises CheckpointError for weights that do not
+        fit, and NetworkError for what `build` and `put` refuse.
         """
-        if weights is not None:
-            keeps_activations = weights.keeps_activations(experiment)
-            return self.from_weights(weights, weights.has_classes(classes), keeps_activations)
-        return self.from_timm() if pretrained else self.from_scratch()
+        try:
+            if weights is not None:
+                keeps_activations = weights.keeps_activations(experiment)
+                return self.from_weights(weights, weights.has_classes(classes), keeps_activations)
+            return self.from_timm() if pretrained else self.from_scratch()
+        except ValueError as error:
+            if isinstance(error, UserError) or sentence_of(error) is None:
+                raise
+            raise NetworkError(str(error)) from error  # every process meets it: it is said once
 
     def from_scratch(self) -> tuple[nn.Module, Origin]:
         model, report = self._built(self.activation)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
@@ -12,10 +13,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from engine.config.experiment import Experiment
+from engine.data.classes import numbered
+from engine.errors import UserError
 from engine.training.checkpoint import CheckpointError
 from engine.training.origin import Origin
 from engine.training.starting_weights import StartingWeights
-from engine.training.trained_network import ALL_BUT_BACKBONE, HEAD, Networks
+from engine.training.trained_network import ALL_BUT_BACKBONE, HEAD, NetworkError, Networks
 from models import FReLU, activation_factory, build_classifier, put_activations
 from models.detection import DetectorRecipe, build_detector, replace_sites, stages_of
 from pwlu import PWLU
@@ -284,3 +288,14 @@ def test_a_detector_s_backbone_starts_from_a_classifier_s_checkpoint() -> None:
         assert torch.equal(stages.get_submodule(name).init_slope, slope)
     with origin.undone():
         assert all(torch.equal(stages.get_submodule(name).weight, slope) for name, slope in slopes.items())
+
+
+def test_what_models_refuse_is_an_error_of_every_process_and_a_crash_is_a_crash() -> None:
+    nothing = Experiment({}, {}, ""), numbered(4, "photos")
+    with pytest.raises(NetworkError, match="model name is 'resnet19'") as refusal:
+        networks("resnet19").begin(None, *nothing, pretrained=False)
+    assert refusal.value.on_every_process
+    crashing = replace(networks("test_resnet"), build=lambda *arguments, **options: int("x"))
+    with pytest.raises(ValueError, match="invalid literal") as crash:
+        crashing.begin(None, *nothing, pretrained=False)
+    assert not isinstance(crash.value, UserError)
