@@ -136,7 +136,7 @@ def test_phase_one_needs_the_file_whose_activations_are_the_start(
     shutil.copy(source, lost)
     capsys.readouterr()
     assert train_imagenet.main(arguments) == 0
-    assert "resuming at step 1" in capsys.readouterr().out
+    assert "resuming at step 1, from its own checkpoint and not from " in capsys.readouterr().out
 
 
 def test_learned_functions_go_on_and_other_classes_get_a_new_head(

@@ -103,8 +103,7 @@ class Run:
                 plot=reporting.plot,
             )
             if world.is_main:
-                say(f"{origin.report}\n{task.describe()}")
-                say(f"resuming at step {state.step}" if resumed else "starting at step 0")
+                self._tell_beginning(origin, loop, resumed)
             if not resumed:
                 self._prepare(loop, options, origin, reporting)
             try:
@@ -138,6 +137,11 @@ class Run:
             "writing the manifest",
         )
         return checkpoint is not None
+
+    def _tell_beginning(self, origin: Origin, loop: Loop, resumed: bool) -> None:
+        say(f"{origin.report}\n{loop.task.describe()}")
+        own = f", from its own checkpoint and not from {self.start.path}" if self.start else ""
+        say(f"resuming at step {loop.state.step}{own}" if resumed else "starting at step 0")
 
     def _prepare(self, loop: Loop, options: OptimizerOptions, origin: Origin, reporting: Reporting) -> None:
         """Say what the network starts from, and bring it to its first step."""

@@ -187,7 +187,7 @@ def load_tensors(
             f"{name}, there {given[name]}, here {own[name]}" for name in own if name in unfit
         ],
     }
-    found = [f"{problem} {_few(names)}" for problem, names in problems.items() if names]
+    found = [f"{problem} {listed(names)}" for problem, names in problems.items() if names]
     if found:
         raise CheckpointError(f"{source} does not fit this network; {'; '.join(found)}")
 
@@ -209,7 +209,3 @@ def _words(activation: Mapping[str, Any]) -> str:
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _few(names: list[str]) -> str:
-    return f"{', '.join(names[:3])}{f', ... ({len(names)} in all)' if len(names) > 3 else ''}"

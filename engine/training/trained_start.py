@@ -91,11 +91,10 @@ def origin_warnings(origin: Origin, options: OptimizerOptions) -> list[str]:
 
 
 def _conversion(before: Evaluation, after: Evaluation) -> dict[str, float]:
-    both = {"before": before.metrics, "after": after.metrics}
     return {
         f"{name}_{when}": value
-        for when, metrics in both.items()
-        for name, value in metrics.items()
+        for when, evaluation in (("before", before), ("after", after))
+        for name, value in evaluation.metrics.items()
         if name != "images"
     }
 
