@@ -87,10 +87,6 @@ def common_conflicts(config: RunConfig) -> list[Conflict]:
             f"{config.phase1_epochs:g}; give phase1_epochs=0"
         )
         conflicts.append((("optimizer.train_only", "phase1_epochs"), sentence))
-    if optimizer.train_only == "activation" and optimizer.activation_lr_multiplier == 0:
-        keys = ("optimizer.train_only", "optimizer.activation_lr_multiplier")
-        sentence = f"{keys[0]}=activation together with {keys[1]}=0: nothing would learn"
-        conflicts.append((keys, sentence))
     return [*conflicts, *_start_conflicts(config.activation)]
 
 

@@ -90,9 +90,8 @@ def require_same(
 
 
 def _difference(key: str, was: Any, now: Any) -> str:
-    if key == STARTING_FILE:  # the digest of a file, which a user knows as an argument
-        was, now = ("not given" if digest is None else f"a file with {digest}" for digest in (was, now))
-        return f"--init-from was {was}, is now {now}"
+    if key == STARTING_FILE:  # which a user knows as an argument
+        return f"--init-from was {was or 'not given'}, is now {now or 'not given'}"
     return f"{key} was {was!r}, is now {now!r}"
 
 

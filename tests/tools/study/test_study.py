@@ -21,7 +21,7 @@ from tools.study.study import SCALE, Difference, paired_difference, read_study
 from tools.sweep import __main__ as sweep
 
 # What the cells of a study may differ in.
-STARTS = {"activation.name", "activation.init", "activation.mode"}
+STARTS = {"activation.name", "activation.init", "activation.mode", "activation.num_intervals"}
 TUNED = {  # also how the network was trained before
     "activation.name",
     "activation.init",
@@ -40,7 +40,7 @@ AXES = {
     "realignment": {"activation.mode", "activation.bound", "phase1_epochs"},
     "recipe": {"optimizer.activation_weight_decay", "optimizer.activation_lr_multiplier", "phase1_epochs"},
     "rates": {"activation.name", "activation.init", "optimizer.activation_lr_multiplier"},
-    "long": {"activation.name", "activation.init", "optimizer.activation_lr_multiplier"},
+    "long": {"activation.name", "activation.init", "activation.num_intervals"},
     "finetune": TUNED,
     "finetune_mbv3": TUNED,
     "activations": {"activation.name"},
@@ -276,8 +276,8 @@ def test_the_plan_counts_every_run_once_and_adds_up(tmp_path: Path) -> None:
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     runs = {run.folder for name in STUDIES if name not in SUPERSEDED for run in runs_of(name)}
     assert sum(int(cell[3]) for cell in cells) == len(runs)
-    # 13 cells of 8 seeds and 10 epochs of 36 batches of 256, at 1400 images per second
-    assert cells[0][1:] == ["13", "8", "104", f"{104 * 10 * 36 * 256 / 1400 / 3600:.1f}"]
+    # 14 cells, one of another study, of 8 seeds and 10 epochs of 36 batches of 256, at 1400 images per second
+    assert cells[0][1:] == ["14", "8", "104", f"{104 * 10 * 36 * 256 / 1400 / 3600:.1f}"]
     assert float(total.split("|")[-2]) == pytest.approx(sum(float(cell[4]) for cell in cells), abs=0.3)
 
 
@@ -331,12 +331,12 @@ def test_a_fine_tuned_run_counts_if_it_started_from_the_right_one(
     other = replace(converted, source=replace(control, source=None))
     write_run(other, {"top1": 60.0, "loss": 1.0})
     write_run(replace(control, source=None), {"top1": 60.0, "loss": 1.0})
-    for name, was in (("r18_control", "None"), ("r18_converted", "'run [0-9a-f]{16}'")):
+    for name, was in (("r18_control", "not given"), ("r18_converted", "run [0-9a-f]{16}")):
         with pytest.raises(SystemExit):
             collected(tmp_path, "--study", "finetune")
         said = capsys.readouterr().err
         assert re.search(
-            f"{name}_seed0 belongs to another experiment: init_from was {was}, is now 'run", said
+            f"{name}_seed0 belongs to another experiment: --init-from was {was}, is now run", said
         )
         shutil.rmtree(control.folder, ignore_errors=True)
 
