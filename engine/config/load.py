@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from engine.config.coco import COCO, CocoConfig
-from engine.config.experiment import experiment_of
+from engine.config.experiment import STARTING_FILE, experiment_of
 from engine.config.files import COMMAND_LINE, ConfigError, Entry, parse_overrides, read_file
 from engine.config.imagenet import IMAGENET, ImageNetConfig
 from engine.config.schema import C, Schema
@@ -71,6 +71,8 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 def _unknown(key: str, known: Mapping[str, Any], renamed: Mapping[str, str]) -> str:
     if key in renamed:
         return f"the key {key!r} is called {renamed[key]!r} now"
+    if key.replace("-", "_") == STARTING_FILE:
+        return f"{key!r} is no key but an argument: --init-from CHECKPOINT"
     inside = [name for name in known if name.startswith(key + ".")]
     if inside:
         return f"{key!r} is a section, not a value; its keys: {', '.join(inside)}"

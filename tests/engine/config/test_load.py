@@ -72,6 +72,7 @@ def test_references_take_the_final_value(smallest: Path) -> None:
         ("optimizer.peek_lr=1", ["unknown key 'optimizer.peek_lr'", "did you mean 'optimizer.peak_lr'?"]),
         ("optimizer.epochs=1", ["unknown key 'optimizer.epochs'", "did you mean 'epochs'?"]),
         ("batch=1", ["unknown key 'batch'"]),
+        ("init-from=x.pt", ["'init-from' is no key but an argument: --init-from CHECKPOINT"]),
         ("model.name.deep=1", ["unknown key 'model.name.deep'"]),
         ("model=resnet18", ["'model' is a section", "model.name"]),
         ("epochs=1.5", ["epochs: expected a whole number, got '1.5'"]),
