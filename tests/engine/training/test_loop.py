@@ -18,7 +18,7 @@ from engine.runs.folder import RunFolder
 from engine.runs.run import Run
 from engine.training.loop import Plan, Task, TrainingDiverged
 from engine.training.optimizer import OptimizerOptions
-from models import Origin
+from engine.training.origin import Origin
 from pwlu import PWLU, ReplacementReport
 from tests.engine import tiny
 from tests.training_runs import assert_same_bits, records, weights
