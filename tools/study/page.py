@@ -25,12 +25,14 @@ deviation over n seeds. Differences are means over pairs of runs with the same s
 {CONFIDENCE:.0%} interval of Student's t: where it holds zero, the study does not decide. An interval is for
 its comparison alone: of twenty differences that are none, one falls outside by chance, and the best of
 several cells looks better than it is. So one start of PWLU was named before the runs, after a pilot on the
-same images: LeakyReLU(0.25), a function for every channel. Where a study has columns, a name ends with that
-of its column. A run whose loss became NaN or infinite has diverged, and is in no mean and no difference.
+same images: LeakyReLU(0.25), a function for every channel. One function per layer with N = 4 is the best of
+study num_intervals; the studies of other networks and longer training had no part in that choice. Where a
+study has columns, a name ends with that of its column. A run whose loss became NaN or infinite has
+diverged, and is in no mean and no difference.
 """
 _DIGITS = {"loss": 3}  # two of all others
 # The rows of README's table beside ReLU; the other columns are differences to it.
-_ROWS = ("swish", "prelu", "pau", "leaky_relu", "pwlu-relu", "pwlu-leaky_relu")
+_ROWS = ("swish", "prelu", "pau", "leaky_relu", "pwlu-relu", "pwlu-leaky_relu", "layer-leaky_relu-N4")
 # What a reader wants to know of a recipe, with its words.
 _RECIPE = {
     "model.name": "network",
