@@ -206,7 +206,7 @@ def test_pwlu_is_compared_with_each_other_function_from_every_start(tmp_path: Pa
     assert "| PWLU from ReLU (the paper's) | 1 | -1.00 | -3.00 | — | — | — |" in text
     assert "| PWLU from SiLU | 0 | — | — | — | — | — |" in text
     assert "| PWLU from LeakyReLU(0.25) | 2 | -0.060 (-0.060 to -0.060) | -0.020" in text
-    # README: ReLU's mean, then Swish, PReLU, PAU, LeakyReLU, PWLU from ReLU and twice from LeakyReLU, minus ReLU.
+    # README: ReLU's mean, then Swish, PReLU, PAU, LeakyReLU and three PWLUs, minus ReLU.
     leaky = "+2.00 (+2.00 to +2.00) | -1.00 | +3.00 (+3.00 to +3.00) | — |"
     line = f"| MobileNet-V3 small, 1/2 width | 1 to 3 | 61.17 ± 1.26 | — | — | 3 diverged | {leaky}"
     assert line in networks_table(folder)
