@@ -75,11 +75,11 @@ study-%: install FORCE ## make study N, one of configs/sweeps/study_N.yaml (SWEE
 STUDIED = runs/sweeps/small/study_
 PICTURE = results/figures/small_study_
 study-records: install ## boundaries' IOUs, learned shapes and movements of the studies' runs, for results/STUDY.md
-	$(BIN)/python -m tools.functions.boundary_iou $(STUDIED)boundaries/channel-wise_fix-init-{3,6,10}_seed0 \
-	    $(STUDIED)activations/r18_pwlu_seed0 --labels fix-init-3 fix-init-6 fix-init-10 stat-realign \
+	$(BIN)/python -m tools.functions.boundary_iou $(STUDIED)realignment/channel-wise_fix-init-{3,6,10}_seed0 \
+	    $(STUDIED)starts/r18_pwlu-relu_seed0 --labels fix-init-3 fix-init-6 fix-init-10 stat-realign \
 	    --output $(PICTURE)iou.json
-	$(BIN)/python -m tools.functions.shapes $(STUDIED)activations*/*_pwlu_seed0 --output $(PICTURE)shapes.json
-	$(BIN)/python -m tools.functions.signal $(STUDIED)activations/r18_pwlu_seed0 --output $(PICTURE)signal.json
+	$(BIN)/python -m tools.functions.shapes $(STUDIED)starts*/*_pwlu-relu_seed0 --output $(PICTURE)shapes.json
+	$(BIN)/python -m tools.functions.signal $(STUDIED)starts/r18_pwlu-relu_seed0 --output $(PICTURE)signal.json
 	$(BIN)/python -m tools.report
 
 figure-1 figure-5: figure-%: table-2

@@ -1,7 +1,7 @@
 """Take the numbers of runs that ended into results/tables/<scale>_<table>.csv, each with where it came from.
 
     python -m tools.collect --table 5 --scale full
-    python -m tools.collect --study boundaries
+    python -m tools.collect --study starts
     python -m tools.collect                        # all tables, studies and scales that have runs
 
 Every seed that has a run counts. A value is that of the evaluation after the last step, or `diverged` if the

@@ -18,7 +18,6 @@ from engine.processes.program import errors_told_by, to_path
 from pwlu.suggestion import expected_one_of
 from tools.records import tool_parser
 from tools.study.page import networks_table, plan_table, study_page
-from tools.study.superseded import superseded_table
 from tools.tables.keys import keys_table
 from tools.tables.measurements import RESULTS
 from tools.tables.pages import latency_pages, operator_pages, results_page
@@ -37,8 +36,7 @@ from tools.tables.short import (
 MARKED_TABLES: dict[str, Callable[[Path], list[str]]] = {
     "demo": demo_table,
     "demo-coco": demo_coco_table,
-    "studies": superseded_table,
-    "starts": networks_table,
+    "studies": networks_table,
     "plan": plan_table,
     "operator-cpu": operator_cpu_table,
     "training-step": training_step_table,

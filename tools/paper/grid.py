@@ -30,17 +30,6 @@ from tools.paper.numbers import SHARED, Place
 
 OUTPUT = Path("runs/sweeps")  # all sweeps
 TABLES = (2, 3, 5, 6, 7)
-# Three seeds could not decide; they go when the studies with eight have numbers.
-SUPERSEDED = (
-    "activations",
-    "activations_mbv3",
-    "activations_effb0",
-    "boundaries",
-    "intervals",
-    "choices",
-    "noise",
-    "length",
-)
 STUDIES = (
     "starts",
     "starts_mbv3",
@@ -52,7 +41,6 @@ STUDIES = (
     "long",
     "finetune",
     "finetune_mbv3",
-    *SUPERSEDED,
 )
 SMOKE = "smoke"
 # What the numbers of a scale mean.
@@ -211,7 +199,7 @@ class Grid:
 
     @property
     def title(self) -> str:
-        """What a sentence calls it: `table 5`, `study noise`."""
+        """What a sentence calls it: `table 5`, `study recipe`."""
         return f"{self.kind} {self.key}"
 
     @property

@@ -1,7 +1,7 @@
 """Draw the studies: every seed's accuracy, and the differences to the reference in all metrics.
 
     python -m tools.study.figures                       # all studies that have numbers
-    python -m tools.study.figures --study intervals
+    python -m tools.study.figures --study starts
 
 Writes OUTPUT/small_study_<name>.png and beside it a .json with the numbers, which are those of
 results/tables/small_study_<name>.csv, from tools.collect.

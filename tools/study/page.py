@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pwlu_ext.benchmarks.page import table as markdown_table
-from tools.paper.grid import STUDIES, SUPERSEDED, Cell, load_study
+from tools.paper.grid import STUDIES, Cell, load_study
 from tools.study.records import discussion, record_lines
 from tools.study.study import CONFIDENCE, SCALE, Difference, StudyNumbers, read_study
 from tools.sweep.plan import training_images
@@ -31,7 +31,7 @@ study has columns, a name ends with that of its column. A run whose loss became 
 diverged, and is in no mean and no difference.
 """
 _DIGITS = {"loss": 3}  # two of all others
-# The rows of README's table beside ReLU; the other columns are differences to it.
+# The rows of README's table below ReLU's, differences to it.
 _ROWS = ("swish", "prelu", "pau", "leaky_relu", "pwlu-relu", "pwlu-leaky_relu", "layer-leaky_relu-N4")
 # What a reader wants to know of a recipe, with its words.
 _RECIPE = {
@@ -147,30 +147,33 @@ def told(difference: Difference | None, metric: str) -> str:
 
 
 def networks_table(results: Path) -> list[str]:
-    """Return the studies that compare with ReLU, a line each: ReLU's top-1, and the others' minus ReLU's."""
+    """Return a column per study that compares with ReLU: its top-1, and the others' minus that."""
     labels: dict[str, str] = {}
-    rows = []
+    columns = []
     for numbers in (read_study(name, results) for name in STUDIES if load_study(name).against):
         cells = {cell.name.removeprefix(f"{cell.column_key}_"): cell for cell in numbers.study.cells}
         if "relu" not in cells:
             continue
         labels = {key: cell.row for key, cell in cells.items()} | labels
+        if not numbers.measurements:
+            continue
         relu = cells["relu"]
         found = {key: numbers.difference("top1", cells[key], relu) for key in _ROWS if key in cells}
-        row = [relu.column, pairs(found.values()), mean_of(numbers, "top1", relu)]
+        column = [relu.column, pairs(found.values()), mean_of(numbers, "top1", relu)]
         for key in _ROWS:
             gain = told(found.get(key), "top1")
-            row.append(with_diverged(gain, numbers, cells[key]) if key in cells else gain)
-        rows.append(row)
-    heads = ["network", "pairs", f"{labels['relu']}, {SHOWN['top1']}"]
-    return markdown_table([*heads, *(f"{labels[key]} − ReLU" for key in _ROWS)], rows)
+            column.append(with_diverged(gain, numbers, cells[key]) if key in cells else gain)
+        columns.append(column)
+    names = ["", "pairs", labels["relu"], *(labels[key] for key in _ROWS)]
+    heads, *rows = map(list, zip(names, *columns, strict=True))
+    return markdown_table(heads, rows)
 
 
 def plan_table(results: Path) -> list[str]:
     """Return what each study runs and costs, a line each; what two studies share counts where it is made."""
     rows = []
     hours_of_all = 0.0
-    for study in map(load_study, [name for name in STUDIES if name not in SUPERSEDED]):
+    for study in map(load_study, STUDIES):
         scale = study.scales[SCALE]
         assert scale.images_per_core_second is not None, "studies are for CPUs"
         cells = study.runs(SCALE, Path(), seeds=[0])

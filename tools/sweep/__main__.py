@@ -3,7 +3,7 @@
     python -m tools.sweep --table 5 --scale smoke                                  # do all cells train?
     python -m tools.sweep --table 5 --scale small data.root=/datasets/imagenette2-160
     python -m tools.sweep --table 5 --dry-run                                      # the plan and its cost
-    python -m tools.sweep --study boundaries --scale small data.root=/datasets/imagenette
+    python -m tools.sweep --study starts --scale small data.root=/datasets/imagenette
     python -m tools.sweep --table 5 --launcher slurm --sbatch="--partition=gpu --time=24:00:00" \\
         data.root=/datasets/imagenet
 
