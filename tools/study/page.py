@@ -165,7 +165,7 @@ def networks_table(results: Path) -> list[str]:
             column.append(with_diverged(gain, numbers, cells[key]) if key in cells else gain)
         columns.append(column)
     names = ["", "pairs", labels["relu"], *(labels[key] for key in _ROWS)]
-    heads, *rows = map(list, zip(names, *columns, strict=True))
+    heads, *rows = zip(names, *columns, strict=True)
     return markdown_table(heads, rows)
 
 
