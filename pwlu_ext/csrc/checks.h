@@ -226,15 +226,20 @@ inline FoldedProblem make_folded_problem(const Tensor& x, const Tensor& left, co
           as_contiguous(offsets)};
 }
 
-inline Tensor checked_gradient(const Tensor& grad, const Tensor& x) {
-  bool same = grad.dim() == x.dim() && grad.scalar_type() == x.scalar_type();
+// `tensor`, which has to be like x, in the memory order of x.
+inline Tensor checked_like(const char* name, const Tensor& tensor, const Tensor& x) {
+  bool same = tensor.dim() == x.dim() && tensor.scalar_type() == x.scalar_type();
   for (int64_t dim = 0; same && dim < x.dim(); ++dim)
-    same = grad.size(dim) == x.size(dim);
+    same = tensor.size(dim) == x.size(dim);
   if (!same) {
-    fail("`grad` must have the shape ", shape_of(x), " and dtype ", name_of(x.scalar_type()),
-         " of x, but has ", shape_of(grad), " and ", name_of(grad.scalar_type()), ".");
+    fail("`", name, "` must have the shape ", shape_of(x), " and dtype ", name_of(x.scalar_type()),
+         " of x, but has ", shape_of(tensor), " and ", name_of(tensor.scalar_type()), ".");
   }
-  return in_order_of(grad, x);
+  return in_order_of(tensor, x);
+}
+
+inline Tensor checked_gradient(const Tensor& grad, const Tensor& x) {
+  return checked_like("grad", grad, x);
 }
 
 }  // namespace pwlu

@@ -134,6 +134,17 @@ PWLU_HOST_DEVICE T slope_at(int bin, const Curve<T>& curve, const T* points, int
   return (points[bin] - points[bin - 1]) * curve.inverse;
 }
 
+// The sum of d loss / d x over a channel: within a bin it is the slope times sum_g(bin), that of d loss / d
+// y.
+template <typename T, typename SumG>
+PWLU_HOST_DEVICE double sum_of_input_gradient(const SumG& sum_g, const Curve<T>& curve, const T* points,
+                                              int num_intervals) {
+  double total = 0;
+  for (int bin = 0; bin < num_intervals + 2; ++bin)
+    total += double(slope_at(bin, curve, points, num_intervals)) * sum_g(bin);
+  return total;
+}
+
 // The gradients of the parameters (Table 1), summed over a channel. Within a bin y is linear in the
 // coordinate, so that all of them follow from two sums per bin, of g = d loss / d y: sum_g[bin] = sum of g,
 // and sum_gt[bin] = sum of g * bounded(coordinate).

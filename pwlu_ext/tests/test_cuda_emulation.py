@@ -12,7 +12,7 @@ SOURCES = Path(__file__).parent / "cuda_emulation"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the emulation needs ucontext, which is POSIX")
-@pytest.mark.parametrize("name", ["emulation_test", "folded_test"])
+@pytest.mark.parametrize("name", ["emulation_test", "folded_test", "normalized_test"])
 def test_kernels_equal_the_specification_in_emulation(name: str, tmp_path: Path) -> None:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:

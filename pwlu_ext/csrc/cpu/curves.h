@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "kernels.h"
+#include "launch.h"
 
 namespace pwlu::cpu {
 
@@ -73,5 +73,11 @@ class CurveTable {
   Curves<T> view_;
   std::vector<T> fields_, bins_;
 };
+
+template <typename T>
+CurveTable<T> curve_table(const Problem& p, Bins bins) {
+  return {read<T>(p.left),        read<T>(p.right),  read<T>(p.points), read<T>(p.left_slope),
+          read<T>(p.right_slope), p.layout.channels, p.num_intervals,   bins};
+}
 
 }  // namespace pwlu::cpu

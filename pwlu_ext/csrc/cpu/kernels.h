@@ -41,6 +41,45 @@ struct FoldedCurves {
   const T* lines;             // for the `rows` kernel: O and S side by side, with room as for Curves::bins
 };
 
+// A tensor and what a BatchNorm makes of it: scale * (x - mean) + bias, with a number for each channel.
+template <typename T, typename X>
+struct Term {
+  const X* x;
+  const T *scale, *mean, *bias;
+
+  // From element i on.
+  Term at(int64_t i) const { return {x == nullptr ? nullptr : x + i, scale, mean, bias}; }
+};
+
+// What a PWLU behind a BatchNorm is evaluated at, z: the sum of both terms. shortcut.x is null if there is
+// none.
+template <typename T, typename X>
+struct Normalized {
+  Term<T, X> x, shortcut;
+
+  Normalized at(int64_t i) const { return {x.at(i), shortcut.at(i)}; }
+};
+
+// Per channel the sums of d loss / d z * (x - mean), for either term.
+constexpr int kMoments = 2;
+
+// Of a channel's elements: a number near their mean, and the sums of their distances from it and of the
+// squares.
+template <typename T>
+struct BlockMoments {
+  T center, sum, squares;
+};
+
+// scale * (grad - mean_grad + of_x * (x - mean)), with numbers for each channel; `to` may be `grad`.
+template <typename T, typename X>
+struct Combination {
+  const X *grad, *x;
+  X* to;
+  const T *scale, *mean_grad, *of_x, *mean;
+
+  Combination at(int64_t i) const { return {grad + i, x + i, to + i, scale, mean_grad, of_x, mean}; }
+};
+
 // Sums of a backward pass: per channel num_intervals + 2 bins, per bin the pair (sum_g, sum_gt) of pwlu.h
 // side by side.
 //
@@ -61,8 +100,26 @@ struct Kernels {
                        int64_t channel, T* sums);
   void (*backward_rows)(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride, int64_t first,
                         int64_t count, const Curves<T>& curves, T* sums);
-  void (*collect)(T* sums, int64_t tables, int64_t size, double* totals);
   int run_replicas;
+  void (*collect)(T* sums, int64_t tables, int64_t size, double* totals);
+
+  void (*moments_run)(const X* x, int64_t n, BlockMoments<T>* to);
+  void (*moments_rows)(const X* x, int64_t rows, int64_t stride, int64_t count, BlockMoments<T>* to);
+  // The functions of z.
+  void (*normalized_run)(const Normalized<T, X>& inputs, X* y, int64_t n, const Curves<T>& curves,
+                         int64_t channel);
+  void (*normalized_rows)(const Normalized<T, X>& inputs, X* y, int64_t rows, int64_t stride, int64_t first,
+                          int64_t count, const Curves<T>& curves);
+  // A backward pass at z, which writes grad_z = d loss / d z and adds to the kMoments `moments` of each
+  // channel.
+  void (*normalized_backward_run)(const X* grad, const Normalized<T, X>& inputs, X* grad_z, int64_t n,
+                                  const Curves<T>& curves, int64_t channel, T* sums, double* moments);
+  void (*normalized_backward_rows)(const X* grad, const Normalized<T, X>& inputs, X* grad_z, int64_t rows,
+                                   int64_t stride, int64_t first, int64_t count, const Curves<T>& curves,
+                                   T* sums, double* moments);
+  void (*combination_run)(const Combination<T, X>& combination, int64_t n, int64_t channel);
+  void (*combination_rows)(const Combination<T, X>& combination, int64_t rows, int64_t stride, int64_t first,
+                           int64_t count);
 };
 
 struct InstructionSet {

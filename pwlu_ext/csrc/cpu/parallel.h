@@ -38,102 +38,101 @@ void for_runs(const Layout& layout, const Run& run) {
 }
 
 // Rows: one element of each channel after the other (channels_last). Calls
-// run(first element, rows, first channel, channels) for blocks of at most kChannelBlock channels.
+// run(first element, rows, first channel, channels) for blocks of at most `channel_block` channels.
 template <typename Run>
-void for_rows(const Layout& layout, const Run& run) {
+void for_rows(const Layout& layout, const Run& run, int64_t channel_block = kChannelBlock) {
   const int64_t channels = layout.channels;
   const int64_t block = divide_up(kBlock, channels);
   torch::stable::parallel_for(0, layout.outer, divide_up(kGrain, channels), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; row += block) {
-      for (int64_t first = 0; first < channels; first += kChannelBlock) {
+      for (int64_t first = 0; first < channels; first += channel_block) {
         run(row * channels + first, std::min(block, end - row), first,
-            std::min(kChannelBlock, channels - first));
+            std::min(channel_block, channels - first));
       }
     }
   });
 }
 
-// Per channel and bin the pair (sum_g, sum_gt), laid out (channels, num_intervals + 2, 2); several partial
-// results behind one another, added up in order.
-inline std::vector<double> add_up(const std::vector<double>& partial, int64_t parts, int64_t size) {
-  std::vector<double> totals(size, 0.0);
-  for (int64_t part = 0; part < parts; ++part) {
-    for (int64_t i = 0; i < size; ++i)
-      totals[i] += partial[part * size + i];
+// Where something is added up over each channel: the runs' parts. Calls worker() once per thread, and for
+// each part of a channel start(part, channel), add(first element, count <= kCollect) and finish() of what
+// it returned.
+class RunParts {
+ public:
+  explicit RunParts(const Layout& layout)
+      : layout_(layout),
+        inner_parts_(divide_up(layout.inner, 4 * kCollect)),
+        outer_parts_(std::min(layout.outer, divide_up(kWantedTasks, layout.channels * inner_parts_))),
+        inner_step_(rounded_up(divide_up(layout.inner, inner_parts_), kWidestVector)),
+        outer_step_(divide_up(layout.outer, outer_parts_)) {}
+
+  int64_t count() const { return inner_parts_ * outer_parts_; }
+
+  template <typename MakeWorker>
+  void for_each(const MakeWorker& make_worker) const {
+    const int64_t per_task = divide_up(layout_.outer * layout_.inner, count());
+    const int64_t tasks = count() * layout_.channels;
+    torch::stable::parallel_for(0, tasks, divide_up(kGrain, per_task), [&](int64_t begin, int64_t end) {
+      auto worker = make_worker();
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t part = task / layout_.channels, channel = task % layout_.channels;
+        worker.start(part, channel);
+        walk(part, channel, worker);
+        worker.finish();
+      }
+    });
   }
-  return totals;
-}
 
-template <typename T, typename X>
-std::vector<double> backward_runs(const X* grad, const X* x, X* grad_x, const Layout& layout,
-                                  const Curves<T>& curves) {
-  const auto& kernels = chosen_kernels<T, X>();
-  const int64_t size = 2 * (curves.num_intervals + 2);
-  const int64_t channels = layout.channels;
-  const int64_t inner_parts = divide_up(layout.inner, 4 * kCollect);
-  const int64_t outer_parts = std::min(layout.outer, divide_up(kWantedTasks, channels * inner_parts));
-  const int64_t inner_step = rounded_up(divide_up(layout.inner, inner_parts), kWidestVector);
-  const int64_t outer_step = divide_up(layout.outer, outer_parts);
-  const int64_t parts = inner_parts * outer_parts;
-  const int64_t per_task = divide_up(layout.outer * layout.inner, parts);
-  std::vector<double> partial(parts * channels * size, 0.0);
+ private:
+  template <typename Worker>
+  void walk(int64_t part, int64_t channel, Worker& worker) const {
+    const int64_t first = (part % inner_parts_) * inner_step_;
+    const int64_t length = std::min(inner_step_, layout_.inner - first);
+    const int64_t outer_first = (part / inner_parts_) * outer_step_;
+    const int64_t outer_last = std::min(outer_first + outer_step_, layout_.outer);
+    for (int64_t outer = outer_first; outer < outer_last && length > 0; ++outer) {
+      const int64_t row = (outer * layout_.channels + channel) * layout_.inner + first;
+      for (int64_t done = 0; done < length; done += kCollect)
+        worker.add(row + done, std::min(kCollect, length - done));
+    }
+  }
 
-  torch::stable::parallel_for(
-      0, parts * channels, divide_up(kGrain, per_task), [&](int64_t begin, int64_t end) {
-        std::vector<T> sums(kernels.run_replicas * size, T(0));
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t channel = task % channels, part = task / channels;
-          const int64_t first = (part % inner_parts) * inner_step;
-          const int64_t length = std::min(inner_step, layout.inner - first);
-          const int64_t outer_first = (part / inner_parts) * outer_step;
-          const int64_t outer_last = std::min(outer_first + outer_step, layout.outer);
-          int64_t since_collected = 0;
-          for (int64_t outer = outer_first; outer < outer_last && length > 0; ++outer) {
-            const int64_t row = (outer * channels + channel) * layout.inner + first;
-            for (int64_t done = 0; done < length; done += kCollect) {
-              const int64_t n = std::min(kCollect, length - done), i = row + done;
-              kernels.backward_run(grad + i, x + i, grad_x + i, n, curves, channel, sums.data());
-              since_collected += n;
-              if (since_collected >= kCollect) {
-                kernels.collect(sums.data(), kernels.run_replicas, size, &partial[task * size]);
-                since_collected = 0;
-              }
-            }
-          }
-          kernels.collect(sums.data(), kernels.run_replicas, size, &partial[task * size]);
-        }
-      });
-  return add_up(partial, parts, channels * size);
-}
+  Layout layout_;
+  int64_t inner_parts_, outer_parts_, inner_step_, outer_step_;
+};
 
-template <typename T, typename X>
-std::vector<double> backward_rows(const X* grad, const X* x, X* grad_x, const Layout& layout,
-                                  const Curves<T>& curves) {
-  const auto& kernels = chosen_kernels<T, X>();
-  const int64_t size = 2 * (curves.num_intervals + 2);
-  const int64_t channels = layout.channels;
-  const int64_t blocks = divide_up(channels, kChannelBlock);
-  const int64_t parts = std::min(divide_up(kWantedTasks, blocks), divide_up(layout.outer, 256));
-  const int64_t step = divide_up(layout.outer, parts);
-  std::vector<double> partial(parts * channels * size, 0.0);
+// The same for rows: start(part, first channel, channels), add(first element, rows <= kRowsAtOnce).
+class RowParts {
+ public:
+  static constexpr int64_t kRowsAtOnce = 1024;
 
-  const int64_t per_task = step * std::min(channels, kChannelBlock);
-  torch::stable::parallel_for(
-      0, parts * blocks, divide_up(kGrain, per_task), [&](int64_t begin, int64_t end) {
-        std::vector<T> sums(kChannelBlock * size, T(0));
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t first = (task % blocks) * kChannelBlock, part = task / blocks;
-          const int64_t count = std::min(kChannelBlock, channels - first);
-          const int64_t last = std::min((part + 1) * step, layout.outer);
-          for (int64_t row = part * step; row < last; row += 1024) {
-            const int64_t rows = std::min<int64_t>(1024, last - row), i = row * channels + first;
-            kernels.backward_rows(grad + i, x + i, grad_x + i, rows, channels, first, count, curves,
-                                  sums.data());
-            kernels.collect(sums.data(), 1, count * size, &partial[(part * channels + first) * size]);
-          }
-        }
-      });
-  return add_up(partial, parts, channels * size);
-}
+  explicit RowParts(const Layout& layout)
+      : layout_(layout),
+        blocks_(divide_up(layout.channels, kChannelBlock)),
+        count_(std::min(divide_up(kWantedTasks, blocks_), divide_up(layout.outer, 256))),
+        step_(divide_up(layout.outer, count_)) {}
+
+  int64_t count() const { return count_; }
+
+  template <typename MakeWorker>
+  void for_each(const MakeWorker& make_worker) const {
+    const int64_t per_task = step_ * std::min(layout_.channels, kChannelBlock);
+    const int64_t tasks = count_ * blocks_;
+    torch::stable::parallel_for(0, tasks, divide_up(kGrain, per_task), [&](int64_t begin, int64_t end) {
+      auto worker = make_worker();
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t part = task / blocks_, first = (task % blocks_) * kChannelBlock;
+        const int64_t last = std::min((part + 1) * step_, layout_.outer);
+        worker.start(part, first, std::min(kChannelBlock, layout_.channels - first));
+        for (int64_t row = part * step_; row < last; row += kRowsAtOnce)
+          worker.add(row * layout_.channels + first, std::min(kRowsAtOnce, last - row));
+        worker.finish();
+      }
+    });
+  }
+
+ private:
+  Layout layout_;
+  int64_t blocks_, count_, step_;
+};
 
 }  // namespace pwlu::cpu

@@ -68,6 +68,6 @@ template <class S, class X>
 void folded_rows(const X* x, X* y, int64_t rows, int64_t stride, int64_t first, int64_t count,
                  const FoldedCurves<typename S::T>& curves) {
   const int64_t columns = curves.num_intervals + 2;
-  apply_rows<S>(x, y, rows, stride, count, curves.lines + 2 * columns * first, columns,
-                [&](int64_t channel, int n) { return FoldedGroup<S>(curves, first + channel, n); });
+  apply_rows<S>(Direct<S, X>{x}, y, rows, stride, first, count, curves.lines, columns,
+                [&](int64_t channel, int n) { return FoldedGroup<S>(curves, channel, n); });
 }

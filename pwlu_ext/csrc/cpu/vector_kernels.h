@@ -8,14 +8,31 @@
 
 // clang-format off: each needs those before it
 #include "vector_memory.h"
+#include "vector_input.h"
 #include "vector_curve.h"
 #include "vector_forward.h"
 #include "vector_folded.h"
 #include "vector_backward.h"
+#include "vector_moments.h"
+#include "vector_normalized.h"
 // clang-format on
 
 template <class S, class X>
 constexpr Kernels<typename S::T, X> kernels() {
-  return {&forward_run<S, X>,  &forward_rows<S, X>,  &folded_run<S, X>,       &folded_rows<S, X>,
-          &backward_run<S, X>, &backward_rows<S, X>, &collect<typename S::T>, S::kWidth};
+  return {&forward_run<S, X>,
+          &forward_rows<S, X>,
+          &folded_run<S, X>,
+          &folded_rows<S, X>,
+          &backward_run<S, X>,
+          &backward_rows<S, X>,
+          S::kWidth,
+          &collect<typename S::T>,
+          &moments_run<S, X>,
+          &moments_rows<S, X>,
+          &normalized_run<S, X>,
+          &normalized_rows<S, X>,
+          &normalized_backward_run<S, X>,
+          &normalized_backward_rows<S, X>,
+          &combination_run<S, X>,
+          &combination_rows<S, X>};
 }

@@ -24,6 +24,27 @@ inline void store(X* to, typename S::F values, Part part) {
   S::store_part(to, values, part.count);
 }
 
+template <class S>
+inline int count_of(Whole) {
+  return S::kWidth;
+}
+template <class S>
+inline int count_of(Part part) {
+  return part.count;
+}
+
+// The numbers of the lanes in use, and 0 in the others.
+template <class S>
+inline typename S::F only(typename S::F values, Whole) {
+  return values;
+}
+template <class S>
+inline typename S::F only(typename S::F values, Part part) {
+  typename S::T numbers[S::kWidth];
+  S::store(numbers, values);
+  return S::load_part(numbers, part.count);
+}
+
 // Calls step(i, lanes) for the vectors that cover n elements.
 template <class S, class Step>
 inline void for_vectors(int64_t n, const Step& step) {
@@ -84,15 +105,11 @@ inline void with_table(int count, const F& f) {
 // What the stage after the next will read and write is asked for while this one is computed, because the
 // accesses to the bins in between hide the pattern from the processor's own prefetching. Into the
 // second-level cache: the first has not enough misses in flight for a whole stage.
-template <class X>
-inline void prefetch(const X* from, X* to, int64_t ahead) {
-  __builtin_prefetch(from + ahead, 0, 2);
-  __builtin_prefetch(to + ahead, 1, 2);
+inline void prefetch_read(const void* from) {
+  __builtin_prefetch(from, 0, 2);
 }
-template <class X>
-inline void prefetch(const X* grad, const X* x, X* grad_x, int64_t ahead) {
-  __builtin_prefetch(grad + ahead, 0, 2);
-  prefetch(x, grad_x, ahead);
+inline void prefetch_write(void* to) {
+  __builtin_prefetch(to, 1, 2);
 }
 
 // Bins that are used lane by lane are written here first and read when kStage elements are there: reading

@@ -77,11 +77,11 @@ __device__ __forceinline__ BoundaryGradient<double> add_over_block(BoundaryGradi
   return scratch[0];
 }
 
-// all_sums: workspace for 2 * bins numbers per channel.
+// all_sums: workspace for 2 * bins numbers per channel. input_sums: see NormalizedBackwardCall; else nullptr.
 template <typename T>
 __global__ void __launch_bounds__(kFinishThreads)
     finish(const Sums<T>* __restrict__ partial_sums, double* all_sums, Table<T> table, Partials partials,
-           GradientTable<T> gradients) {
+           GradientTable<T> gradients, T* input_sums) {
   PWLU_SHARED_BYTES(shared);
   Sums<double>* scratch = reinterpret_cast<Sums<double>*>(shared);
   const int64_t channel = blockIdx.x;
@@ -109,6 +109,15 @@ __global__ void __launch_bounds__(kFinishThreads)
   gradients.right[channel] = gradient.right;
   gradients.left_slope[channel] = gradient.left_slope;
   gradients.right_slope[channel] = gradient.right_slope;
+  if (input_sums == nullptr)
+    return;
+  // Of d loss / d z; its moments are behind the last bin.
+  const double total = sum_of_input_gradient([&](int bin) { return sum_g[bin]; }, curve,
+                                             table.points_of(channel), num_intervals);
+  const int64_t channels = gridDim.x;
+  input_sums[channel] = T(total);
+  input_sums[channels + channel] = T(sum_g[num_intervals + 2]);
+  input_sums[2 * channels + channel] = T(sum_gt[num_intervals + 2]);
 }
 
 }  // namespace pwlu::cuda

@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(X) == 8 ? 3 : 4)
 
   const auto quickly = [&](T value, int) { return folded_quickly(value, scale, lines, 1, intervals); };
   const auto slowly = [&](T value, int) { return folded_slowly(value, &table, channel, 1); };
-  evaluate_all<X, V>(x, y, cursor, quickly, slowly);
+  evaluate_all<X, V>(Direct<X>{x}, y, cursor, quickly, slowly);
 }
 
 template <typename X, int V>
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   const auto slowly = [&](T value, int e) {
     return folded_slowly(value, &table, cursor.group * V + e, columns.inner);
   };
-  evaluate_all<X, V>(x, y, cursor, quickly, slowly);
+  evaluate_all<X, V>(Direct<X>{x}, y, cursor, quickly, slowly);
 }
 
 // Any layout and any number of intervals, one element at a time: for tables that do not fit into shared

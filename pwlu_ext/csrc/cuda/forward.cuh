@@ -7,7 +7,7 @@
 #pragma once
 
 #include "columns.cuh"
-#include "element.cuh"
+#include "input.cuh"
 #include "runs.cuh"
 
 namespace pwlu::cuda {
@@ -65,59 +65,59 @@ __device__ __noinline__ T value_slowly(T x, const Table<T>* table, int64_t colum
 }
 
 // Evaluates the vectors `begin` to `end` on the cursor's way by slowly(x, e) where y is not finite.
-template <typename X, int V, typename Cursor, typename Slowly>
-__device__ __forceinline__ void evaluate_again(const X* __restrict__ x, X* __restrict__ y, Cursor cursor,
+template <typename X, int V, typename Input, typename Cursor, typename Slowly>
+__device__ __forceinline__ void evaluate_again(const Input& input, X* __restrict__ y, Cursor cursor,
                                                int begin, int end, const Slowly& slowly) {
 #pragma unroll 1
   for (int d = 0; d < end; ++d, cursor.advance()) {
     if (d < begin || cursor.left <= 0)
       continue;
-#pragma unroll 1
+#pragma unroll Input::kChannels
     for (int e = 0; e < V; ++e) {
       const int64_t i = cursor.position / int(sizeof(X)) + e;
       if (!(std::abs(widen(y[i])) <= Limits<Scalar<X>>::kMax))
-        narrow(slowly(widen(x[i]), e), y + i);
+        narrow(slowly(input.at(i, e), e), y + i);
     }
   }
 }
 
 // y of all elements on the cursor's way. quickly(x, e): of element e, not finite where it has to be slowly(x,
 // e).
-template <typename X, int V, typename Cursor, typename Quickly, typename Slowly>
-__device__ __forceinline__ void evaluate_all(const X* __restrict__ x, X* __restrict__ y, const Cursor& cursor,
+template <typename X, int V, typename Input, typename Cursor, typename Quickly, typename Slowly>
+__device__ __forceinline__ void evaluate_all(const Input& input, X* __restrict__ y, const Cursor& cursor,
                                              const Quickly& quickly, const Slowly& slowly) {
   for_batches<X, V>(cursor, [&](const auto& batch, const Cursor& start) {
-    Packed<X, V> packed[kDepth<X, V>];
-    batch.load(x, packed);
+    Loaded<X, V, Input::kTerms> loaded;
+    input.load(batch, &loaded);
 #pragma unroll
     for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
       bool finite = true;
 #pragma unroll
       for (int d = begin; d < begin + kGroup<X, V>; ++d) {
         Scalar<X> values[V];
-        packed[d].unpack(values);
+        input.values(loaded, d, values);
 #pragma unroll
         for (int e = 0; e < V; ++e) {
           values[e] = quickly(values[e], e);
           finite &= std::abs(values[e]) <= Limits<Scalar<X>>::kMax;
         }
-        packed[d].pack(values);
+        loaded.terms[0][d].pack(values);
       }
 #pragma unroll
       for (int d = begin; d < begin + kGroup<X, V>; ++d) {
         if (batch.valid[d])
-          packed[d].store(y, batch.position[d]);
+          loaded.terms[0][d].store(y, batch.position[d]);
       }
       if (!finite)
-        evaluate_again<X, V>(x, y, start, begin, begin + kGroup<X, V>, slowly);
+        evaluate_again<X, V>(input, y, start, begin, begin + kGroup<X, V>, slowly);
     }
   });
 }
 
-template <typename X, int V>
-__global__ void __launch_bounds__(kThreads, sizeof(X) == 8 ? 3 : 4)
-    forward_runs(const X* __restrict__ x, X* __restrict__ y, const __grid_constant__ Table<Scalar<X>> table,
-                 const __grid_constant__ Runs runs) {
+// input_of(channel): what a channel's function is evaluated at.
+template <typename X, int V, typename InputOf>
+__device__ __forceinline__ void evaluate_runs(X* __restrict__ y, const Table<Scalar<X>>& table,
+                                              const Runs& runs, const InputOf& input_of) {
   using T = Scalar<X>;
   PWLU_SHARED_BYTES(shared);
   Line<T>* lines = reinterpret_cast<Line<T>*>(shared);
@@ -129,11 +129,19 @@ __global__ void __launch_bounds__(kThreads, sizeof(X) == 8 ? 3 : 4)
   }
   const T intervals = T(table.num_intervals);
   const RunCursor cursor(runs, channel, blockIdx.x % runs.pieces.count);
+  const auto input = input_of(channel);
   __syncthreads();
 
   const auto quickly = [&](T value, int) { return value_quickly(value, scale, lines, 1, intervals); };
   const auto slowly = [&](T value, int) { return value_slowly(value, &table, channel, 1); };
-  evaluate_all<X, V>(x, y, cursor, quickly, slowly);
+  evaluate_all<X, V>(input, y, cursor, quickly, slowly);
+}
+
+template <typename X, int V>
+__global__ void __launch_bounds__(kThreads, sizeof(X) == 8 ? 3 : 4)
+    forward_runs(const X* __restrict__ x, X* __restrict__ y, const __grid_constant__ Table<Scalar<X>> table,
+                 const __grid_constant__ Runs runs) {
+  evaluate_runs<X, V>(y, table, runs, [&](int64_t) { return Direct<X>{x}; });
 }
 
 // The lines of a tile, [bin][e][lane] for column e of a lane's V: every lane has a copy in banks of its own,
@@ -148,21 +156,23 @@ __device__ __forceinline__ void fill_lines(Line<T>* lines, int num_intervals, co
   }
 }
 
-template <typename X, int V>
-__global__ void __launch_bounds__(kThreads, 3)
-    forward_columns(const X* __restrict__ x, X* __restrict__ y,
-                    const __grid_constant__ Table<Scalar<X>> table, const __grid_constant__ Columns columns) {
+// input_of(channel_at): what is evaluated in V columns, e of which is of channel channel_at(e).
+template <typename X, int V, typename InputOf>
+__device__ __forceinline__ void evaluate_columns(X* __restrict__ y, const Table<Scalar<X>>& table,
+                                                 const Columns& columns, const InputOf& input_of) {
   using T = Scalar<X>;
   PWLU_SHARED_BYTES(shared);
   Line<T>* lines = reinterpret_cast<Line<T>*>(shared);
   const ColumnCursor cursor(columns, blockIdx.x / columns.pieces.count, blockIdx.x % columns.pieces.count);
+  const auto channel_at = [&](int e) { return channel_of(columns, cursor.group, e, V); };
   Scale<T> scales[V];
 #pragma unroll
   for (int e = 0; e < V; ++e)
-    scales[e] = scale_of(table.curve(channel_of(columns, cursor.group, e, V)));
+    scales[e] = scale_of(table.curve(channel_at(e)));
   fill_lines<V>(lines, table.num_intervals, columns, cursor.group,
                 [&](int64_t channel, int bin) { return line_of(table, channel, bin); });
   const T intervals = T(table.num_intervals);
+  const auto input = input_of(channel_at);
   __syncthreads();
 
   const Line<T>* own = lines + threadIdx.x % kWarp;
@@ -172,7 +182,14 @@ __global__ void __launch_bounds__(kThreads, 3)
   const auto slowly = [&](T value, int e) {
     return value_slowly(value, &table, cursor.group * V + e, columns.inner);
   };
-  evaluate_all<X, V>(x, y, cursor, quickly, slowly);
+  evaluate_all<X, V>(input, y, cursor, quickly, slowly);
+}
+
+template <typename X, int V>
+__global__ void __launch_bounds__(kThreads, 3)
+    forward_columns(const X* __restrict__ x, X* __restrict__ y,
+                    const __grid_constant__ Table<Scalar<X>> table, const __grid_constant__ Columns columns) {
+  evaluate_columns<X, V>(y, table, columns, [&](const auto&) { return Direct<X>{x}; });
 }
 
 // Any layout and any number of intervals, one element at a time: for tables that do not fit into shared

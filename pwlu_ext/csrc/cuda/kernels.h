@@ -35,6 +35,18 @@ struct ParameterGradients {
   void* right_slope;
 };
 
+// Of a BatchNorm, (G,): see Norm of checks_normalized.h; nullptr where there is none.
+struct NormPointers {
+  const void *mean, *invstd, *weight, *bias;
+};
+
+// x and, where `count` is 2, a shortcut.
+struct TermPointers {
+  int count;
+  const void* x[2];
+  NormPointers norms[2];
+};
+
 struct ForwardCall {
   Element element;
   Layout layout;  // at least one element
@@ -66,6 +78,20 @@ struct FoldedCall {
   Split columns = {2048, 8192};
 };
 
+// Functions of what BatchNorms make of the terms. At most kMostNormalizedIntervals of them.
+struct NormalizedCall {
+  Element element;
+  Layout layout;  // at least one element
+  int num_intervals;
+  Parameters parameters;
+  TermPointers terms;
+  void* y;
+  Split runs = {4096, 8192};
+  Split columns = {2048, 8192};
+};
+
+constexpr int kMostNormalizedIntervals = 60;
+
 struct BackwardCall {
   Element element;
   Layout layout;  // at least one element
@@ -79,14 +105,32 @@ struct BackwardCall {
   Split columns = {2048, 12288};  // fewer blocks: each writes sums for all the channels of its tile
 };
 
-// Runs a ForwardCall or a FoldedCall, whose y is a line in x on each interval, on `stream` (a cudaStream_t)
-// of the current device. Returns nullptr, or CUDA's message if a launch failed.
+// The gradients of a NormalizedCall. grad_z: d loss / d z; sums: (3, G), of grad_z, and of its products with
+// each term's distance from its mean.
+struct NormalizedBackwardCall {
+  Element element;
+  Layout layout;  // at least one element
+  int num_intervals;
+  Parameters parameters;
+  TermPointers terms;
+  const void* grad;
+  void* grad_z;
+  void* sums;
+  ParameterGradients gradients;
+  Split runs = {4096, 12288};
+  Split columns = {2048, 12288};
+};
+
+// Runs a ForwardCall, FoldedCall or NormalizedCall, whose y is a line in x (or z) on each interval, on
+// `stream` (a cudaStream_t) of the current device. Returns nullptr, or CUDA's message if a launch failed.
 template <typename Call>
 const char* run_lines(const Call& call, void* stream);
 
-// The same for a BackwardCall. `workspace`: workspace_bytes(call) bytes of device memory, aligned to 16; it
-// need not be initialised.
-size_t workspace_bytes(const BackwardCall& call);
-const char* run_backward(const BackwardCall& call, void* workspace, void* stream);
+// The same for a BackwardCall or NormalizedBackwardCall. `workspace`: workspace_bytes(call) bytes of device
+// memory, aligned to 16; it need not be initialised.
+template <typename Call>
+size_t workspace_bytes(const Call& call);
+template <typename Call>
+const char* run_backward(const Call& call, void* workspace, void* stream);
 
 }  // namespace pwlu::cuda

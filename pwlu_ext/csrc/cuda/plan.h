@@ -50,6 +50,21 @@ inline uintptr_t address(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer);
 }
 
+// All bits of the addresses that a call reads elements from.
+template <typename Call>
+uintptr_t input_addresses(const Call& call) {
+  return address(call.x);
+}
+inline uintptr_t input_addresses(const TermPointers& terms) {
+  return address(terms.x[0]) | (terms.count == 2 ? address(terms.x[1]) : 0);
+}
+inline uintptr_t input_addresses(const NormalizedCall& call) {
+  return input_addresses(call.terms);
+}
+inline uintptr_t input_addresses(const NormalizedBackwardCall& call) {
+  return input_addresses(call.terms);
+}
+
 // Elements per access: of the access widths `bytes` (descending) the first that the addresses and the length
 // of a row allow and for which fits(elements) holds; else 0. A width below an element's stands for a single
 // element.
@@ -161,14 +176,15 @@ int64_t line_bytes(const Call& call) {
   return int64_t(call.num_intervals + 2) * 2 * scalar_bytes(call.element);
 }
 
-// Elements per access of the forward pass or its folded form, or 0 if a table does not fit into shared
-// memory.
+// Elements per access, of at most `widest` bytes, of the forward pass or its folded form, or 0 if a table
+// does not fit into shared memory.
 template <typename Call>
-int line_vector(const Call& call) {
-  const uintptr_t addresses = address(call.x) | address(call.y);
+int line_vector(const Call& call, int widest = 16) {
+  const uintptr_t addresses = input_addresses(call) | address(call.y);
   const bool runs = uses_runs(call.layout);
   return choose_vector(call.element, call.layout, addresses, {16, 4, 1}, [&](int vector) {
-    return line_bytes(call) * (runs ? 1 : vector * kWarp) <= kSharedBytes;
+    return vector * element_bytes(call.element) <= std::max(widest, element_bytes(call.element)) &&
+           line_bytes(call) * (runs ? 1 : vector * kWarp) <= kSharedBytes;
   });
 }
 

@@ -40,13 +40,38 @@ inline int64_t partial_count(const Partials& p) {
   return p.tiles * p.pieces * p.slots * p.bins;
 }
 
+// Bins besides those of the functions: see Work::keep_moments.
+inline int more_bins(const BackwardCall&) {
+  return 0;
+}
+inline int more_bins(const NormalizedBackwardCall&) {
+  return 1;
+}
+constexpr int kMostBins = 128, kMostDoubleBins = 64;  // for which a warp's sums fit, whatever the path
+static_assert(kMostNormalizedIntervals + 2 <= kMostDoubleBins,
+              "the bin behind those of a window is the next one's");
+inline void* input_sums(const BackwardCall&) {
+  return nullptr;
+}
+inline void* input_sums(const NormalizedBackwardCall& call) {
+  return call.sums;
+}
+inline void* gradient_of_input(const BackwardCall& call) {
+  return call.grad_x;
+}
+inline void* gradient_of_input(const NormalizedBackwardCall& call) {
+  return call.grad_z;
+}
+
 // Sums of all threads, parts of their total, and a slope for each bin.
-inline int64_t runs_shared_bytes(const BackwardCall& call, int bins, int threads) {
+template <typename Call>
+int64_t runs_shared_bytes(const Call& call, int bins, int threads) {
   return int64_t(bins) * scalar_bytes(call.element) * (2 * threads + 2 * kParts + 1);
 }
 
 // Sums of all threads and columns, and slopes of a warp's columns.
-inline int64_t columns_shared_bytes(const BackwardCall& call, int bins, int threads, int vector) {
+template <typename Call>
+int64_t columns_shared_bytes(const Call& call, int bins, int threads, int vector) {
   return int64_t(bins) * vector * scalar_bytes(call.element) * (2 * threads + kWarp);
 }
 
@@ -63,29 +88,37 @@ int choose_threads(int64_t elements, const Bytes& bytes) {
   return 0;
 }
 
-inline void plan_backward_runs(const BackwardCall& call, uintptr_t addresses, BackwardPlan* plan) {
+template <typename Call>
+void plan_backward_runs(const Call& call, uintptr_t addresses, BackwardPlan* plan) {
   const auto any = [](int) { return true; };
   plan->vector = plan->windows > 1 ? 1 : choose_vector(call.element, call.layout, addresses, {16, 4, 1}, any);
-  const auto bytes = [&](int threads) { return runs_shared_bytes(call, plan->window, threads); };
+  const auto bytes = [&](int threads) {
+    return runs_shared_bytes(call, plan->window + more_bins(call), threads);
+  };
   const int threads = choose_threads(call.layout.outer * call.layout.inner, bytes);
   plan->shared_bytes = bytes(threads);
   plan->runs = plan_runs(call.layout, plan->vector, element_bytes(call.element), threads, call.runs);
-  plan->partials = {
-      call.layout.inner,     call.layout.inner, call.layout.channels, plan->runs.pieces.count, 1,
-      call.num_intervals + 2};
+  plan->partials = {call.layout.inner,
+                    call.layout.inner,
+                    call.layout.channels,
+                    plan->runs.pieces.count,
+                    1,
+                    call.num_intervals + 2 + more_bins(call)};
 }
 
 // Accesses of 4 bytes: a thread has sums for each of its columns, so that wider ones would leave shared
 // memory for too few threads. A warp still reads 128 bytes side by side.
-inline void plan_backward_columns(const BackwardCall& call, uintptr_t addresses, BackwardPlan* plan) {
+template <typename Call>
+void plan_backward_columns(const Call& call, uintptr_t addresses, BackwardPlan* plan) {
   const auto threads_for = [&](int vector) {
-    return choose_threads(
-        INT64_MAX, [&](int threads) { return columns_shared_bytes(call, plan->window, threads, vector); });
+    return choose_threads(INT64_MAX, [&](int threads) {
+      return columns_shared_bytes(call, plan->window + more_bins(call), threads, vector);
+    });
   };
   const auto fits = [&](int vector) { return threads_for(vector) >= 2 * kWarp || vector == 1; };
   plan->vector = plan->windows > 1 ? 1 : choose_vector(call.element, call.layout, addresses, {4, 1}, fits);
   const int threads = threads_for(plan->vector);
-  plan->shared_bytes = columns_shared_bytes(call, plan->window, threads, plan->vector);
+  plan->shared_bytes = columns_shared_bytes(call, plan->window + more_bins(call), threads, plan->vector);
   plan->columns = plan_columns(call.layout, plan->vector, element_bytes(call.element), threads, call.columns);
   const int64_t width = int64_t(plan->columns.tile) * plan->vector;
   const int64_t slots =
@@ -95,14 +128,14 @@ inline void plan_backward_columns(const BackwardCall& call, uintptr_t addresses,
                     plan->columns.tiles,
                     plan->columns.pieces.count,
                     static_cast<int>(slots),
-                    call.num_intervals + 2};
+                    call.num_intervals + 2 + more_bins(call)};
 }
 
-inline BackwardPlan plan_backward(const BackwardCall& call) {
-  const int most_bins =
-      call.element == Element::kDouble ? 64 : 128;  // for which a warp's sums fit, whatever the path
+template <typename Call>
+BackwardPlan plan_backward(const Call& call) {
+  const int most_bins = call.element == Element::kDouble ? kMostDoubleBins : kMostBins;
   const int bins = call.num_intervals + 2;
-  const uintptr_t addresses = address(call.grad) | address(call.x) | address(call.grad_x);
+  const uintptr_t addresses = address(call.grad) | input_addresses(call) | address(gradient_of_input(call));
   BackwardPlan plan = {};
   plan.is_runs = uses_runs(call.layout);
   plan.window = std::min(bins, most_bins);

@@ -5,7 +5,7 @@
 // writes them as one partial sum; finish.cuh adds those up.
 #pragma once
 
-#include "element.cuh"
+#include "input.cuh"
 #include "locate.cuh"
 #include "plan_backward.h"
 
@@ -78,61 +78,73 @@ struct Channel {
   }
 };
 
-// The tensors of the backward pass.
-template <typename X>
-struct Streams {
-  const X* __restrict__ grad;
-  const X* __restrict__ x;
-  X* __restrict__ grad_x;
-};
-
 // What a thread needs to know of the elements on its way. channels: of the V elements of a vector, or one for
 // all; plain: whether all of them are.
-template <typename X, int kChannels>
+template <typename X, typename Input, int kChannels>
 struct Work {
-  Streams<X> streams;
+  const X* __restrict__ grad;
+  X* __restrict__ grad_x;  // d loss / d z where the input is Normalized
+  const Input& input;
   const Table<Scalar<X>>& table;
   Window window;
   Channel<Scalar<X>> channels[kChannels];
   bool plain;
+  Moments<Scalar<X>, Input::kMoments, kChannels> moments;
+
+  // Leaves the moments behind the last bin of the thread's sums.
+  __device__ __forceinline__ void keep_moments() const {
+    if constexpr (Input::kMoments > 0) {
+#pragma unroll
+      for (int e = 0; e < kChannels; ++e)
+        *channels[e].at(window.count - 1) = {
+            moments.totals[0][e], Input::kMoments == 2 ? moments.totals[Input::kMoments - 1][e] : 0};
+    }
+  }
 };
 
-// Adds element i to its sums and writes d loss / d x, the specification's way.
-template <typename X, int kChannels>
-__device__ __forceinline__ void accumulate_slowly(int64_t i, const Channel<Scalar<X>>& channel,
-                                                  const Work<X, kChannels>& work) {
-  auto place = locate_slowly(widen(work.streams.x[i]), &work.table, channel.index);
-  if (!work.window.holds(place.interval))
+// Bins besides those of the functions.
+template <typename Input>
+constexpr int kMoreBins = Input::kMoments > 0;
+
+// Adds element i, in column e of its vector, to its sums and writes its gradient, the specification's way.
+template <typename X, typename Input, int kChannels>
+__device__ __forceinline__ void accumulate_slowly(int64_t i, int e, Work<X, Input, kChannels>* work) {
+  const Channel<Scalar<X>>& channel = work->channels[e % kChannels];
+  auto place = locate_slowly(work->input.at(i, e), &work->table, channel.index);
+  if (!work->window.holds(place.interval))
     return;
-  place.interval -= work.window.first;
-  narrow(channel.add(widen(work.streams.grad[i]), place), work.streams.grad_x + i);
+  place.interval -= work->window.first;
+  const Scalar<X> grad = channel.add(widen(work->grad[i]), place);
+  narrow(grad, work->grad_x + i);
+  if constexpr (Input::kMoments > 0)
+    work->input.add_moments(i, e, grad, &work->moments);
 }
 
 // Accumulates the vectors `begin` to `end` on the cursor's way, the specification's way.
-template <typename X, int V, int kChannels, typename Cursor>
+template <typename X, int V, typename Input, int kChannels, typename Cursor>
 __device__ __forceinline__ void accumulate_slowly(Cursor cursor, int begin, int end,
-                                                  const Work<X, kChannels>& work) {
+                                                  Work<X, Input, kChannels>* work) {
 #pragma unroll 1
   for (int d = 0; d < end; ++d, cursor.advance()) {
     if (d < begin || cursor.left <= 0)
       continue;
 #pragma unroll kChannels
     for (int e = 0; e < V; ++e)
-      accumulate_slowly(cursor.position / int(sizeof(X)) + e, work.channels[e % kChannels], work);
+      accumulate_slowly(cursor.position / int(sizeof(X)) + e, e, work);
   }
 }
 
 // Where the elements of the group that begins with vector `begin` lie. False where one of them is for
 // accumulate_slowly.
-template <typename X, int V, int kChannels>
-__device__ __forceinline__ bool locate_group(const Packed<X, V> (&packed_x)[kDepth<X, V>], int begin,
-                                             const Work<X, kChannels>& work,
+template <typename X, int V, typename Input, int kChannels>
+__device__ __forceinline__ bool locate_group(const Loaded<X, V, Input::kTerms>& loaded, int begin,
+                                             const Work<X, Input, kChannels>& work,
                                              Place<Scalar<X>> (&places)[kGroup<X, V>][V]) {
   bool quick = work.plain;
 #pragma unroll
   for (int d = 0; d < kGroup<X, V>; ++d) {
     Scalar<X> x[V];
-    packed_x[begin + d].unpack(x);
+    work.input.values(loaded, begin + d, x);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       places[d][e] = locate_quickly(x[e], work.channels[e % kChannels].curve, work.table.num_intervals);
@@ -142,44 +154,48 @@ __device__ __forceinline__ bool locate_group(const Packed<X, V> (&packed_x)[kDep
   return quick;
 }
 
-// Adds V elements to their sums and replaces g by d loss / d x. False, and nothing done, if the element lies
-// in another window (there are several only where V is 1).
-template <typename X, int V, int kChannels>
-__device__ __forceinline__ bool accumulate(Packed<X, V>* packed_g, Place<Scalar<X>> (&places)[V],
-                                           const Work<X, kChannels>& work) {
+// Adds V elements, vector `d` of the batch, to their sums and replaces g by their gradient. False, and
+// nothing done, if the element lies in another window (there are several only where V is 1).
+template <typename X, int V, typename Input, int kChannels>
+__device__ __forceinline__ bool accumulate(Packed<X, V>* packed_g, const Loaded<X, V, Input::kTerms>& loaded,
+                                           int d, Place<Scalar<X>> (&places)[V],
+                                           Work<X, Input, kChannels>* work) {
   if constexpr (V == 1) {
-    if (!work.window.holds(places[0].interval))
+    if (!work->window.holds(places[0].interval))
       return false;
-    places[0].interval -= work.window.first;
+    places[0].interval -= work->window.first;
   }
   Scalar<X> g[V];
   packed_g->unpack(g);
 #pragma unroll
   for (int e = 0; e < V; ++e)
-    g[e] = work.channels[e % kChannels].add(g[e], places[e]);
+    g[e] = work->channels[e % kChannels].add(g[e], places[e]);
+  if constexpr (Input::kMoments > 0)
+    work->input.add_moments(loaded, d, g, &work->moments);
   packed_g->pack(g);
   return true;
 }
 
 // All elements on the cursor's way.
-template <typename X, int V, int kChannels, typename Cursor>
-__device__ __forceinline__ void accumulate_all(const Cursor& cursor, const Work<X, kChannels>& work) {
+template <typename X, int V, typename Input, int kChannels, typename Cursor>
+__device__ __forceinline__ void accumulate_all(const Cursor& cursor, Work<X, Input, kChannels>* work) {
   for_batches<X, V>(cursor, [&](const auto& batch, const Cursor& start) {
-    Packed<X, V> g[kDepth<X, V>], x[kDepth<X, V>];
-    batch.load(work.streams.grad, g);
-    batch.load(work.streams.x, x);
+    Packed<X, V> g[kDepth<X, V>];
+    Loaded<X, V, Input::kTerms> loaded;
+    batch.load(work->grad, g);
+    work->input.load(batch, &loaded);
 #pragma unroll
     for (int begin = 0; begin < kDepth<X, V>; begin += kGroup<X, V>) {
       Place<Scalar<X>> places[kGroup<X, V>][V];
-      if (!locate_group(x, begin, work, places)) {
+      if (!locate_group(loaded, begin, *work, places)) {
         accumulate_slowly<X, V>(start, begin, begin + kGroup<X, V>, work);
         continue;
       }
 #pragma unroll
       for (int d = 0; d < kGroup<X, V>; ++d) {
-        const bool mine = accumulate(&g[begin + d], places[d], work);
+        const bool mine = accumulate(&g[begin + d], loaded, begin + d, places[d], work);
         if (mine && batch.valid[begin + d])
-          g[begin + d].store(work.streams.grad_x, batch.position[begin + d]);
+          g[begin + d].store(work->grad_x, batch.position[begin + d]);
       }
     }
   });

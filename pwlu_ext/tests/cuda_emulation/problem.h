@@ -52,6 +52,7 @@ struct Problem {
   int64_t count;
   std::vector<T> left, right, points, left_slope, right_slope;
   Guarded<X> x, g;
+  std::vector<T> z;  // what the functions are evaluated at
 
   Problem(const Shape& shape, uint32_t seed);
 
@@ -132,6 +133,7 @@ Problem<X>::Problem(const Shape& shape, uint32_t seed)
     }
     narrow(value, x.data() + i);
     narrow(upper, g.data() + i);
+    z.push_back(widen(x.data()[i]));
   }
 }
 
@@ -170,7 +172,7 @@ Expected<X>::Expected(const Problem<X>& p) : Answer<X>(p), size(p.left.size(), 1
     const int64_t c = p.channel(i);
     const Curve<T> curve = p.curve(c);
     const T g = widen(p.g.data()[i]);
-    const Location<T> at = locate(widen(p.x.data()[i]), curve, intervals);
+    const Location<T> at = locate(p.z[i], curve, intervals);
     narrow(value_at(at, curve, p.points_of(c), intervals), this->y.data() + i);
     narrow(g * slope_at(at.bin, curve, p.points_of(c), intervals), this->grad_x.data() + i);
     steepest[c] = std::max<double>(steepest[c], std::abs(slope_at(at.bin, curve, p.points_of(c), intervals)));
