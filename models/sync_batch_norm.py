@@ -1,11 +1,11 @@
 """Batch normalisation over the images of all processes, any of which may have none."""
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from pwlu.fused.norms import synchronized_batch_norm
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
@@ -23,6 +23,11 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
             if isinstance(child, _BatchNorm):
                 setattr(parent, name, _converted(child, kind))
     return _converted(model, kind) if isinstance(model, _BatchNorm) else model
+
+
+def is_synchronized(module: nn.Module) -> bool:
+    """Return True for the modules that `synchronize_batch_norm` makes."""
+    return isinstance(module, SafeSyncBatchNorm | SyncBatchNorm2d)
 
 
 def _converted(norm: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
@@ -50,24 +55,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         input (N, C, H, W), output the same, N >= 0.
     """
 
+    process_group = None  # all processes, as nn.SyncBatchNorm has it: see pwlu.fuse_batch_norm
+
     def forward(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
         uses_batch = self.training or self.running_mean is None
         if not uses_batch or (_is_alone() and _own_count(x) >= 2):
             return super().forward(x)
-        y, count, mean, var = _Normalize.apply(x, self.weight, self.bias, self.eps)
-        if self.training and self.running_mean is not None and count >= 2:
-            self._move_running_statistics(mean, var * count / (count - 1))
-        return y
-
-    @torch.no_grad()
-    def _move_running_statistics(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
-        self.running_var.lerp_(unbiased_var.to(self.running_var.dtype), weight)
+        return synchronized_batch_norm(self, x)
 
 
 class SafeSyncBatchNorm(nn.SyncBatchNorm):
@@ -77,7 +72,7 @@ class SafeSyncBatchNorm(nn.SyncBatchNorm):
         if not self.training:
             return super().forward(x)
         if _count_of_all(x) < 2:  # the same on every process; torch's own would spoil its running statistics
-            return _Normalize.apply(x, self.weight, self.bias, self.eps)[0]
+            return synchronized_batch_norm(self, x)
         if x.numel() > 0:
             return super().forward(x)
         # torch's own sends numbers of x's width, under autocast not that of its peers, and gives weight and
@@ -100,61 +95,3 @@ def _count_of_all(x: Tensor) -> int:
     count = torch.tensor(_own_count(x), device=x.device)
     dist.all_reduce(count)
     return int(count)
-
-
-class _Normalize(torch.autograd.Function):
-    """Normalises x (N, C, H, W) by all processes' statistics; returns y, count (), mean, variance (C,)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        value = x.to(torch.promote_types(x.dtype, torch.float32))
-        count, mean, var = _global_statistics(value)
-        scale = (var + eps).rsqrt()
-        normalized = (value - _per_channel(mean)) * _per_channel(scale)
-        ctx.save_for_backward(normalized, weight, scale, count)
-        y = normalized if weight is None else normalized * _per_channel(weight)
-        y = y if bias is None else y + _per_channel(bias)
-        ctx.mark_non_differentiable(count, mean, var)
-        return y.to(x.dtype), count, mean, var
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        normalized, weight, scale, count = ctx.saved_tensors
-        dtype, grad = grad.dtype, grad.to(normalized.dtype)
-        own_bias, own_weight = own = torch.stack([grad.sum((0, 2, 3)), (grad * normalized).sum((0, 2, 3))])
-        of_all = own.clone()
-        if not _is_alone():
-            dist.all_reduce(of_all)
-        mean_grad, mean_product = of_all / count.clamp(min=1).to(own.dtype)
-        centred = grad - _per_channel(mean_grad) - normalized * _per_channel(mean_product)
-        grad_x = (centred * _per_channel(scale if weight is None else scale * weight)).to(dtype)
-        if weight is None:
-            return grad_x, None, None, None
-        return grad_x, own_weight, own_bias, None
-
-
-def _global_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    count = _own_count(x)
-    mean = x.mean((0, 2, 3)) if count else x.new_zeros(x.shape[1])
-    # Each process's squares are around its own mean: a sum of squares around zero would cancel.
-    squares = (x - _per_channel(mean)).square().sum((0, 2, 3))
-    counts, means, squares = _gathered(torch.stack([torch.full_like(mean, count), mean, squares]).double())
-    total = counts.sum(0)
-    divisor = total.clamp(min=1)
-    common = (counts * means).sum(0) / divisor
-    var = (squares + counts * (means - common).square()).sum(0) / divisor
-    return total[0], common.to(x.dtype), var.to(x.dtype)
-
-
-def _gathered(own: Tensor) -> Tensor:
-    if _is_alone():
-        return own[:, None]
-    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, own)
-    return torch.stack(parts, dim=1)
-
-
-def _per_channel(values: Tensor) -> Tensor:
-    return values.view(1, -1, 1, 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 import pwlu
 from engine.files import write_text_atomically
@@ -105,6 +106,22 @@ def peak_mib(call: Call, others_bytes: int) -> float:
     call()
     torch.cuda.synchronize()
     return round((torch.cuda.max_memory_allocated() - others_bytes) / 2**20, 1)
+
+
+def kept_mib(forward: Callable[[], Tensor]) -> float:
+    """Return the MiB of tensors that a forward pass keeps for the backward one, without parameters."""
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if not isinstance(tensor, nn.Parameter):
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = forward()  # holds what was kept: no two tensors share an address
+    del output
+    return sum(sizes.values()) / 2**20
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -6,6 +6,7 @@ ICCV 2021.
 
 from .calibration import calibrate
 from .calibration_report import CalibratedSite, CalibrationReport
+from .fused.fuse import FusedSite, FuseReport, fuse_batch_norm
 from .inference.folded import FoldedPWLU
 from .inference.folding import FoldReport, fold
 from .library import build_info
@@ -23,6 +24,8 @@ __all__ = [
     "CalibrationReport",
     "FoldReport",
     "FoldedPWLU",
+    "FuseReport",
+    "FusedSite",
     "PWLU",
     "ReplacementReport",
     "Site",
@@ -31,6 +34,7 @@ __all__ = [
     "build_info",
     "calibrate",
     "fold",
+    "fuse_batch_norm",
     "parameter_groups",
     "pwlu",
     "pwlu_reference",

@@ -16,9 +16,10 @@ from .calibration_checks import check_arguments, checked_sites, unwrapped
 from .calibration_report import CalibrationReport, output_changes, site_report
 from .evaluation import evaluation_mode
 from .module import PWLU
+from .processes import all_reduce
 from .realignment import realign
 from .remarks import has_statistics, shown_names, warn_about
-from .running_statistics import all_reduce, take_step
+from .running_statistics import take_step
 from .sharding import reshard
 from .statistics import StepStatistics
 

@@ -8,6 +8,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from .arguments import broadcast_shape, check_arguments
+from .fused.normalizing import Normalizing
 from .layer import Layer, at_least_single
 from .ops import is_transformed, pwlu
 from .sharding import whole, write_whole
@@ -174,6 +175,11 @@ class PWLU(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function; in phase I that is the starting function, and training collects statistics."""
         parameters = (self.left, self.right, self.points, self.left_slope, self.right_slope)
+        if isinstance(x, Normalizing):
+            y = None if self.statistics is not None else x.through(parameters, self.channel_dim)
+            if y is not None:
+                return y
+            x = x.value()
         if self.statistics is None:
             return pwlu(x, *parameters, channel_dim=self.channel_dim)
         return self._forward_in_phase_1(x, self.statistics, parameters)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
+from .fused.normalizing import Normalizing
 from .library import check_device
 from .reference import pwlu_reference
 
@@ -50,6 +51,8 @@ def pwlu(
         ValueError: an argument has a wrong dtype, shape or device; the message names it.
         RuntimeError: no kernels were built for the device of x; the message holds the build command.
     """
+    if isinstance(x, Normalizing):  # in a graph of torch.fx, say
+        x = x.value()
     if is_transformed():
         return pwlu_reference(x, left, right, points, left_slope, right_slope, channel_dim=channel_dim)
     if not x.is_cpu:

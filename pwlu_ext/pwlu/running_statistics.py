@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .module import PWLU
+from .processes import all_reduce
 
 MOMENTUM = 0.1  # the weight of the newest step in Eq. 5
 
@@ -61,10 +62,3 @@ def _over_ranks(
     common_mean = sum_of_x / total
     squares = torch.where(count > 0, deviation + count * (mean - common_mean) ** 2, 0)
     return total, common_mean, (all_reduce(squares, group=group) / total).sqrt(), dropped
-
-
-def all_reduce(tensor: Tensor, operation: str = "SUM", group: dist.ProcessGroup | None = None) -> Tensor:
-    """Reduce a tensor, in place, over the processes of a group, if there are several; return it."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1:
-        dist.all_reduce(tensor, getattr(dist.ReduceOp, operation), group=group)
-    return tensor

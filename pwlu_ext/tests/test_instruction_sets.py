@@ -8,7 +8,10 @@ import torch
 from pwlu import build_info
 from pwlu_ext.tests.helpers import run_python
 
-SUITES = ["test_operator.py", "test_edge_cases.py", "test_knots.py", "test_folded_operator.py"]
+SUITES = [
+    *("test_operator.py", "test_edge_cases.py", "test_knots.py", "test_folded_operator.py"),
+    "test_fused_operator.py",
+]
 # From the best on, with torch's own word on whether this processor has it.
 SETS: dict[str, Callable[[], bool]] = {
     "avx512_bf16": torch.cpu._is_avx512_bf16_supported,

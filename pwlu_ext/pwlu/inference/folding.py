@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..fused.norms import unfuse
 from ..module import PWLU
-from .absorb import Feed, calls_its_activation, find_feeds
+from ..norms import calls_its_activation
+from .absorb import Feed, find_feeds
 from .tables import fold_pwlu
 
 
@@ -66,6 +68,8 @@ def fold(
     if not any(isinstance(module, PWLU) for module in model.modules()):
         raise ValueError(f"nothing to fold: {type(model).__name__} has no PWLU")
     model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        unfuse(module)
     if not absorb_batch_norm:
         return _replace(model, _folded_modules(model, {}))
     report = FoldReport(find_feeds(model, input_size))
@@ -90,7 +94,7 @@ def _folded_modules(model: nn.Module, norms: Mapping[str, str]) -> dict[nn.Modul
         except ValueError as error:
             raise ValueError(f"PWLU {name!r} cannot be folded: {error}") from error
         if norm is not None:
-            new[norm] = new[module] if calls_its_activation(norm) else nn.Identity()
+            new[norm] = new[module] if calls_its_activation(type(norm)) else nn.Identity()
     return new
 
 
