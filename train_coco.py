@@ -10,7 +10,7 @@ To resume a run, give the same command again.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from operator import methodcaller
 
 import torch
@@ -26,14 +26,15 @@ from engine.runs.main import train_or_evaluate
 from engine.runs.manifest import describe_package
 from engine.runs.run import Run
 from engine.tasks.detection import Detection
+from engine.training.fusing import fuse
 from engine.training.loop import Plan
 from engine.training.origin import Origin
 from engine.training.schedule import step_decay, whole_steps
 from engine.training.starting_weights import StartingWeights
 from engine.training.state import new_state
 from engine.training.trained_network import Networks
-from models import activation_factory, is_activation, synchronize_batch_norm
-from models.detection import DetectorRecipe, build_detector, replace_sites, stages_of
+from models import activation_factory, is_activation, is_synchronized, synchronize_batch_norm
+from models.detection import PROBE_SIZE, DetectorRecipe, build_detector, replace_sites, stages_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,7 +121,10 @@ def build(
     )
     pretrained = config.model.pretrained and trained is None
     model, origin = networks.begin(start, experiment_of(config), data.classes, pretrained=pretrained)
-    return task, synchronize_batch_norm(model, world.device).to(world.device), origin
+    model = synchronize_batch_norm(model, world.device).to(world.device)
+    if config.runtime.fuse_batch_norm:
+        origin = replace(origin, fused=fuse(networks.root(model), PROBE_SIZE, is_synchronized))
+    return task, model, origin
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ To resume a run, give the same command again.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from engine.records.console import warn_on_main
 from engine.runs.main import train_or_evaluate
 from engine.runs.run import Run
 from engine.tasks.classification import Classification
+from engine.training.fusing import fuse
 from engine.training.loop import Plan
 from engine.training.origin import Origin
 from engine.training.schedule import one_cycle_cosine, whole_steps
@@ -112,6 +113,8 @@ def build(
         _compare_images(model)
     layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(world.device).to(memory_format=layout)
+    if config.runtime.fuse_batch_norm:
+        origin = replace(origin, fused=fuse(model, size))
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
     if config.runtime.compile:
         model.compile()  # in place: names of parameters and checkpoints stay the same

@@ -6,7 +6,7 @@ from .classification import build_classifier
 from .frelu import FReLU
 from .narrow import efficientnet_b0_025, resnet18_025
 from .pau import PAU
-from .sync_batch_norm import synchronize_batch_norm
+from .sync_batch_norm import is_synchronized, synchronize_batch_norm
 
 __all__ = [
     "ACTIVATIONS",
@@ -21,5 +21,6 @@ __all__ = [
     "is_activation",
     "put_activations",
     "resnet18_025",
+    "is_synchronized",
     "synchronize_batch_norm",
 ]

@@ -119,6 +119,27 @@ def test_killed_again_and_again_the_same_command_reaches_the_same_weights(
     assert len(starts) == 5
 
 
+def test_a_run_goes_on_with_its_batch_norms_fused(
+    whole: tuple[Path, Outcome], settings: list[str], tmp_path: Path
+) -> None:
+    """Checkpoints are of the same network."""
+    arguments, fault = (
+        [*settings, f"output={tmp_path}"],
+        partial(fault_injection.die_in_step, victim=0, step=7),
+    )
+    apart = run(tmp_path / "apart", [*arguments, "runtime.fuse_batch_norm=false"], processes=2, fault=fault)
+    fused = run(tmp_path / "fused", arguments, processes=2)
+    assert fused.statuses == [0, 0], fused.output
+    told = "10 of 10 PWLUs fused with the BatchNorm before them"
+    assert told not in apart.output and fused.output.count(told) == 1
+    folder, _ = whole
+    for first, other in zip(records(folder), records(tmp_path), strict=True):
+        assert first.keys() == other.keys()
+        # Later on, rounding has grown: BatchNorms of two elements multiply it.
+        if first["kind"] == "train" and first["step"] <= 7:
+            assert other["loss"] == pytest.approx(first["loss"], rel=0.02)
+
+
 def train_under_torchrun(how: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Train in two processes and do to torchrun what tests/signalled_training.py says.
 

@@ -43,6 +43,7 @@ class RuntimeConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     amp: Literal["off", "bf16", "fp16"] = "off"  # mixed precision of the forward pass
     device_batch_size: PositiveInt  # most images per device and forward; accumulation is derived from it
+    fuse_batch_norm: bool = True  # PWLUs compute the BatchNorms before them: less time and memory
     log_every_steps: PositiveInt = 50  # a line and a record of the losses
     checkpoint_every_steps: PositiveInt  # what a kill may cost
 

@@ -139,7 +139,7 @@ class Run:
         return checkpoint is not None
 
     def _tell_beginning(self, origin: Origin, loop: Loop, resumed: bool) -> None:
-        say(f"{origin.report}\n{loop.task.describe()}")
+        say("\n".join(filter(None, (str(origin.report), origin.fused, loop.task.describe()))))
         own = f", from its own checkpoint and not from {self.start.path}" if self.start else ""
         say(f"resuming at step {loop.state.step}{own}" if resumed else "starting at step 0")
 

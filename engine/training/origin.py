@@ -33,6 +33,7 @@ class Origin:
         keeps_functions: its activations are those that the weights were trained with.
         exchanges: what stands in place of those.
         changed: the sites, with the kinds, where that is another function; of a PWLU counts its start.
+        fused: what came of fusing PWLUs with the BatchNorms before them, in a sentence.
     """
 
     report: ReplacementReport
@@ -41,6 +42,7 @@ class Origin:
     keeps_functions: bool = False
     exchanges: tuple[Exchange, ...] = ()
     changed: tuple[str, ...] = ()
+    fused: str = ""
 
     @contextlib.contextmanager
     def undone(self) -> Iterator[None]:

@@ -4,11 +4,12 @@ from .backbone import stages_of
 from .build import ARCHITECTURES, LIBRARIES, build_detector
 from .detector import Detector
 from .recipe import DetectorRecipe
-from .sites import replace_sites
+from .sites import PROBE_SIZE, replace_sites
 
 __all__ = [
     "ARCHITECTURES",
     "LIBRARIES",
+    "PROBE_SIZE",
     "Detector",
     "DetectorRecipe",
     "build_detector",

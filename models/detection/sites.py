@@ -10,15 +10,16 @@ from pwlu import ReplacementReport
 from ..activations import put_activations
 from ..frelu import FReLU
 
-PROBE_SIZE_PX = 256  # of the measuring forward: C5 is 8 x 8, P7 2 x 2, so that no map of a backbone is tiny
+# Of the measuring forward: C5 is 8 x 8, P7 2 x 2, so that no map of a backbone is tiny.
+PROBE_SIZE = (3, 256, 256)
 
 
 class Probe(nn.Module):
     """A detector without its proposals and detections: one forward reaches every activation.
 
     It holds the detector's own modules (`parts`, by name), so what is replaced in it is replaced in the
-    detector. `run` calls them on images (1, 3, PROBE_SIZE_PX, PROBE_SIZE_PX), and on zeros in place of pooled
-    regions.
+    detector. `run` calls them on images (1, *PROBE_SIZE), and on zeros in place of pooled
+    regions, and returns what they give.
     """
 
     def __init__(
@@ -29,8 +30,8 @@ class Probe(nn.Module):
             self.add_module(name, part)
         self._run = run
 
-    def forward(self, images: Tensor) -> None:
-        self._run(dict(self.named_children()), images)
+    def forward(self, images: Tensor) -> object:
+        return self._run(dict(self.named_children()), images)
 
 
 def mask_rcnn_probe(
@@ -43,12 +44,11 @@ def mask_rcnn_probe(
     `cells` are the sides of the pooled maps of the box and the mask head; `run_masks` runs the mask parts.
     """
 
-    def run(parts: Mapping[str, nn.Module], images: Tensor) -> None:
+    def run(parts: Mapping[str, nn.Module], images: Tensor) -> object:
         levels = list(parts["backbone"](images).values())
-        parts["rpn"](levels)
         box_region, mask_region = (levels[0].new_zeros(1, levels[0].shape[1], side, side) for side in cells)
-        parts["box_predictor"](parts["box_head"](box_region))
-        run_masks(parts, mask_region)
+        boxes = parts["box_predictor"](parts["box_head"](box_region))
+        return parts["rpn"](levels), boxes, run_masks(parts, mask_region)
 
     return Probe(parts, run)
 
@@ -56,8 +56,8 @@ def mask_rcnn_probe(
 def retinanet_probe(backbone: nn.Module, head: nn.Module) -> Probe:
     """Return the probe of a RetinaNet."""
 
-    def run(parts: Mapping[str, nn.Module], images: Tensor) -> None:
-        parts["head"](list(parts["backbone"](images).values()))
+    def run(parts: Mapping[str, nn.Module], images: Tensor) -> object:
+        return parts["head"](list(parts["backbone"](images).values()))
 
     return Probe({"backbone": backbone, "head": head}, run)
 
@@ -84,7 +84,7 @@ def replace_sites(
         probe,
         make,
         init=init,
-        input_size=(3, PROBE_SIZE_PX, PROBE_SIZE_PX),
+        input_size=PROBE_SIZE,
         min_positions=1 if replace_all else 2,
     )
     for site in report.sites:

@@ -39,6 +39,10 @@ SECONDS_BETWEEN_LINES = 5.0
 Observer = Callable[[str, Tensor], None]
 
 
+# What is fused or compiled has no inputs to see.
+_APART = ("runtime.fuse_batch_norm=false",)
+
+
 @dataclass(frozen=True)
 class Network:
     """A trained classifier or detector, in evaluation mode when opened, and `count` images to show it."""
@@ -165,12 +169,12 @@ def open_network(
     task: Classification | Detection
     classes = classes_of_checkpoint(trained.content, str(trained.path))
     if trained.is_detector:
-        detector = load_config(trained.folder.config, overrides, COCO)
+        detector = load_config(trained.folder.config, [*overrides, *_APART], COCO)
         _require_same(trained.path, trained.content["experiment"], experiment_of(detector).network)
         task, model, _ = train_coco.build(detector, distributed.start(detector.runtime.device), classes)
     else:
-        # Compiling hides the layers' inputs, another memory layout rounds otherwise.
-        words = [*overrides, "runtime.compile=false", "runtime.channels_last=false"]
+        # Another memory layout rounds otherwise.
+        words = [*overrides, *_APART, "runtime.compile=false", "runtime.channels_last=false"]
         classifier = load_config(trained.folder.config, words, IMAGENET)
         _require_same(trained.path, trained.content["experiment"], experiment_of(classifier).network)
         task, model, _ = train_imagenet.build(
