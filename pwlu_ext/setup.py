@@ -33,7 +33,9 @@ CXX_FLAGS = [
     "-fvisibility=hidden",
     "-Wall",
     "-Wno-unknown-warning-option",
-    "-Wno-maybe-uninitialized",  # gcc 12 takes the intrinsics' "undefined" operands for such uses
+    # gcc 12 takes the intrinsics' "undefined" operands for such uses.
+    "-Wno-uninitialized",
+    "-Wno-maybe-uninitialized",
     STABLE_ABI,
 ]
 NVCC_FLAGS = ["-O3", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]

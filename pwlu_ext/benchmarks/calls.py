@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import pwlu
 
@@ -99,6 +99,30 @@ def slow_calls(case: Case, shape: tuple[int, ...]) -> Calls:
         "reference backward": backward_of(pwlu.pwlu_reference),
         "compiled reference backward": backward_of(compiled),
     }
+
+
+def batch_norm_calls(case: Case, shape: tuple[int, ...]) -> Calls:
+    """Return training-mode BatchNorm with what comes behind it, forward and backward through autograd.
+
+    ReLU works in place; "fused" is BatchNorm and PWLU as one operator.
+    """
+    x, grad = case.inputs(shape)
+    x.requires_grad_()
+
+    def network(activation: nn.Module) -> nn.Sequential:
+        return nn.Sequential(nn.BatchNorm2d(shape[1]), activation)
+
+    fused = network(case.layer(shape))
+    pwlu.fuse_batch_norm(fused, input_size=shape[1:])
+    networks = {"relu": network(nn.ReLU(inplace=True)), "pwlu": network(case.layer(shape)), "fused": fused}
+
+    def both(network: nn.Module) -> Callable[[], object]:
+        inputs = [x, *network.parameters()]
+        return lambda: torch.autograd.grad(network(x), inputs, grad)
+
+    copy = torch.empty_like(x)
+    calls: Calls = {"copy": torch.no_grad()(lambda: copy.copy_(x))}
+    return calls | {name: both(network) for name, network in networks.items()}
 
 
 def autograd_calls(shape: tuple[int, ...]) -> Calls:

@@ -10,7 +10,14 @@ from collections.abc import Iterable
 import torch
 
 from engine.processes.program import to_path
-from pwlu_ext.benchmarks.calls import Calls, Case, autograd_calls, operator_calls, slow_calls
+from pwlu_ext.benchmarks.calls import (
+    Calls,
+    Case,
+    autograd_calls,
+    batch_norm_calls,
+    operator_calls,
+    slow_calls,
+)
 from pwlu_ext.benchmarks.measure import Call, environment, interleaved_times, write_record
 from pwlu_ext.benchmarks.page import Row, operator_page
 
@@ -82,6 +89,14 @@ def main() -> None:
         "cases": measure_cases(LARGE, rounds) + measure_cases(SMALL, rounds),
         "single_call": measure_together([(Case().describe(TINY), autograd_calls(TINY))], rounds, repeats=20),
         "intervals": measure_intervals(SMALL, rounds),
+        "batch_norm": measure_together(
+            (
+                (case.describe(shape), batch_norm_calls(case, shape))
+                for shape in (LARGE, SMALL)
+                for case in CASES
+            ),
+            rounds,
+        ),
     }
     record = {
         "benchmark": "operator_cpu",

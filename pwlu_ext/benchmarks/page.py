@@ -7,6 +7,7 @@ from typing import Any
 from engine.runs.manifest import short_commit
 
 Row = dict[str, Any]
+_FUSED_STREAMS = 9  # x; x, y; dy, x, dz; dz, x, dx
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2}
 # (call, what its time is divided by)
 RATIOS = (
@@ -37,6 +38,13 @@ def operator_page(record: Row) -> str:
         "",
         *intervals_table(sections["intervals"]),
     ]
+    if "batch_norm" in sections:
+        lines += [
+            "",
+            "## Behind a BatchNorm, forward and backward",
+            "",
+            *batch_norm_table(sections["batch_norm"]),
+        ]
     for row in sections.get("single_call", []):
         lines += ["", f"## Milliseconds of a call on a tensor of {size(row)}", ""]
         lines += single_call_table(row["milliseconds"])
@@ -94,6 +102,21 @@ def intervals_table(rows: Sequence[Row]) -> list[str]:
         for call, time in row["milliseconds"].items():
             lines.setdefault(f"{call}, {tensor(row)}", []).append(f"{time:.4f}")
     return table(["call", *map(str, counts)], [[name, *cells] for name, cells in lines.items()])
+
+
+def batch_norm_table(rows: Sequence[Row]) -> list[str]:
+    """Return a line per tensor: BatchNorm in training mode with ReLU, and with PWLU apart and fused.
+
+    The floor is that of the fused form: what its four passes move, at the bandwidth of a copy.
+    """
+    body = []
+    for row in rows:
+        times = row["milliseconds"]
+        floor = _FUSED_STREAMS / 2 * times["copy"]
+        apart, fused, least = (time / times["relu"] for time in (times["pwlu"], times["fused"], floor))
+        body.append([tensor(row), f"{times['relu']:.2f}", f"{apart:.2f}", f"{fused:.2f}", f"{least:.2f}"])
+    heads = ["tensor", "BatchNorm + ReLU in place (ms)", "+ PWLU, apart / it", "fused / it", "floor / it"]
+    return table(heads, body)
 
 
 def single_call_table(times: dict[str, float]) -> list[str]:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -144,6 +144,26 @@ def saved_whole(objects: T) -> T:
 def environment_of_one_thread(**more: str) -> dict[str, str]:
     """This process's environment, for one that it starts."""
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def two_ranks_and_one(module: str, folder: Path) -> dict[str, Any]:
+    """Run `python -m module folder rank size` for ranks 0 and 1 of 2 and for 0 of 1, at the same time.
+
+    Each saves what it ends with as `{rank}_of_{size}.pt` in `folder`; returned by these names.
+    """
+    runs = {"0_of_2": (0, 2), "1_of_2": (1, 2), "0_of_1": (0, 1)}
+    command = [sys.executable, "-m", module, str(folder)]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(size)], cwd=ROOT, env=environment_of_one_thread())
+        for rank, size in runs.values()
+    ]
+    try:
+        codes = [process.wait(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0, 0]
+    return {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in runs}
 
 
 def run_python(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:

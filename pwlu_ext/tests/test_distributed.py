@@ -1,7 +1,5 @@
 """DDP and FSDP2 on two processes (gloo): identical ranks, equal to one process on all data."""
 
-import sys
-from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -10,7 +8,7 @@ import torch
 from pwlu_ext.tests import ddp_worker
 from pwlu_ext.tests.calibration_ranks import SIZES
 from pwlu_ext.tests.ddp_worker import WAYS
-from pwlu_ext.tests.helpers import ROOT, environment_of_one_thread
+from pwlu_ext.tests.helpers import two_ranks_and_one
 
 Results = dict[str, Any]
 
@@ -18,20 +16,7 @@ Results = dict[str, Any]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
     """What the two ranks and the single process end with; they all run at the same time."""
-    folder = tmp_path_factory.mktemp("ranks")
-    runs = {"0_of_2": (0, 2), "1_of_2": (1, 2), "0_of_1": (0, 1)}
-    command = [sys.executable, "-m", "pwlu_ext.tests.ddp_worker", str(folder)]
-    processes = [
-        Popen([*command, str(rank), str(size)], cwd=ROOT, env=environment_of_one_thread())
-        for rank, size in runs.values()
-    ]
-    try:
-        codes = [process.wait(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0, 0]
-    return {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in runs}
+    return two_ranks_and_one("pwlu_ext.tests.ddp_worker", tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("way", WAYS)

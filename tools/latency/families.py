@@ -24,8 +24,8 @@ from pwlu_ext.benchmarks.measure import (
 from pwlu_ext.benchmarks.page import Row
 from tools.latency.networks import MODES, NUM_CLASSES, inference_networks, is_out_of_memory, prepare
 from tools.latency.table import KINDS
+from tools.latency.training import FUSED, training_steps
 from tools.latency.training import MODES as TRAINING_MODES
-from tools.latency.training import training_steps
 
 Key = tuple[str, str]  # the row's name and the mode
 PROGRESS_LINES = 10
@@ -87,7 +87,7 @@ def measure_family(kind: str, model: str, arguments: Arguments, world: World) ->
 
 def _measure(kind: str, model: str, arguments: Arguments, world: World, title: str) -> list[Row]:
     build = inference_calls if kind == "inference" else training_calls
-    calls, peaks = build(model, arguments, world)
+    calls, memory = build(model, arguments, world)
     times = interleaved_times(
         calls,
         rounds=arguments.iterations,
@@ -98,7 +98,7 @@ def _measure(kind: str, model: str, arguments: Arguments, world: World, title: s
     return [
         {"model": model, "activation": row, "mode": mode}
         | summarize(seconds, times["relu", mode])
-        | ({"peak_memory_mib": peaks[row, mode]} if peaks else {})
+        | memory.get((row, mode), {})
         for (row, mode), seconds in times.items()
     ]
 
@@ -111,10 +111,8 @@ def summarize(times: list[float], baseline: list[float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items()}
 
 
-def inference_calls(
-    model: str, arguments: Arguments, world: World
-) -> tuple[dict[Key, Call], dict[Key, float]]:
-    """Return the calls of all networks of a model on one batch of random images, and no peaks of memory."""
+def inference_calls(model: str, arguments: Arguments, world: World) -> tuple[dict[Key, Call], dict[Key, Row]]:
+    """Return the calls of all networks of a model on one batch of random images, and nothing of memory."""
     dtype: torch.dtype = getattr(torch, arguments.dtype)
     images = arguments.random_images(arguments.batch_size, world.device).to(dtype)
     calls: dict[Key, Call] = {}
@@ -125,33 +123,35 @@ def inference_calls(
     return calls, {}
 
 
-def training_calls(
-    model: str, arguments: Arguments, world: World
-) -> tuple[dict[Key, Call], dict[Key, float]]:
+def training_calls(model: str, arguments: Arguments, world: World) -> tuple[dict[Key, Call], dict[Key, Row]]:
     """Return the training steps of all networks of a model on one batch of random images and labels.
 
-    With them the GPU memory in MiB that each takes at its worst moment (nothing on a CPU): its network,
-    gradients, optimizer and activations, without the other networks and the batch.
+    With them, in MiB, what each keeps for the backward pass, and the GPU memory that it takes at its worst
+    moment (not on a CPU): its network, gradients, optimizer and activations, without the other networks and
+    the batch.
     """
     images = arguments.random_images(arguments.training_batch_size, world.device)
     labels = torch.randint(NUM_CLASSES, (len(images),), device=world.device)
     calls: dict[Key, Call] = {}
-    peaks: dict[Key, float] = {}
-    for activation in dict.fromkeys(arguments.activations):
+    memory: dict[Key, Row] = {}
+    rows = dict.fromkeys(arguments.activations)
+    for row in (*rows, *([FUSED] if "pwlu" in rows else [])):
         others = allocated_bytes(world.device)
-        steps = training_steps(
+        steps, kept = training_steps(
             model,
-            activation,
+            row,
             (images, labels),
             modes=[mode for mode in arguments.modes if mode in TRAINING_MODES],
             precision=Precision(arguments.training_amp, world.device),
             world=world,
             memory_format=arguments.memory_format,
         )
-        calls |= {(activation, mode): call for mode, call in steps.items()}
-        if others is not None:
-            peaks |= {(activation, mode): peak_mib(call, others) for mode, call in steps.items()}
-    return calls, peaks
+        calls |= {(row, mode): call for mode, call in steps.items()}
+        for mode, call in steps.items():
+            memory[row, mode] = {"kept_mib": round(kept, 1)}
+            if others is not None:
+                memory[row, mode]["peak_memory_mib"] = peak_mib(call, others)
+    return calls, memory
 
 
 def rounds_left(title: str, total: int) -> Callable[[int], None]:

@@ -81,7 +81,10 @@ def setting(kind: str, arguments: Row) -> str:
     )
     if kind == "training_step":
         batch = f"{arguments['training_batch_size']} x 3 x {size} x {size}"
-        what = "forward, loss, backward and SGD as the trainer does them; PWLU in phase II"
+        what = (
+            "forward, loss, backward and SGD as the trainer does them; PWLU in phase II, also with the "
+            "BatchNorms before it as one operator"
+        )
         return f"Input {batch}, mixed precision {arguments['training_amp']}, {layout}: {what}. {rounds}"
     batch = f"{arguments['batch_size']} x 3 x {size} x {size}"
     forms = (
@@ -101,6 +104,11 @@ def model_table(rows: Sequence[Row], paper: Paper) -> list[str]:
     for mode in modes:
         titles += [f"{mode} (ms)", "/ ReLU", *(["memory (MiB)"] if "peak_memory_mib" in rows[0] else [])]
     body = [[name, *(cell for mode in modes for cell in cells(by_key[name, mode]))] for name in names]
+    if "kept_mib" in rows[0]:
+        titles += ["kept for backward (MiB)", "/ ReLU"]
+        kept = {name: by_key[name, modes[0]]["kept_mib"] for name in names}
+        for line in body:
+            line += [f"{kept[line[0]]:.0f}", f"{kept[line[0]] / kept['relu']:.2f}"]
     if published["relu"] is not None:
         titles += ["paper, V100 (ms)", "/ ReLU"]
         for line in body:

@@ -14,9 +14,11 @@ from engine.training.optimizer import OptimizerOptions
 from engine.training.state import TrainingState, new_state
 from engine.training.step import TrainStep
 from models import activation_factory, build_classifier, is_activation
-from pwlu_ext.benchmarks.measure import Call
+from pwlu import fuse_batch_norm
+from pwlu_ext.benchmarks.measure import Call, kept_mib
 from tools.latency.networks import NUM_CLASSES, SEED, compile_alone, prepare
 
+FUSED = "pwlu (BatchNorm fused)"
 LEARNING_RATE = 1e-3  # any that does not diverge: the time does not depend on it
 # No graph of the whole step can be captured: the trainer reads every loss, to stop at one that is not finite.
 MODES = ("eager", "compiled")
@@ -24,24 +26,27 @@ MODES = ("eager", "compiled")
 
 def training_steps(
     name: str,
-    activation: str,
+    row: str,
     batch: tuple[Tensor, Tensor],
     *,
     modes: Sequence[str],
     precision: Precision,
     world: World,
     memory_format: torch.memory_format,
-) -> dict[str, Call]:
+) -> tuple[dict[str, Call], float]:
     """Return, by mode, a call that trains network `name` for one step: forward, loss, backward, SGD.
 
-    `batch` is images (N, 3, H, W) in float32 and labels (N,), both on `world.device`. Raises ValueError for
-    an unknown name, and for a mode that this network cannot run in.
+    With it the MiB that an eager forward pass keeps for the backward one, without the parameters. `row` is an
+    activation, or FUSED; `batch` is images (N, 3, H, W) in float32 and labels (N,), both on `world.device`.
+    Raises ValueError for an unknown name, and for a mode that this network cannot run in.
     """
     torch.manual_seed(SEED)
-    make = activation_factory(activation)
+    make = activation_factory("pwlu" if row == FUSED else row)
     size = tuple(batch[0].shape[1:])
     network, _ = build_classifier(name, make, num_classes=NUM_CLASSES, input_size=size)
     network.to(world.device).to(memory_format=memory_format)
+    if row == FUSED:
+        fuse_batch_norm(network, input_size=size)
     state = new_state(
         network,
         precision,
@@ -55,7 +60,11 @@ def training_steps(
         forward = compile_alone(network) if mode == "compiled" else network
         return one_step(state, forward, batch, precision, world)
 
-    return {mode: prepare(mode, activation, partial(call_in, mode)) for mode in modes}
+    def forward() -> Tensor:
+        with precision.autocast():
+            return network(batch[0])
+
+    return {mode: prepare(mode, row, partial(call_in, mode)) for mode in modes}, kept_mib(forward)
 
 
 def one_step(

@@ -64,19 +64,25 @@ def operator_cpu_table(results: Path) -> list[str]:
 
 
 def training_step_table(results: Path) -> list[str]:
-    """Return the times of a training step of ResNet-18 on a CPU, also over that with ReLU."""
+    """Return what a training step on a CPU takes, and keeps for its backward pass, over ReLU's."""
     record = read_latency(results / "latency" / "training_step_cpu.json")
-    rows = [
-        [row["activation"], f"{row['p50_ms']:.0f}", f"{row['ratio_to_relu']:.2f}"]
-        for row in record["training_step"]
-    ]
+    rows = {(row["model"], row["activation"]): row for row in record["training_step"]}
+    models, activations = (list(dict.fromkeys(names)) for names in zip(*rows, strict=True))
+    body = []
+    for name in activations:
+        cells = []
+        for model in models:
+            row, relu = rows[model, name], rows[model, "relu"]
+            cells += [f"{row['ratio_to_relu']:.2f}", f"{row['kept_mib'] / relu['kept_mib']:.2f}"]
+        body.append([name, *cells])
+    heads = ["/ ReLU's", *(head for model in models for head in (f"{model}: time", "memory"))]
     arguments, environment = record["arguments"], record["environment"]
     origin = (
-        f"ResNet-18, {arguments['training_batch_size']} images of {arguments['image_size']} px, float32; "
-        f"medians on {machine(environment['hardware'])}, torch {environment['packages']['torch']}, "
+        f"{arguments['training_batch_size']} images of {arguments['image_size']} px, float32; medians on "
+        f"{machine(environment['hardware'])}, torch {environment['packages']['torch']}, "
         f"commit {short_commit(environment['code'])}."
     )
-    return [*markdown_table(["activation", "training step (ms)", "/ ReLU's"], rows), "", origin]
+    return [*markdown_table(heads, body), "", origin]
 
 
 def latency_ratios(path: Path) -> list[str]:

@@ -29,6 +29,24 @@ struct StoreAndMoments {
   void prefetch(int64_t i) const { prefetch_write(to + i); }
 };
 
+template <class X, class Input, class Sink>
+inline void prefetch(const X* grad, const Input& input, const Sink& sink, int64_t i) {
+  prefetch_read(grad + i);
+  input.prefetch(i);
+  sink.prefetch(i);
+}
+
+// Puts what vector i of a gradient adds to its bins into the stage; returns where z lies.
+template <class S, class Input, class Lanes>
+inline Located<S> put_sums(Stage<S>& stage, int64_t at, typename S::F grad, const Input& input, int64_t i,
+                           Lanes lanes, const Frame<S>& frame, typename S::F last_interval,
+                           const Slots<S>& slots) {
+  const auto z = input.at(i, lanes);
+  const Located<S> place = locate<S>(z, frame, last_interval);
+  stage.put_pairs(at, slots.of(place), grad, S::mul(grad, coordinate_of<S>(z, place, frame)));
+  return place;
+}
+
 // See Kernels::backward_run.
 template <class S, class X, class Input, class Sink>
 inline void add_run(const X* grad, const Input& input, Sink& sink, int64_t n,
@@ -41,14 +59,11 @@ inline void add_run(const X* grad, const Input& input, Sink& sink, int64_t n,
     for (int64_t begin = 0; begin < n; begin += Stage<S>::kStage) {
       const int staged = at_most(n - begin, Stage<S>::kStage);
       for_vectors<S>(staged, [&](int64_t at, auto lanes) {
-        const int64_t i = begin + at, ahead = i + 2 * Stage<S>::kStage;
-        prefetch_read(grad + ahead);
-        input.prefetch(ahead);
-        sink.prefetch(ahead);
-        const auto g = load<S>(grad + i, lanes), z = input.at(i, lanes);
-        const Located<S> place = locate<S>(z, frame, run.last_interval);
+        const int64_t i = begin + at;
+        prefetch(grad, input, sink, i + 2 * Stage<S>::kStage);
+        const auto g = load<S>(grad + i, lanes);
+        const auto place = put_sums<S>(stage, at, g, input, i, lanes, frame, run.last_interval, slots);
         sink.take(i, lanes, g, run.slope(place));
-        stage.put_pairs(at, slots.of(place), g, S::mul(g, coordinate_of<S>(z, place, frame)));
       });
       S::add_pairs(sums, stage.slot, stage.numbers, staged);
     }
@@ -75,14 +90,10 @@ inline void add_rows(const X* grad, const Inputs& inputs, int64_t rows, int64_t 
       const auto input = inputs.of_lanes(first + channel, width);
       const auto sink = sink_at(channel, width);
       for (int row = 0; row < staged; ++row) {
-        const int64_t i = (begin + row) * stride + channel, ahead = i + 2 * kRows * stride;
-        prefetch_read(grad + ahead);
-        input.prefetch(ahead);
-        sink.prefetch(ahead);
-        const auto g = load<S>(grad + i, lanes), z = input.at(i, lanes);
-        const Located<S> at = locate<S>(z, frame, last_interval);
-        stage.put_pairs(stage.place_of(channel, row), slots.of(at), g,
-                        S::mul(g, coordinate_of<S>(z, at, frame)));
+        const int64_t i = (begin + row) * stride + channel;
+        prefetch(grad, input, sink, i + 2 * kRows * stride);
+        put_sums<S>(stage, stage.place_of(channel, row), load<S>(grad + i, lanes), input, i, lanes, frame,
+                    last_interval, slots);
       }
     });
     for_vectors<S>(count, [&](int64_t channel, auto lanes) {
@@ -119,15 +130,12 @@ inline void add_rows_by_one(const X* grad, const Inputs& inputs, int64_t rows, i
         const auto input = inputs.of_lanes(first + channel, count_of<S>(lanes));
         auto sink = sink_at(channel, count_of<S>(lanes));
         for (int row = 0; row < staged; ++row) {
-          const int64_t i = (begin + row) * stride + channel, ahead = i + 2 * kRows * stride;
-          prefetch_read(grad + ahead);
-          input.prefetch(ahead);
-          sink.prefetch(ahead);
-          const auto g = load<S>(grad + i, lanes), z = input.at(i, lanes);
-          const Located<S> at = locate<S>(z, frame, run.last_interval);
-          sink.take(i, lanes, g, run.slope(at));
-          stage.put_pairs(stage.place_of(channel, row), slots.of(at), g,
-                          S::mul(g, coordinate_of<S>(z, at, frame)));
+          const int64_t i = (begin + row) * stride + channel;
+          prefetch(grad, input, sink, i + 2 * kRows * stride);
+          const auto g = load<S>(grad + i, lanes);
+          const auto place = put_sums<S>(stage, stage.place_of(channel, row), g, input, i, lanes, frame,
+                                         run.last_interval, slots);
+          sink.take(i, lanes, g, run.slope(place));
         }
         done(channel, lanes, sink);
       });

@@ -98,7 +98,7 @@ def test_training_step_is_in_phase_two_and_learns(monkeypatch: pytest.MonkeyPatc
         return latency_training.training_steps(
             "test_resnet", "pwlu", (images, batch[1]), modes=["eager"], world=world,
             precision=Precision("off", world.device), memory_format=torch.channels_last,
-        )  # fmt: skip
+        )[0]  # fmt: skip
 
     call = calls(batch[0])["eager"]
     assert states[0].phase == 2
@@ -147,10 +147,14 @@ def test_training_step_alone(gpu: bool, tmp_path: Path, monkeypatch: pytest.Monk
     run_main(monkeypatch, output, "--activations relu pwlu --modes eager --training-step only")
     record = json.loads(output.read_text())
     assert record["inference"] == []
-    assert [row["activation"] for row in record["training_step"]] == ["relu", "pwlu"]
-    assert [row.get("peak_memory_mib") for row in record["training_step"]] == [105.0 if gpu else None] * 2
+    rows = {row["activation"]: row for row in record["training_step"]}
+    assert list(rows) == ["relu", "pwlu", latency_training.FUSED]
+    assert [row.get("peak_memory_mib") for row in rows.values()] == [105.0 if gpu else None] * 3
+    kept = {name: row["kept_mib"] for name, row in rows.items()}
+    assert kept[latency_training.FUSED] < 1.1 * kept["relu"] < kept["pwlu"]
     page = output.with_suffix(".md").read_text()
     assert "Table 4" not in page and ("| memory (MiB) |" in page) == gpu
+    assert "| kept for backward (MiB) |" in page
 
 
 def test_modes_that_a_gpu_can_do() -> None:
