@@ -97,7 +97,8 @@ def _begin(norm: Any, x: Tensor) -> Norm:
     if _uses_batch(norm):
         mean, variance, elements = batch_statistics(x, group)
         if norm.training and norm.track_running_stats and not _is_recomputed():
-            _move_running_statistics(norm, mean, variance, elements)
+            number = x.numel() // x.shape[1] if group is None else elements
+            _move_running_statistics(norm, mean, variance, number)
     else:
         # A copy: a training step before the backward pass may move them.
         mean, variance, elements = norm.running_mean.clone(), norm.running_var, None
@@ -163,16 +164,27 @@ def _group(norm: Any) -> dist.ProcessGroup | None:
 
 
 @torch.no_grad()
-def _move_running_statistics(norm: Any, mean: Tensor, variance: Tensor, elements: Tensor) -> None:
+def _move_running_statistics(norm: Any, mean: Tensor, variance: Tensor, elements: int | Tensor) -> None:
     if norm.running_mean is None:
         return
-    has_variance = elements >= 2  # else there is none over all processes, and they stay
-    norm.num_batches_tracked.add_(has_variance)
-    momentum = 1 / norm.num_batches_tracked.double() if norm.momentum is None else norm.momentum
-    weight = (has_variance.double() * momentum).to(mean.dtype)
-    unbiased = (variance * (elements / (elements - 1).clamp(min=1))).to(mean.dtype)
-    for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
-        running.mul_(1 - weight).add_(weight * new)  # an infinity stays one, as in torch's
+    # Of several processes the number is known on their devices alone. With fewer than two there is no
+    # variance, and all stays.
+    bessel: float | Tensor
+    if isinstance(elements, Tensor):
+        has_variance = elements >= 2
+        norm.num_batches_tracked.add_(has_variance)
+        momentum, bessel = _momentum(norm) * has_variance.double(), elements / (elements - 1).clamp(min=1)
+    elif elements >= 2:
+        norm.num_batches_tracked.add_(1)
+        momentum, bessel = _momentum(norm), elements / (elements - 1)
+    else:
+        return
+    for running, new in ((norm.running_mean, mean), (norm.running_var, variance * bessel)):
+        running.mul_(1 - momentum).add_(momentum * new)  # an infinity stays one, as in torch's
+
+
+def _momentum(norm: Any) -> Any:
+    return 1 / norm.num_batches_tracked.double() if norm.momentum is None else norm.momentum
 
 
 def _is_recomputed() -> bool:
