@@ -19,8 +19,8 @@ __all__ = [
     "build_classifier",
     "efficientnet_b0_025",
     "is_activation",
+    "is_synchronized",
     "put_activations",
     "resnet18_025",
-    "is_synchronized",
     "synchronize_batch_norm",
 ]

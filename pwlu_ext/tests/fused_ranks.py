@@ -6,6 +6,7 @@ and its BatchNorms are torch's, apart from the PWLUs.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pwlu import fuse_batch_norm
 from pwlu_ext.tests.fused_networks import SIZE, block, images
+from pwlu_ext.tests.helpers import bent_module
 
 STEPS, BATCH = 6, 7
 WAYS = ["ddp", "fsdp2"]
@@ -60,13 +62,41 @@ def train(way: str, rank: int, world_size: int, norm: type[nn.Module]) -> dict[s
     return {name: whole(value) for name, value in model.state_dict().items()}
 
 
+def fused_norm(momentum: float | None) -> nn.Sequential:
+    model = nn.Sequential(NormOfAll(3, momentum=momentum), bent_module(3)).double()
+    fuse_batch_norm(model, input_size=SIZE, is_batch_norm=lambda m: isinstance(m, NormOfAll))
+    return model
+
+
+def after_one_element(rank: int) -> dict[str, Tensor]:
+    """The buffers after a batch with a single element per channel, infinite in one, and a whole one."""
+    model = fused_norm(momentum=None)
+    element = torch.tensor([1.0, torch.inf, -1.0], dtype=torch.float64).reshape(1, 3, 1, 1)
+    model(element if rank == 0 else element[:0])
+    model(share(0, rank, 2))
+    return dict(model.named_buffers())
+
+
+def with_a_hook_on_one_rank(rank: int) -> Tensor:
+    """What a sum over the ranks gives after a step in which one computes BatchNorm and PWLU apart."""
+    model = fused_norm(momentum=0.1)
+    if rank == 0:
+        model[0].register_forward_hook(lambda *_: None)
+    model(share(0, rank, 2)).sum().backward()
+    ones = torch.ones(3)
+    dist.all_reduce(ones)
+    return ones
+
+
 def main() -> None:
     folder, rank, world_size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     if world_size == 1:
         results = {"alone": train("alone", 0, 1, nn.BatchNorm2d)}
     else:
         dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world_size)
-        results = {way: train(way, rank, world_size, NormOfAll) for way in WAYS}
+        results: dict[str, Any] = {way: train(way, rank, world_size, NormOfAll) for way in WAYS}
+        results["after one element"] = after_one_element(rank)
+        results["with a hook"] = with_a_hook_on_one_rank(rank)
         dist.destroy_process_group()
     torch.save(results, folder / f"{rank}_of_{world_size}.pt")
 

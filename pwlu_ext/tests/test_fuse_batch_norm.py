@@ -176,10 +176,15 @@ def test_second_derivatives() -> None:
     assert_alike(results[1], results[0], 1e-8)
 
 
-def test_a_checkpointed_segment_moves_the_statistics_once() -> None:
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("phase", [1, 2])
+def test_a_checkpointed_segment_moves_the_statistics_once(reentrant: bool, phase: int) -> None:
     apart, fused = block(), fused_copy(block())
+    for model in (apart, fused):
+        if phase == 1:
+            TwoPhaseLearning(model, phase1_steps=5)
     expected, x = step(apart, images()), images().requires_grad_()
-    checkpoint(fused, x, use_reentrant=False).square().sum().backward()
+    checkpoint(fused, x, use_reentrant=reentrant).square().sum().backward()
     torch.testing.assert_close(x.grad, expected["gradient of x"])
     for name, buffer in fused.named_buffers():
         torch.testing.assert_close(buffer, expected[name], msg=name)
@@ -212,6 +217,48 @@ def test_a_checkpointed_segment_that_ends_with_the_batch_norm(reentrant: bool) -
         model(x).square().sum().backward()
         results.append({name: p.grad for name, p in model.named_parameters()} | {"x": x.grad})
     assert_alike(results[1], results[0])
+
+
+class LaterSegment(Segments):
+    """What comes after the BatchNorm is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x)
+        return checkpoint(self.act, z, use_reentrant=self.reentrant) if self.training else self.act(z)
+
+
+def test_a_checkpointed_segment_that_begins_with_the_pwlu() -> None:
+    torch.manual_seed(0)
+    apart = LaterSegment(reentrant=False).double()
+    fused = copy.deepcopy(apart)
+    fuse_batch_norm(fused, input_size=SIZE)
+    assert_alike(step(fused, images()), step(apart, images()))
+    fused.reentrant = True
+    with pytest.raises(RuntimeError, match="use_reentrant=False"):
+        fused(images())
+
+
+def test_a_batch_norm_that_does_not_count_its_batches() -> None:
+    for momentum in (0.1, None):
+        apart = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum), bent_module(3)).double()
+        apart[0].num_batches_tracked = None
+        assert_alike(step(fused_copy(apart), images()), step(apart, images()))
+
+
+def test_compiled_after_an_evaluation_that_is_not() -> None:
+    """Still as one operator: nothing of the evaluation is left."""
+    torch._dynamo.reset()
+    model = fused_copy(block())
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    with torch.no_grad():
+        model.eval()(images())
+    torch.compile(model.train(), backend=backend)(images())
+    assert not any("batch_norm" in graph for graph in graphs)
 
 
 def test_without_autograd_around_the_batch_norm_it_gets_no_gradient() -> None:
@@ -418,6 +465,25 @@ class IntoTheShortcut(nn.Module):
         shortcut = x + 1
         shortcut += self.bn(x)
         return self.act(shortcut)
+
+
+class OneIsRead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.act = nn.BatchNorm2d(3), nn.BatchNorm2d(3), bent_module(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.two(x)
+        return self.act(self.one(x) + z) + z.mean()
+
+
+def test_one_of_two_that_has_another_reader_stays() -> None:
+    apart = OneIsRead().double()
+    fused = copy.deepcopy(apart)
+    report = fuse_batch_norm(fused, input_size=SIZE)
+    assert report.sites[0].norms == ("one",) and "mean" in report.sites[0].reason
+    assert "fused with one, without the other one: " in str(report)
+    assert_alike(step(fused, images()), step(apart, images()))
 
 
 def test_a_sum_in_place_of_the_shortcut_stays() -> None:

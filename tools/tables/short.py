@@ -66,7 +66,8 @@ def operator_cpu_table(results: Path) -> list[str]:
 def training_step_table(results: Path) -> list[str]:
     """Return what a training step on a CPU takes, and keeps for its backward pass, over ReLU's."""
     record = read_latency(results / "latency" / "training_step_cpu.json")
-    rows = {(row["model"], row["activation"]): row for row in record["training_step"]}
+    eager = [row for row in record["training_step"] if row["mode"] == "eager"]
+    rows = {(row["model"], row["activation"]): row for row in eager}
     models, activations = (list(dict.fromkeys(names)) for names in zip(*rows, strict=True))
     body = []
     for name in activations:

@@ -29,7 +29,7 @@ class FusedSite:
         pwlu: its qualified name.
         norms: those of the BatchNorms that it computes with itself: the one that makes its input, or those
             that make the terms of the sum that is its input.
-        reason: why there is none.
+        reason: why there is none, or why one of two is left.
     """
 
     pwlu: str
@@ -44,16 +44,20 @@ class FuseReport:
     sites: tuple[FusedSite, ...]
 
     def __str__(self) -> str:
-        rows = [
-            (site.pwlu, f"fused with {' and '.join(site.norms)}" if site.norms else f"alone: {site.reason}")
-            for site in self.sites
-        ]
+        rows = [(site.pwlu, _result(site)) for site in self.sites]
         return "\n".join([*aligned([("PWLU", "result"), *rows], "<<"), self.summary()])
 
     def summary(self) -> str:
         """Return the table's last line, e.g. `17 of 17 PWLUs fused with the BatchNorm before them`."""
         fused = sum(bool(site.norms) for site in self.sites)
         return f"{fused} of {len(self.sites)} PWLUs fused with the BatchNorm before them"
+
+
+def _result(site: FusedSite) -> str:
+    if not site.norms:
+        return f"alone: {site.reason}"
+    left = f", without the other one: {site.reason}" if site.reason else ""
+    return f"fused with {' and '.join(site.norms)}{left}"
 
 
 def fuse_batch_norm(
@@ -65,11 +69,15 @@ def fuse_batch_norm(
     """Let every PWLU of `model` compute the BatchNorm before it together with itself, in place.
 
     For BatchNorm -> PWLU and BatchNorm -> sum with a shortcut -> PWLU, found by following the data through
-    the model. In training, phase II, this takes less time than both apart, and nothing but the BatchNorm's
-    input is kept for the backward pass, as with ReLU in place. Everything else stays: parameters, buffers,
-    names in the state dict, training flags, the statistics of all processes (SyncBatchNorm), and what the
-    network computes, up to rounding. In phase I, with forward hooks on the BatchNorm, traced or exported,
-    both run apart as before.
+    the model. In training, phase II, this takes less time than both apart, except on tiny tensors, and
+    nothing but the BatchNorm's input is kept for the backward pass, as with ReLU in place. Everything else
+    stays: parameters, buffers, names in the state dict, training flags, the statistics of all processes
+    (SyncBatchNorm), and what the network computes, up to rounding. In phase I, with hooks on the BatchNorm,
+    in training without autograd, traced or exported, both run apart.
+
+    The BatchNorm's output is no tensor until something else than a PWLU uses it: hooks of modules that end
+    with the BatchNorm, and of the PWLU, get what stands for it, and backward hooks there do not see it.
+    Running statistics move when it is used, and once where a checkpointed segment runs twice.
 
     Call it after SyncBatchNorms took the place of BatchNorms, and before DistributedDataParallel or
     torch.compile see the model.
@@ -123,42 +131,45 @@ class _Search:
         if not calls:
             return FusedSite(name, (), "it never ran")
         norms: dict[str, None] = {}
+        reasons: dict[str, None] = {}
         for call in calls:
-            found = self._norms(call, pwlu)
-            if isinstance(found, str):
-                return FusedSite(name, (), found)
+            found, reason = self._norms(call, pwlu)
+            if not found:
+                return FusedSite(name, (), reason)
             norms |= dict.fromkeys(self._flow.names[norm] for norm in found)
-        return FusedSite(name, tuple(norms))
+            reasons |= dict.fromkeys([reason] if reason else [])
+        return FusedSite(name, tuple(norms), "; ".join(reasons))
 
-    def _norms(self, call: Node, pwlu: PWLU) -> list[nn.Module] | str:
-        """Return the BatchNorms that make the input of a PWLU's call, or why there is none to fuse."""
+    def _norms(self, call: Node, pwlu: PWLU) -> tuple[list[nn.Module], str]:
+        """Return the BatchNorms that make the input of a PWLU's call, and why one that does is left."""
         source = call.all_input_nodes[0]
         if pwlu.num_parameters > 1 and pwlu.channel_dim % source.meta["val"].dim() != 1:
-            return "its channels are not in dimension 1, where those of a BatchNorm are"
+            return [], "its channels are not in dimension 1, where those of a BatchNorm are"
         if source.target in _ADDITIONS:
             return self._norms_of_sum(source, call)
         if source.target is not BATCH_NORM:
-            return f"its input is made by {source.target}"
-        return self._reason_to_keep(source) or [self._flow.caller(source)]
+            return [], f"its input is made by {source.target}"
+        reason = self._reason_to_keep(source)
+        return [] if reason else [self._flow.caller(source)], reason
 
-    def _norms_of_sum(self, total: Node, call: Node) -> list[nn.Module] | str:
+    def _norms_of_sum(self, total: Node, call: Node) -> tuple[list[nn.Module], str]:
         terms = total.all_input_nodes
         norms = [term for term in terms if term.target is BATCH_NORM]
         if not norms:
-            return f"its input is a sum made by {' and '.join(str(term.target) for term in terms)}"
+            return [], f"its input is a sum made by {' and '.join(str(term.target) for term in terms)}"
         if len(terms) != 2 or len({term.meta["val"].shape for term in terms}) > 1 or total.kwargs:
-            return "its input is a sum of other shapes, or with a factor"
+            return [], "its input is a sum of other shapes, or with a factor"
         if total.target is _IN_PLACE and terms[0] not in norms:
-            return "the sum before it is written into the shortcut"
+            return [], "the sum before it is written into the shortcut"
         if any(_is_written(term, total) for term in terms if term not in norms):
-            return "the shortcut of the sum before it is changed in place"
+            return [], "the shortcut of the sum before it is changed in place"
         if len(total.users) > 1:
-            return f"the sum before it also goes to {_others(total, call)}"
+            return [], f"the sum before it also goes to {_others(total, call)}"
         reasons = {norm: self._reason_to_keep(norm) for norm in norms}
         if total.target is _IN_PLACE and reasons[terms[0]]:
-            return reasons[terms[0]]
+            return [], reasons[terms[0]]
         fused = [self._flow.caller(norm) for norm, reason in reasons.items() if not reason]
-        return fused or next(iter(reasons.values()))
+        return fused, next(filter(None, reasons.values()), "")
 
     def _reason_to_keep(self, output: Node) -> str:
         """Return why the BatchNorm of this output, which goes to a PWLU or a sum, must compute it, or ""."""

@@ -83,8 +83,15 @@ class Normalizing:
         functions, columns = points.shape
         if self._value is not None or (functions > 1 and channel_dim % x.dim() != 1):
             return None
-        if any(term.has_graph != torch.is_grad_enabled() for term in self._terms):
-            return None
+        for term in self._terms:
+            if term.has_graph and not torch.is_grad_enabled():
+                raise RuntimeError(
+                    "pwlu: a PWLU ran without autograd on the output of a fused BatchNorm that ran with it, "
+                    "as in a segment of torch.utils.checkpoint that begins with the PWLU: no gradient could "
+                    "pass. Use use_reentrant=False, or do not call fuse_batch_norm."
+                )
+            if term.has_graph != torch.is_grad_enabled():
+                return None
         if x.is_cuda:
             if columns - 1 > MOST_INTERVALS_ON_GPU:
                 return None
@@ -95,7 +102,7 @@ class Normalizing:
         return normalized([term.x for term in terms], norms, parameters)
 
     def _take(self) -> tuple[Term, ...]:
-        if self._was_taken:
+        if self._was_taken and not is_recomputed():
             raise RuntimeError(
                 "pwlu: the output of a fused BatchNorm was used again after a PWLU or a sum had taken it. "
                 "Use it before (a hook: while it is called), or do not call fuse_batch_norm."
@@ -168,6 +175,11 @@ def _valued(value: Any) -> Any:
 
 def _are_alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+
+
+def is_recomputed() -> bool:
+    """Return whether this runs within a backward pass, as a checkpointed segment does a second time."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _version(x: Tensor) -> int:

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..library import cuda_is_loaded
 from ..norms import calls_its_activation
 from ..ops import is_transformed
-from .normalizing import Normalizing, Term
+from .normalizing import Normalizing, Term, is_recomputed
 from .operator import Norm, batch_norm
 from .statistics import batch_statistics
 
@@ -24,14 +25,14 @@ class FusedNorm:
     # A class of its own, and not a hook or another `forward` of the instance, goes through copies, pickles,
     # torch.compile and FSDP2.
 
-    has_graph = True  # whether autograd was at work when it was called last
+    has_graph = True  # whether autograd was at work at the last eager call that was not a recomputation
 
     def forward(self: Any, input: Tensor) -> Any:
         """Return a `Normalizing`, or what the BatchNorm's own forward gives."""
         if not _has_kernel(self, input):
             return super().forward(input)  # type: ignore[misc]
         waits = _can_wait(self)
-        if not waits and _group(self) is None:
+        if not waits and _group(self) is None and not is_recomputed():
             return super().forward(input)  # type: ignore[misc]
         output = Normalizing(Term(input, self)) if waits else self.apart(input)
         return self.act(self.drop(output)) if calls_its_activation(_base(self)) else output
@@ -41,6 +42,8 @@ class FusedNorm:
         if _group(self) is not None:
             # As where it is fused: other processes may do that.
             return synchronized_batch_norm(self, x)
+        if is_recomputed() and _uses_batch(self):
+            return _again(self, x)
         base = _base(self)
         plain: Any = base.__mro__[1] if calls_its_activation(base) else base
         y: Tensor = plain.forward(self, x)
@@ -82,6 +85,12 @@ def unfuse(norm: nn.Module) -> None:
         norm.__class__ = _base(norm)
 
 
+def _again(norm: Any, x: Tensor) -> Tensor:
+    """Return what a forward pass returned; running statistics have moved then."""
+    mean, variance = (None if s is None else s.clone() for s in (norm.running_mean, norm.running_var))
+    return F.batch_norm(x, mean, variance, norm.weight, norm.bias, training=True, eps=norm.eps)
+
+
 def synchronized_batch_norm(norm: Any, x: Tensor) -> Tensor:
     """Return what a BatchNorm in training mode makes of x, (N, C, *), with the elements of all processes.
 
@@ -96,7 +105,7 @@ def _begin(norm: Any, x: Tensor) -> Norm:
     group = _group(norm)
     if _uses_batch(norm):
         mean, variance, elements = batch_statistics(x, group)
-        if norm.training and norm.track_running_stats and not _is_recomputed():
+        if norm.training and norm.track_running_stats and not is_recomputed():
             number = x.numel() // x.shape[1] if group is None else elements
             _move_running_statistics(norm, mean, variance, number)
     else:
@@ -144,9 +153,13 @@ def _can_wait(norm: Any) -> bool:
     )
     # In training without autograd the output may leave a segment that is checkpointed, and leaves it again
     # where that is recomputed.
-    if not torch.compiler.is_compiling() and not _is_recomputed():
-        norm.has_graph = torch.is_grad_enabled()
-    return not has_hooks and (norm.has_graph or not norm.training)
+    if torch.compiler.is_compiling():
+        has_graph = torch.is_grad_enabled()
+    else:
+        if not is_recomputed():
+            norm.has_graph = torch.is_grad_enabled()
+        has_graph = norm.has_graph
+    return not has_hooks and (has_graph or not norm.training)
 
 
 def _uses_batch(norm: Any) -> bool:
@@ -169,24 +182,24 @@ def _move_running_statistics(norm: Any, mean: Tensor, variance: Tensor, elements
         return
     # Of several processes the number is known on their devices alone. With fewer than two there is no
     # variance, and all stays.
-    bessel: float | Tensor
+    momentum: Any
     if isinstance(elements, Tensor):
         has_variance = elements >= 2
-        norm.num_batches_tracked.add_(has_variance)
-        momentum, bessel = _momentum(norm) * has_variance.double(), elements / (elements - 1).clamp(min=1)
+        momentum = _momentum(norm, has_variance) * has_variance.double()
+        variance = variance * (elements / (elements - 1).clamp(min=1))
+        mean, variance = (torch.where(has_variance, new, 0) for new in (mean, variance))
     elif elements >= 2:
-        norm.num_batches_tracked.add_(1)
-        momentum, bessel = _momentum(norm), elements / (elements - 1)
+        momentum = _momentum(norm, 1)
+        variance = variance * (elements / (elements - 1))
     else:
         return
-    for running, new in ((norm.running_mean, mean), (norm.running_var, variance * bessel)):
+    for running, new in ((norm.running_mean, mean), (norm.running_var, variance)):
         running.mul_(1 - momentum).add_(momentum * new)  # an infinity stays one, as in torch's
 
 
-def _momentum(norm: Any) -> Any:
-    return 1 / norm.num_batches_tracked.double() if norm.momentum is None else norm.momentum
-
-
-def _is_recomputed() -> bool:
-    # A checkpointed segment runs again within the backward pass.
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+def _momentum(norm: Any, count: int | Tensor) -> Any:
+    """Count a batch, or none; return the weight of its statistics in the running ones."""
+    if norm.num_batches_tracked is None:
+        return 0.0 if norm.momentum is None else norm.momentum
+    norm.num_batches_tracked.add_(count)
+    return 1 / norm.num_batches_tracked.clamp(min=1).double() if norm.momentum is None else norm.momentum

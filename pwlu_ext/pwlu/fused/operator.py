@@ -88,7 +88,9 @@ class _BatchNorm(torch.autograd.Function):
         wide, dims = grad.to(norm.mean.dtype), all_but_channels(x)
         sum_grad = wide.sum(dims)
         moment = (wide * (x - _per_channel(norm.mean, x))).sum(dims)
-        of_x = _through_norm(grad, x, norm, sum_grad, moment, torch.empty_like(x))
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = _through_norm(grad, x, norm, sum_grad, moment, torch.empty_like(x))
         return (of_x, moment * norm.invstd, sum_grad, None, None, None, None, None)
 
 
