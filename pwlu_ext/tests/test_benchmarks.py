@@ -78,7 +78,7 @@ def test_operator_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     operator_cpu.main()
     sections = json.loads(output.read_text())["sections"]
     assert {name: len(rows) for name, rows in sections.items()} == {
-        "cases": 10, "single_call": 1, "intervals": 12
+        "cases": 10, "single_call": 1, "intervals": 12, "batch_norm": 10
     }  # fmt: skip
     assert "| pwlu forward + backward | " in output.with_suffix(".md").read_text()
 

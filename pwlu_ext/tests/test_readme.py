@@ -12,7 +12,7 @@ pytest.importorskip("timm", reason="the README's example takes its network from 
 
 def test_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     text = (Path(__file__).parents[1] / "README.md").read_text()
-    training, inference, trained = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    training, inference, trained, fused = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(training, "README.md", "exec"), names)
     assert names["phases"].phase == 2
@@ -25,3 +25,5 @@ def test_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(trained, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "hardswish" in printed and "calibrated 23 of 23 sites on 4 batches" in printed
+    exec(compile(fused, "README.md", "exec"), names)
+    assert "23 of 23 PWLUs fused with the BatchNorm before them" in capsys.readouterr().out

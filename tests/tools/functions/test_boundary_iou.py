@@ -38,7 +38,8 @@ def test_equation_7(boundaries: tuple[float, float], inputs: tuple[float, float]
 
 def inputs_in_memory(folder: Path) -> dict[str, tuple[PWLU, torch.Tensor]]:
     """Every PWLU of the run with all its inputs, found by the trainer's own means."""
-    task, model, _ = train_imagenet.build(load_config(folder / "config.yaml", [], IMAGENET), World())
+    config = load_config(folder / "config.yaml", ["runtime.fuse_batch_norm=false"], IMAGENET)
+    task, model, _ = train_imagenet.build(config, World())
     model.load_state_dict(read_checkpoint(folder / "checkpoints" / "last.pt")["model"])
     layers = {name: module for name, module in model.named_modules() if isinstance(module, PWLU)}
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in layers}

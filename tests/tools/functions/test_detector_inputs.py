@@ -27,7 +27,8 @@ MASK_HEAD = ("model.roi_heads.mask_head", "model.roi_heads.mask_predictor")
 
 def inputs_in_memory(folder: Path) -> tuple[dict[str, PWLU], dict[str, list[torch.Tensor]]]:
     """Every PWLU of the run, and what its calls got in the trainer's own evaluation."""
-    task, model, _ = train_coco.build(load_config(folder / "config.yaml", [], COCO), World())
+    config = load_config(folder / "config.yaml", ["runtime.fuse_batch_norm=false"], COCO)
+    task, model, _ = train_coco.build(config, World())
     model.load_state_dict(read_checkpoint(folder / "checkpoints" / "last.pt")["model"])
     layers = {name: module for name, module in model.named_modules() if isinstance(module, PWLU)}
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
