@@ -83,7 +83,7 @@ def test_other_dimensions(dims: int) -> None:
     assert_alike(step(fused, x), step(apart, x))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenetv3_small_050", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "efficientnet_b0"])
 def test_every_pwlu_of_these_networks(name: str) -> None:
     torch.manual_seed(0)
     apart = timm.create_model(name, num_classes=5).double()
@@ -290,11 +290,10 @@ def test_an_evaluation_before_the_backward_pass() -> None:
     assert_alike({name: p.grad for name, p in fused.named_parameters()}, expected)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_in_one_graph(backend: str) -> None:
+def test_compiled_in_one_graph() -> None:
     torch._dynamo.reset()
     apart, fused = block(), fused_copy(block())
-    compiled = torch.compile(fused, fullgraph=True, backend=backend)
+    compiled = torch.compile(fused, fullgraph=True)
     expected = step(apart, images())
     actual = step(compiled, images())
     assert_alike({name.replace("_orig_mod.", ""): value for name, value in actual.items()}, expected)
