@@ -29,11 +29,10 @@ class FusedNorm:
 
     def forward(self: Any, input: Tensor) -> Any:
         """Return a `Normalizing`, or what the BatchNorm's own forward gives."""
-        if not _has_kernel(self, input):
-            return super().forward(input)  # type: ignore[misc]
-        waits = _can_wait(self)
-        if not waits and _group(self) is None and not is_recomputed():
-            return super().forward(input)  # type: ignore[misc]
+        has_kernel = _has_kernel(self, input)
+        waits = has_kernel and _can_wait(self)
+        if not waits and not (has_kernel and (_group(self) is not None or is_recomputed())):
+            return _base(self).forward(self, input)
         output = Normalizing(Term(input, self)) if waits else self.apart(input)
         return self.act(self.drop(output)) if calls_its_activation(_base(self)) else output
 

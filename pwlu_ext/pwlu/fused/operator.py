@@ -109,7 +109,10 @@ def _reference_term(x: Tensor, norm: Norm | None) -> Tensor:
     mean, invstd = norm.mean, norm.invstd
     if norm.elements is not None:
         if norm.group is not None:
-            raise NotImplementedError("pwlu: a BatchNorm over several processes has no second derivative.")
+            raise NotImplementedError(
+                "pwlu: a fused BatchNorm over several processes has no second derivative, as "
+                "nn.SyncBatchNorm has none. Use one process, or BatchNorms of each process's own data."
+            )
         variance, mean = torch.var_mean(x, all_but_channels(x), correction=0)
         invstd = (variance + norm.eps).rsqrt()
     distance = x - _per_channel(mean, x)
