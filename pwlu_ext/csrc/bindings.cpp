@@ -23,6 +23,6 @@ STABLE_TORCH_LIBRARY(pwlu, library) {
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "batch_norm_grad(Tensor grad_z, Tensor x, Tensor mean, Tensor invstd, Tensor weight, Tensor sum_grad, "
-      "Tensor sum_moment, Tensor count, Tensor(a!) to) -> ()");
+      "Tensor sum_moment, float count, Tensor(a!) to) -> ()");
   library.def("cpu_isa() -> str");
 }

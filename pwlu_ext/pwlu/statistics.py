@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .moments import moments
+
 
 class StepStatistics:
     """Count, mean and summed squared deviation of a PWLU's input over one optimizer step, per function."""
@@ -38,10 +40,6 @@ class StepStatistics:
                 f"PWLU: x is on {x.device}, but the statistics of phase I are on {self.mean.device}. "
                 "DataParallel cannot collect them from several devices; use DistributedDataParallel."
             )
-        groups = self.mean.numel()
-        dims = list(range(x.dim()))
-        if groups > 1:
-            dims.remove(channel_dim % x.dim())
         self.was_called = True
         if x.numel() == 0:
             return
@@ -52,11 +50,7 @@ class StepStatistics:
         ):
             self._drop_what_is_not_finite()
             self.had_backward = False
-        x = x.to(self.mean.dtype)
-        # Two passes: torch.var_mean is five times slower on a CPU, and one pass over squares would cancel.
-        mean = x.mean(dims, keepdim=True) if dims else x
-        deviation = (x - mean).square_().sum(dims) if dims else torch.zeros_like(x)
-        self._merge(x.numel() // groups, mean.reshape_as(self.mean), deviation.reshape_as(self.mean))
+        self._merge(*_moments(x, self.mean, channel_dim))
 
     def _drop_what_is_not_finite(self) -> None:
         # Gradients were made and cleared, but the optimizer made no step: it is of a step that was skipped.
@@ -65,10 +59,10 @@ class StepStatistics:
             tensor.copy_(torch.where(finite, tensor, 0))
         self.dropped += ~finite
 
-    def _merge(self, count: int, mean: Tensor, deviation: Tensor) -> None:
+    def _merge(self, count: int, mean: Tensor, variance: Tensor) -> None:
         total = self.count + count
         shift = mean - self.mean
-        self.deviation += deviation + shift**2 * (self.count * count / total)
+        self.deviation += count * variance + shift**2 * (self.count * count / total)
         self.mean += shift * (count / total)
         self.count.copy_(total)
 
@@ -82,3 +76,20 @@ class StepStatistics:
         """Move or cast together with the module."""
         for name in ("count", "mean", "deviation", "dropped"):
             setattr(self, name, fn(getattr(self, name)))
+
+
+def _moments(x: Tensor, like: Tensor, channel_dim: int) -> tuple[int, Tensor, Tensor]:
+    """Return number, mean and variance of the elements of each function, in shape and dtype of `like`."""
+    functions = like.numel()
+    if like.dtype == torch.float64:
+        x = x.double()
+    if functions == 1:
+        x = x if x.dim() > 1 else x.reshape(-1, 1)
+    else:
+        x = x.movedim(channel_dim, 1) if x.dim() > 1 else x[None]
+    mean, variance = moments(x)
+    if functions == 1:
+        between, mean = torch.var_mean(mean, correction=0)
+        variance = variance.mean() + between
+    mean, variance = (new.to(like.dtype).reshape_as(like) for new in (mean, variance))
+    return x.numel() // functions, mean, variance

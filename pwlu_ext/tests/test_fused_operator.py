@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pwlu import pwlu_reference
-from pwlu.fused.operator import Norm, normalized, normalized_reference
-from pwlu.fused.statistics import batch_statistics
+from pwlu.fused.operator import Norm, Source, normalized, normalized_reference
+from pwlu.moments import moments
 from pwlu_ext.tests.helpers import NAMES, random_gradient, random_parameters
 from pwlu_ext.tests.test_properties import reproducible
 
@@ -108,11 +108,8 @@ def constants(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def norm_of(x: Tensor, weight: Tensor, bias: Tensor, of_batch: bool = True) -> Norm:
-    if of_batch:
-        mean, variance, count = batch_statistics(x.detach(), None)
-    else:
-        (mean, variance), count = constants(x), None
-    return Norm(weight, bias, mean, (variance + EPS).rsqrt(), EPS, count, None)
+    mean, variance = moments(x) if of_batch else constants(x)
+    return Norm(weight, bias, mean, (variance + EPS).rsqrt(), Source(EPS, of_batch))
 
 
 def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor], precision: float) -> None:
@@ -202,12 +199,11 @@ def test_far_from_zero_nothing_cancels(memory_format: torch.memory_format, devic
     x = 1000 + 0.1 * torch.randn(64, 20, 8, 8, generator=torch.Generator().manual_seed(0))
     x[:2, :, :2] = -1e4
     x = x.contiguous(memory_format=memory_format).to(device)
-    mean, variance, count = batch_statistics(x, None)
+    mean, variance = moments(x)
     exact = x.double()
     torch.testing.assert_close(mean.double(), exact.mean((0, 2, 3)), rtol=1e-6, atol=0)
     torch.testing.assert_close(variance.double(), exact.var((0, 2, 3), correction=0), rtol=1e-5, atol=0)
-    assert count == 64 * 64
-    mean, variance, _ = batch_statistics(x[2:], None)
+    mean, variance = moments(x[2:])
     torch.testing.assert_close(variance.double(), exact[2:].var((0, 2, 3), correction=0), rtol=1e-5, atol=0)
 
 
@@ -223,7 +219,7 @@ def test_gradients_far_from_zero(memory_format: torch.memory_format, device: str
 def test_channels_that_are_constant_have_no_variance(device: str) -> None:
     x = torch.tensor([0.0, 0.1, -1e30]).reshape(1, 3, 1, 1).expand(7, 3, 5, 5).to(device)
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        mean, variance, _ = batch_statistics(x.contiguous(memory_format=memory_format), None)
+        mean, variance = moments(x.contiguous(memory_format=memory_format))
         assert torch.equal(mean, x[0, :, 0, 0]) and not variance.any()
 
 

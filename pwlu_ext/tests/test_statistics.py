@@ -15,6 +15,8 @@ from pwlu_ext.tests.training import assert_statistics, batches, feed, mean_and_s
         (5, (3, 4, 5), -1, (0, 1)),
         (3, (5, 3), -1, (0,)),
         (3, (3,), -1, ()),
+        (3, (3, 4, 5), 0, (1, 2)),
+        (1, (4,), 1, (0,)),
     ],
 )
 def test_statistics_of_equation_5(

@@ -130,8 +130,8 @@ void combine_typed(const Layout& layout, const Combination<T, X>& combination) {
 // elements of x, from grad_z = d loss / d z. sum_grad and sum_moment: the sums of grad_z and of grad_z * (x -
 // mean) over those elements. The result is written to `to`, which may be grad_z.
 void batch_norm_grad(const Tensor& grad_z, const Tensor& x, const Tensor& mean, const Tensor& invstd,
-                     const Tensor& weight, const Tensor& sum_grad, const Tensor& sum_moment,
-                     const Tensor& count, Tensor to) {
+                     const Tensor& weight, const Tensor& sum_grad, const Tensor& sum_moment, double count,
+                     Tensor to) {
   check_x(x);
   const int64_t channels = x.size(1);
   const auto checked = [&](const char* name, const Tensor& vector) {
@@ -144,9 +144,6 @@ void batch_norm_grad(const Tensor& grad_z, const Tensor& x, const Tensor& mean, 
   const Tensor dense = as_dense(x), ordered = checked_like("grad_z", grad_z, dense);
   if (!same_strides(to, dense))
     fail("`to` must have the memory order of x.");
-  if (count.scalar_type() != ScalarType::Double || count.numel() != 1)
-    fail("`count` must be one float64 number.");
-  const double elements = *read<double>(count);
   dispatch(x.scalar_type(), [&](auto t, auto element) {
     using T = decltype(t);
     using X = decltype(element);
@@ -154,8 +151,8 @@ void batch_norm_grad(const Tensor& grad_z, const Tensor& x, const Tensor& mean, 
     for (int64_t c = 0; c < channels; ++c) {
       const double inverse = read<T>(inverses)[c];
       scale[c] = static_cast<T>(inverse * read<T>(weights)[c]);
-      mean_grad[c] = static_cast<T>(read<T>(grads)[c] / elements);
-      of_x[c] = static_cast<T>(-inverse * inverse * read<T>(moments)[c] / elements);
+      mean_grad[c] = static_cast<T>(read<T>(grads)[c] / count);
+      of_x[c] = static_cast<T>(-inverse * inverse * read<T>(moments)[c] / count);
     }
     combine_typed<T, X>(layout_of(dense, channels, 1),
                         {read<X>(ordered), read<X>(dense), write<X>(to), scale.data(), mean_grad.data(),

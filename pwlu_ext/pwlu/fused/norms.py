@@ -15,7 +15,7 @@ from ..library import cuda_is_loaded
 from ..norms import calls_its_activation
 from ..ops import is_transformed
 from .normalizing import Normalizing, Term, is_recomputed
-from .operator import Norm, batch_norm
+from .operator import Norm, Source, batch_norm
 from .statistics import batch_statistics
 
 
@@ -100,16 +100,17 @@ def synchronized_batch_norm(norm: Any, x: Tensor) -> Tensor:
     return batch_norm(x, _begin(norm, x))
 
 
+@torch.no_grad()
 def _begin(norm: Any, x: Tensor) -> Norm:
-    group = _group(norm)
     if _uses_batch(norm):
+        group = _group(norm)
         mean, variance, elements = batch_statistics(x, group)
         if norm.training and norm.track_running_stats and not is_recomputed():
-            number = x.numel() // x.shape[1] if group is None else elements
-            _move_running_statistics(norm, mean, variance, number)
+            _move_running_statistics(norm, mean, variance, elements)
+        source = Source(norm.eps, True, group, elements if isinstance(elements, Tensor) else None)
     else:
         # A copy: a training step before the backward pass may move them.
-        mean, variance, elements = norm.running_mean.clone(), norm.running_var, None
+        mean, variance, source = norm.running_mean.clone(), norm.running_var, Source(norm.eps, False)
     if hasattr(norm.weight, "full_tensor"):
         raise RuntimeError(
             "pwlu: FSDP2 has sharded the weights of a fused BatchNorm again before the PWLU behind it ran. "
@@ -117,7 +118,7 @@ def _begin(norm: Any, x: Tensor) -> Norm:
         )
     weight = torch.ones_like(mean) if norm.weight is None else norm.weight
     bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
-    return Norm(weight, bias, mean, (variance + norm.eps).rsqrt(), norm.eps, elements, group)
+    return Norm(weight, bias, mean, (variance + norm.eps).rsqrt(), source)
 
 
 def _has_kernel(norm: Any, x: Any) -> bool:
@@ -128,10 +129,12 @@ def _has_kernel(norm: Any, x: Any) -> bool:
         return False
     if x.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         return False
-    numbers = [t for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var) if t is not None]
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    if x.dim() < 2 or any(t.dtype != dtype or t.shape != x.shape[1:2] for t in numbers):
+    if x.dim() < 2 or x.shape[1] != norm.num_features:
         return False
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    for number in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        if number is not None and number.dtype != dtype:
+            return False
     norm._check_input_dim(x)
     if _group(norm) is not None:
         return not torch.compiler.is_compiling()
@@ -175,7 +178,6 @@ def _group(norm: Any) -> dist.ProcessGroup | None:
     return group if dist.get_world_size(group) > 1 else None
 
 
-@torch.no_grad()
 def _move_running_statistics(norm: Any, mean: Tensor, variance: Tensor, elements: int | Tensor) -> None:
     if norm.running_mean is None:
         return
@@ -185,15 +187,16 @@ def _move_running_statistics(norm: Any, mean: Tensor, variance: Tensor, elements
     if isinstance(elements, Tensor):
         has_variance = elements >= 2
         momentum = _momentum(norm, has_variance) * has_variance.double()
-        variance = variance * (elements / (elements - 1).clamp(min=1))
+        unbiased = momentum * (elements / (elements - 1).clamp(min=1))
         mean, variance = (torch.where(has_variance, new, 0) for new in (mean, variance))
     elif elements >= 2:
         momentum = _momentum(norm, 1)
-        variance = variance * (elements / (elements - 1))
+        unbiased = momentum * (elements / (elements - 1))
     else:
         return
-    for running, new in ((norm.running_mean, mean), (norm.running_var, variance)):
-        running.mul_(1 - momentum).add_(momentum * new)  # an infinity stays one, as in torch's
+    # Unlike with lerp_ an infinity stays one, as in torch's.
+    norm.running_mean.mul_(1 - momentum).add_(momentum * mean)
+    norm.running_var.mul_(1 - momentum).add_(unbiased * variance)
 
 
 def _momentum(norm: Any, count: int | Tensor) -> Any:

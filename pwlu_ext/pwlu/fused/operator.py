@@ -11,30 +11,37 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import broadcast_shape
+from ..moments import all_but_channels
 from ..processes import all_reduce
 from ..reference import pwlu_reference
-from .statistics import all_but_channels
 
 FORWARD, BACKWARD = torch.ops.pwlu.normalized.default, torch.ops.pwlu.normalized_backward.default
 GRADIENT = torch.ops.pwlu.batch_norm_grad.default
 
 
-class Norm(NamedTuple):
-    """A BatchNorm at work: (x - mean) * invstd * weight + bias, each of shape (C,).
+class Source(NamedTuple):
+    """What the mean and the standard deviation of a BatchNorm are of.
 
     Attributes:
-        elements: how many of each channel, over all processes, mean and invstd are of: shape (), float64;
-            None where the two are constants.
-        group: the processes.
+        is_batch: of x; they are constants otherwise.
+        group: the processes whose x they are of; None for this one alone.
+        elements: how many there are of each channel over the group: shape (), float64; None without a group.
     """
+
+    eps: float
+    is_batch: bool
+    group: dist.ProcessGroup | None = None
+    elements: Tensor | None = None
+
+
+class Norm(NamedTuple):
+    """A BatchNorm at work: (x - mean) * invstd * weight + bias, each of shape (C,)."""
 
     weight: Tensor
     bias: Tensor
     mean: Tensor
     invstd: Tensor
-    eps: float
-    elements: Tensor | None
-    group: dist.ProcessGroup | None
+    source: Source
 
 
 def normalized(terms: Sequence[Tensor], norms: Sequence[Norm], parameters: Sequence[Tensor]) -> Tensor:
@@ -51,9 +58,9 @@ def normalized(terms: Sequence[Tensor], norms: Sequence[Norm], parameters: Seque
     Returns:
         y like x. Between the two nothing is rounded to the dtype of x.
     """
-    scheme = tuple((norm.eps, norm.group) for norm in norms)
-    numbers = chain.from_iterable((n.weight, n.bias, n.mean, n.invstd, n.elements) for n in norms)
-    return _Normalized.apply(len(terms), scheme, *terms, *parameters, *numbers)
+    sources = tuple(norm.source for norm in norms)
+    numbers = chain.from_iterable(norm[:4] for norm in norms)
+    return _Normalized.apply(sources, len(terms), *terms, *parameters, *numbers)
 
 
 def normalized_reference(
@@ -66,16 +73,15 @@ def normalized_reference(
 
 def batch_norm(x: Tensor, norm: Norm) -> Tensor:
     """Normalise x, (N, C, *), alone, with the gradients of all processes' statistics."""
-    numbers = (norm.weight, norm.bias, norm.mean, norm.invstd, norm.elements)
-    return _BatchNorm.apply(x, *numbers, norm.eps, norm.group)
+    return _BatchNorm.apply(x, *norm)
 
 
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *rest: Any) -> Tensor:
-        *numbers, ctx.eps, ctx.group = rest
-        ctx.save_for_backward(x, *numbers)
-        norm = _norm(numbers, ctx.eps, ctx.group)
+    def forward(ctx: Any, x: Tensor, *numbers_and_source: Any) -> Tensor:
+        norm = Norm(*numbers_and_source)
+        ctx.save_for_backward(x, *norm[:4])
+        ctx.source = norm.source
         distance = x.to(norm.mean.dtype) - _per_channel(norm.mean, x)
         y = distance * _per_channel(norm.weight * norm.invstd, x) + _per_channel(norm.bias, x)
         return y.to(x.dtype)
@@ -83,20 +89,15 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *numbers = ctx.saved_tensors
-        norm = _norm(numbers, ctx.eps, ctx.group)
+        x, weight, bias, mean, invstd = ctx.saved_tensors
+        norm = Norm(weight, bias, mean, invstd, ctx.source)
         wide, dims = grad.to(norm.mean.dtype), all_but_channels(x)
         sum_grad = wide.sum(dims)
         moment = (wide * (x - _per_channel(norm.mean, x))).sum(dims)
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = _through_norm(grad, x, norm, sum_grad, moment, torch.empty_like(x))
-        return (of_x, moment * norm.invstd, sum_grad, None, None, None, None, None)
-
-
-def _norm(numbers: Sequence[Any], eps: float, group: dist.ProcessGroup | None) -> Norm:
-    weight, bias, mean, invstd, elements = numbers
-    return Norm(weight, bias, mean, invstd, eps, elements, group)
+        return (of_x, moment * norm.invstd, sum_grad, None, None, None)
 
 
 def _per_channel(numbers: Tensor, x: Tensor) -> Tensor:
@@ -107,33 +108,33 @@ def _reference_term(x: Tensor, norm: Norm | None) -> Tensor:
     if norm is None:
         return x
     mean, invstd = norm.mean, norm.invstd
-    if norm.elements is not None:
-        if norm.group is not None:
+    if norm.source.is_batch:
+        if norm.source.group is not None:
             raise NotImplementedError(
                 "pwlu: a fused BatchNorm over several processes has no second derivative, as "
                 "nn.SyncBatchNorm has none. Use one process, or BatchNorms of each process's own data."
             )
         variance, mean = torch.var_mean(x, all_but_channels(x), correction=0)
-        invstd = (variance + norm.eps).rsqrt()
+        invstd = (variance + norm.source.eps).rsqrt()
     distance = x - _per_channel(mean, x)
     return distance * _per_channel(invstd * norm.weight, x) + _per_channel(norm.bias, x)
 
 
 class _Normalized(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, num_terms: int, scheme: tuple[Any, ...], *tensors: Tensor | None) -> Tensor:
-        ctx.num_terms, ctx.scheme = num_terms, scheme
+    def forward(ctx: Any, sources: tuple[Source, ...], num_terms: int, *tensors: Tensor) -> Tensor:
+        ctx.sources, ctx.num_terms = sources, num_terms
         ctx.save_for_backward(*tensors)
-        terms, parameters, norms = _grouped(num_terms, scheme, tensors)
+        terms, parameters, norms = _grouped(sources, num_terms, tensors)
         return FORWARD(terms, _numbers(norms), parameters)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
+        saved = (ctx.sources, ctx.num_terms, ctx.saved_tensors)
         # torch.compile looks at this with autograd switched on, and never wants second derivatives.
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return (None, None, *_reference_backward(grad, ctx.num_terms, ctx.scheme, tensors))
-        terms, parameters, norms = _grouped(ctx.num_terms, ctx.scheme, tensors)
+            return (None, None, *_reference_backward(grad, *saved))
+        terms, parameters, norms = _grouped(*saved)
         grad_z, sums, *of_parameters = BACKWARD(grad, terms, _numbers(norms), parameters)
         of_terms: list[Tensor | None] = []
         of_norms: list[Tensor | None] = []
@@ -142,8 +143,9 @@ class _Normalized(torch.autograd.Function):
             if norm is None:
                 of_terms.append(grad_z)
                 continue
-            sum_grad, moment = sums[0].clone(), sums[1 + index]
-            of_norms += [moment * norm.invstd, sum_grad, None, None, None]
+            sum_grad, moment = sums[0], sums[1 + index]
+            # Two biases must not share one gradient.
+            of_norms += [moment * norm.invstd, sum_grad.clone() if index else sum_grad, None, None]
             if not ctx.needs_input_grad[2 + index]:
                 of_terms.append(None)
                 continue
@@ -153,13 +155,14 @@ class _Normalized(torch.autograd.Function):
 
 
 def _grouped(
-    num_terms: int, scheme: tuple[Any, ...], tensors: Sequence[Any]
+    sources: tuple[Source, ...], num_terms: int, tensors: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Norm]]:
     """Return terms, parameters and norms of the flat arguments of `_Normalized`."""
     rest = num_terms + 5
     norms = []
-    for index, (eps, group) in enumerate(scheme):
-        norms.append(_norm(tensors[rest + 5 * index : rest + 5 * (index + 1)], eps, group))
+    for index, source in enumerate(sources):
+        weight, bias, mean, invstd = tensors[rest + 4 * index : rest + 4 * (index + 1)]
+        norms.append(Norm(weight, bias, mean, invstd, source))
     return list(tensors[:num_terms]), list(tensors[num_terms:rest]), norms
 
 
@@ -176,39 +179,40 @@ def _through_norm(
     """
     if x.numel() > 0 and to.stride() != x.stride():
         to = torch.empty_like(x)  # terms may have different memory orders
-    scale = norm.weight * norm.invstd
-    if norm.elements is None:
-        return torch.mul(grad_z, _per_channel(scale, x), out=to)
-    if norm.group is not None:
-        sum_grad, moment = all_reduce(torch.stack([sum_grad, moment]), group=norm.group)
+    if not norm.source.is_batch:
+        return torch.mul(grad_z, _per_channel(norm.weight * norm.invstd, x), out=to)
+    elements: Any = x.numel() // x.shape[1]
+    if norm.source.group is not None:
+        sum_grad, moment = all_reduce(torch.stack([sum_grad, moment]), group=norm.source.group)
+        elements = norm.source.elements
     if x.numel() == 0:
         return to
     if torch.compiler.is_compiling():  # which makes one kernel of it
-        mean_grad = (sum_grad / norm.elements).to(scale.dtype)
-        of_x = (-(norm.invstd**2) * moment / norm.elements).to(scale.dtype)
+        scale, mean_grad = norm.weight * norm.invstd, sum_grad / elements
+        of_x = -(norm.invstd**2) * moment / elements
         scale, mean_grad, of_x, mean = (_per_channel(n, x) for n in (scale, mean_grad, of_x, norm.mean))
         return (scale * (grad_z - mean_grad + of_x * (x - mean))).to(grad_z.dtype)
     if x.is_cuda:
-        count = norm.elements.to(torch.int32).reshape(1)
+        count = torch.as_tensor(elements, dtype=torch.int32, device=x.device).reshape(1)
         return torch.batch_norm_backward_elemt(
             grad_z, x, norm.mean, norm.invstd, norm.weight, sum_grad, moment, count
         )
-    GRADIENT(grad_z, x, norm.mean, norm.invstd, norm.weight, sum_grad, moment, norm.elements, to)
+    GRADIENT(grad_z, x, norm.mean, norm.invstd, norm.weight, sum_grad, moment, float(elements), to)
     return to
 
 
 def _reference_backward(
-    grad: Tensor, num_terms: int, scheme: tuple[Any, ...], tensors: Sequence[Any]
+    grad: Tensor, sources: tuple[Source, ...], num_terms: int, tensors: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of all tensors, as a differentiable function of them: slow and exact."""
     with torch.enable_grad():
         # Aliases to differentiate with respect to: what led to a tensor itself stays out.
-        inputs = [None if t is None else t.view_as(t) for t in tensors]
-        terms, parameters, norms = _grouped(num_terms, scheme, inputs)
+        inputs = [t.view_as(t) for t in tensors]
+        terms, parameters, norms = _grouped(sources, num_terms, inputs)
         y = normalized_reference(terms, norms, parameters)
-        wanted = [t for t in inputs if t is not None and t.requires_grad]
+        wanted = [t for t in inputs if t.requires_grad]
         found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True, allow_unused=True))
-    return tuple(next(found) if t is not None and t.requires_grad else None for t in inputs)
+    return tuple(next(found) if t.requires_grad else None for t in inputs)
 
 
 @torch.library.register_fake("pwlu::normalized")
