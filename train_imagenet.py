@@ -19,7 +19,7 @@ from engine.amp import Precision
 from engine.config.load import IMAGENET, ImageNetConfig, experiment_of
 from engine.data import build_data
 from engine.data.classes import Classes
-from engine.data.transforms import MEAN, STD
+from engine.data.device import MEAN, STD
 from engine.processes.distributed import World
 from engine.processes.program import exit_with
 from engine.records.console import warn_on_main
@@ -97,6 +97,7 @@ def build(
         global_batch_size=config.global_batch_size,
         device_batch_size=config.runtime.device_batch_size,
         label_smoothing=config.optimizer.label_smoothing,
+        memory_format=torch.channels_last if config.runtime.channels_last else torch.contiguous_format,
     )
     torch.manual_seed(config.seed)
     size = (3, config.data.image_size_px, config.data.image_size_px)
@@ -111,8 +112,9 @@ def build(
     model, origin = networks.begin(start, experiment_of(config), data.classes, pretrained=pretrained)
     if pretrained:
         _compare_images(model)
-    layout = torch.channels_last if config.runtime.channels_last else torch.preserve_format
-    model.to(world.device).to(memory_format=layout)
+    model.to(world.device)
+    if config.runtime.channels_last:
+        model.to(memory_format=torch.channels_last)
     if config.runtime.fuse_batch_norm:
         origin = replace(origin, fused=fuse(model, size))
     torch.backends.cudnn.benchmark = True  # every batch has the same shape

@@ -25,7 +25,8 @@ class Evaluation:
 class Record:
     """What happened after `step` optimizer steps, which is `epoch` epochs.
 
-    Kinds: `train` (values loss, its terms if there are several, lr, phase, images_per_second), `realign`,
+    Kinds: `train` (values loss, its terms if there are several, lr, phase, images_per_second, and data_wait,
+    the part of the time, 0 to 1, in which the training process waited for data), `realign`,
     `eval` (the task's metrics), `conversion` (at step 0 of a trained network with new activations: the
     metrics with the old ones, `<metric>_before`, and the new ones, `<metric>_after`; where calibrated,
     `largest_change` and `largest_output` as `pwlu.calibrate` reports them).

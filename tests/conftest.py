@@ -33,6 +33,18 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+CUDA = pytest.param(
+    torch.device("cuda"),
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
+)
+
+
+@pytest.fixture(params=[torch.device("cpu"), CUDA], ids=str)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device that networks are trained on."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image folder: 3 classes, 24 images to train on and 15 to evaluate on."""

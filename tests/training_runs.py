@@ -176,7 +176,7 @@ def _free_port() -> int:
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return a run's records without what depends on the machine's speed."""
     return [
-        {name: value for name, value in entry.items() if name != "images_per_second"}
+        {name: value for name, value in entry.items() if name not in ("images_per_second", "data_wait")}
         for entry in read_records(folder / "metrics.jsonl")
     ]
 

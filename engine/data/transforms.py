@@ -1,4 +1,4 @@
-"""From a decoded image to the network's input: torchvision's transforms, put together.
+"""From a decoded image to the part that the network sees: torchvision's transforms, put together.
 
 All of them draw from torch's global generator, which engine.data.sampler.isolated_rng controls.
 """
@@ -13,11 +13,6 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-# ImageNet's, for every data set: inputs keep about the same scale, and there is one set of numbers to deploy.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
-_CHANNEL_MEAN, _CHANNEL_STD = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
 _STRIP_RATIO = 16
 
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -25,13 +20,13 @@ _Step = Callable[[Image.Image], Image.Image]
 
 
 def eval_transform(image_size_px: int, eval_crop_ratio: float) -> Transform:
-    """Return: shorter side to image_size_px / eval_crop_ratio, centre crop, normalisation.
+    """Return: shorter side to image_size_px / eval_crop_ratio, centre crop.
 
-    The result maps an RGB image to float32 of shape (3, image_size_px, image_size_px).
+    The result maps an RGB image to uint8 of shape (3, image_size_px, image_size_px).
     """
     resize = partial(functional.resize, size=[round(image_size_px / eval_crop_ratio)])
     crop = partial(functional.center_crop, output_size=[image_size_px])
-    return _ToInput((_middle_of_strip, resize, crop))
+    return _ToPixels((_middle_of_strip, resize, crop))
 
 
 def _middle_of_strip(image: Image.Image) -> Image.Image:
@@ -49,13 +44,13 @@ def _middle_of_strip(image: Image.Image) -> Image.Image:
 
 def photo_transform(image_size_px: int) -> Transform:
     """Return the standard augmentation of photographs: random resized crop and horizontal flip."""
-    return _ToInput(_crop_and_mirror(image_size_px))
+    return _ToPixels(_crop_and_mirror(image_size_px))
 
 
 def autoaugment_transform(image_size_px: int) -> Transform:
     """Return the standard augmentation, then AutoAugment's policy for ImageNet (section 4.1)."""
     policy = v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET)
-    return _ToInput((*_crop_and_mirror(image_size_px), policy))
+    return _ToPixels((*_crop_and_mirror(image_size_px), policy))
 
 
 def digit_transform(image_size_px: int) -> Transform:
@@ -66,7 +61,7 @@ def digit_transform(image_size_px: int) -> Transform:
     shake = v2.RandomAffine(
         degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR
     )
-    return _ToInput((partial(functional.resize, size=[image_size_px, image_size_px]), shake))
+    return _ToPixels((partial(functional.resize, size=[image_size_px, image_size_px]), shake))
 
 
 # What follows draws what v2's own classes draw and gives their samples to the bit, for a 40 px image in half
@@ -89,13 +84,12 @@ def _random_mirror(image: Image.Image) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class _ToInput:
-    """The steps on an RGB image, one after the other, then float32 and normalisation."""
+class _ToPixels:
+    """The steps on an RGB image, one after the other, then a tensor."""
 
     steps: tuple[_Step, ...]
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         for step in self.steps:
             image = step(image)
-        values = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
-        return values.mul_(1 / 255).sub_(_CHANNEL_MEAN).div_(_CHANNEL_STD)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)

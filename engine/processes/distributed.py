@@ -107,8 +107,8 @@ class World:
         if self.size == 1:
             return model
         if self.device.type == "cuda":
-            return DistributedDataParallel(model, device_ids=[self.device])
-        wrapped = DistributedDataParallel(model)
+            return DistributedDataParallel(model, device_ids=[self.device], gradient_as_bucket_view=True)
+        wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
         wrapped.register_comm_hook(self.size, _average_by_rank)
         return wrapped
 

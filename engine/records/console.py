@@ -4,17 +4,27 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from engine.evaluation import Record
 
+T = TypeVar("T")
+
+
+class Timing(NamedTuple):
+    """How fast training was; `wait_share` is the part of the time, 0 to 1, that it waited for data."""
+
+    steps_per_second: float
+    wait_share: float
+
 
 class Stopwatch:
-    """Measures the rate of training steps, without evaluations and checkpoints between them."""
+    """Measures training steps, without evaluations and checkpoints between them."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._seconds = 0.0
+        self._seconds = self._waited = 0.0
         self._steps = 0
         self._last = 0.0
 
@@ -27,10 +37,25 @@ class Stopwatch:
         self._steps += 1
         self._last = now
 
-    def steps_per_second(self) -> float:
-        rate = self._steps / max(self._seconds, 1e-9)
-        self._seconds, self._steps = 0.0, 0
-        return rate
+    def waiting_for(self, data: Iterable[T]) -> Iterator[T]:
+        """Yield the data, and measure how long they take to come."""
+        iterator = iter(data)
+        while True:
+            asked = self._clock()
+            try:
+                one = next(iterator)
+            except StopIteration:
+                return
+            self._waited += self._clock() - asked
+            yield one
+
+    def read(self) -> Timing:
+        """Return the timing since the last reading."""
+        seconds = max(self._seconds, 1e-9)
+        timing = Timing(self._steps / seconds, self._waited / seconds)
+        self._seconds = self._waited = 0.0
+        self._steps = 0
+        return timing
 
 
 class Console:
@@ -74,6 +99,7 @@ class Console:
         parts.append(f"loss {values['loss']:7.4f}")
         parts.append(f"lr {values['lr']:.3e}")
         parts.append(f"{_short(values['images_per_second'])} images/s")
+        parts.append(f"data {100 * values['data_wait']:2.0f} %")
         seconds_per_step = (self._clock() - self._began) / (record.step - self._resume_step)
         parts.append(f"ETA {_duration(seconds_per_step * (self._total_steps - record.step))}")
         return "  ".join(parts)

@@ -9,6 +9,7 @@ from torch import nn
 
 from engine.amp import Precision
 from engine.data import ImageData
+from engine.data.device import normalize
 from engine.evaluation import Evaluation
 from engine.processes.distributed import World
 from engine.records.console import warn
@@ -23,6 +24,7 @@ class Classification(ImageTask):
 
     data: ImageData
     label_smoothing: float = 0.0
+    memory_format: torch.memory_format = torch.contiguous_format  # of the network's input
     main_metric: str = "top1"
     _skipped: set[str] = field(default_factory=set)
 
@@ -39,7 +41,7 @@ class Classification(ImageTask):
         )
 
     def losses(self, model: nn.Module, micro_batch: Batch) -> dict[str, torch.Tensor]:
-        images, labels = (part.to(self.world.device, non_blocking=True) for part in micro_batch)
+        images, labels = self._on_device(micro_batch)
         with self.precision.autocast():
             logits = model(images)
         entropy = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
@@ -47,13 +49,24 @@ class Classification(ImageTask):
 
     def predict(self, model: nn.Module, micro_batch: Batch) -> torch.Tensor:
         with self.precision.autocast():
-            logits: torch.Tensor = model(micro_batch[0].to(self.world.device, non_blocking=True))
+            logits: torch.Tensor = model(self._on_device(micro_batch)[0])
         return logits
+
+    def _on_device(self, micro_batch: Batch) -> Batch:
+        """Return the images, normalised, and their labels on the device."""
+        images, labels = micro_batch
+        return self.feed(
+            lambda: (normalize(self.on_device(images), self.memory_format), self.on_device(labels))
+        )
 
     def evaluate(self, model: nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
         loader = self.val_loader(self.device_batch_size)
         metrics = evaluate_classifier(
-            model, loader, world=self.world, precision=self.precision, should_stop=should_stop
+            model,
+            map(self._on_device, loader),
+            world=self.world,
+            precision=self.precision,
+            should_stop=should_stop,
         )
         self.report_skipped(loader.skipped)
         return Evaluation(metrics) if metrics else None
@@ -76,8 +89,8 @@ def evaluate_classifier(
 ) -> dict[str, float] | None:
     """Return `top1` and `top5` (percent), the mean cross entropy `loss` and the number of `images`.
 
-    `batches` are this process's share: images float32 (n, 3, h, w), labels int64 (n,). All processes must
-    call, and get the same result, or None if `should_stop` was true on any before a batch.
+    `batches` are this process's share, on its device: images float32 (n, 3, h, w), labels int64 (n,). All
+    processes must call, and get the same result, or None if `should_stop` was true on any before a batch.
     """
     # The model is bare, not wrapped for DDP: processes may have different numbers of batches.
     was_training = model.training
@@ -88,9 +101,8 @@ def evaluate_classifier(
         if should_stop():
             stopped = True
             break
-        labels = labels.to(world.device, non_blocking=True)
         with precision.autocast():
-            logits = model(images.to(world.device, non_blocking=True))
+            logits = model(images)
         totals += _sums(logits.float(), labels)
     model.train(was_training)
     world.meet("classifying the validation images")
@@ -112,6 +124,4 @@ def _sums(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = ranked == labels[:, None]
     loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
-    return torch.stack(
-        [loss, hits[:, 0].sum(), hits.sum(), torch.tensor(len(labels), device=logits.device)]
-    ).double()
+    return torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.full_like(loss, len(labels))]).double()

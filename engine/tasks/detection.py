@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from engine.data.coco import CocoData, DetectionBatch
 from engine.evaluation import Evaluation
@@ -47,10 +48,8 @@ class Detection(ImageTask):
         return "\n".join([images, *([targets] if targets else []), self.describe_cut()])
 
     def losses(self, model: nn.Module, micro_batch: DetectionBatch) -> dict[str, torch.Tensor]:
-        images = [self._on_device(image) for image in micro_batch.images]
-        targets = [
-            {name: self._on_device(value) for name, value in target.items()} for target in micro_batch.targets
-        ]
+        images = self._images(micro_batch)
+        targets = self.feed(lambda: tree_map(self.on_device, micro_batch.targets))
         with self.precision.autocast():
             losses = model(images, targets)
         return {name: loss.float() for name, loss in losses.items()}
@@ -58,8 +57,7 @@ class Detection(ImageTask):
     def predict(self, model: nn.Module, micro_batch: DetectionBatch) -> list[Detections]:
         with self.precision.autocast():
             found: list[Detections] = model(
-                [self._on_device(image) for image in micro_batch.images],
-                original_sizes=micro_batch.original_sizes,
+                self._images(micro_batch), original_sizes=micro_batch.original_sizes
             )
         return found
 
@@ -118,5 +116,6 @@ class Detection(ImageTask):
         truth = torch.from_numpy(val.annotations.objects(place).boxes)
         return draw_detections(val.picture(place), truth, found, self.data.category_names)
 
-    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.world.device, non_blocking=True)
+    def _images(self, micro_batch: DetectionBatch) -> list[torch.Tensor]:
+        """Return the images on the device, float32 in [0, 1]."""
+        return self.feed(lambda: [self.on_device(image).float() / 255 for image in micro_batch.images])

@@ -6,10 +6,13 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import torch
+
 from engine.amp import Precision
 from engine.data import ImageData
 from engine.data.classes import Classes
 from engine.data.coco import CocoData
+from engine.data.device import DeviceFeed
 from engine.data.loader import BatchLoader
 from engine.data.sampler import train_batches, val_batches
 from engine.processes.distributed import World
@@ -28,6 +31,13 @@ class ImageTask:
     precision: Precision
     global_batch_size: int
     device_batch_size: int
+
+    @cached_property
+    def feed(self) -> DeviceFeed:
+        return DeviceFeed(self.world.device)
+
+    def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.world.device, non_blocking=True)
 
     @property
     def classes(self) -> Classes:

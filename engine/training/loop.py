@@ -20,8 +20,9 @@ from engine.processes.preemption import StopRequest
 from engine.records.console import Stopwatch
 from engine.training.checkpoint import CheckpointFolder
 from engine.training.ema import Ema
+from engine.training.result import StepResult
 from engine.training.state import TrainingState
-from engine.training.step import StepResult, TrainStep
+from engine.training.step import TrainStep
 
 
 class Task(Protocol):
@@ -76,9 +77,22 @@ class Plan:
     def is_plot(self, step: int) -> bool:
         return step > 0 and (step == self.total_steps or step % self.plot_every_steps == 0)
 
+    def is_log(self, step: int) -> bool:
+        return step % self.log_every_steps == 0 or self.is_evaluation(step)
+
+    def is_checkpoint(self, step: int) -> bool:
+        return step % self.checkpoint_every_steps == 0
+
     def is_pause(self, step: int) -> bool:
         """Whether no more batches are read after `step` steps: an epoch ends, or something is due."""
         return step % self.steps_per_epoch == 0 or self.is_evaluation(step) or self.is_plot(step)
+
+
+@dataclass(frozen=True)
+class _TakenStep:
+    step: int  # how many there were before
+    lr: float
+    result: StepResult
 
 
 class TrainingDiverged(UserError, RuntimeError):
@@ -131,6 +145,7 @@ class Loop:
     plot: Callable[[int], None] = lambda step: None
     metrics: Mapping[str, float] = field(default_factory=dict, init=False)
     _saved_step: int | None = field(default=None, init=False)
+    _unread: _TakenStep | None = field(default=None, init=False)
     _stopwatch: Stopwatch = field(default_factory=Stopwatch, init=False)
 
     def run(self, resumed: bool) -> bool:
@@ -153,31 +168,53 @@ class Loop:
             first = state.step
             epoch, start_step = divmod(first, plan.steps_per_epoch)
             self._stopwatch.start()
-            for micro_batches in self.task.batches(epoch, start_step):
+            for micro_batches in self._stopwatch.waiting_for(self.task.batches(epoch, start_step)):
                 if state.step == first:
                     self.world.meet("reading the first images")
-                lr, phase = self.learning_rate(state.step), state.phase
+                step, lr, phase = state.step, self.learning_rate(state.step), state.phase
                 result = self.take_step(micro_batches, lr, self._should_stop)
+                stop_requested = self._look_at(_TakenStep(step, lr, result))
                 self._record_step(result, lr, phase)
-                if result.stop_requested or state.step % plan.checkpoint_every_steps == 0:
+                if stop_requested or plan.is_checkpoint(state.step):
                     self._save()
                     self._stopwatch.start()
-                if result.stop_requested:
+                if stop_requested:
                     return False
                 if plan.is_pause(state.step):
                     break
             else:
                 raise RuntimeError(f"no more batches in epoch {epoch}, at step {state.step}")
 
+    def _look_at(self, taken: _TakenStep) -> bool:
+        """Look at the step before this one, and at this one if anything is due; return whether to stop.
+
+        The numbers of the step before are here by now, and the device has this one to work on meanwhile.
+        """
+        step, plan, result = self.state.step, self.plan, taken.result
+        before, self._unread = self._unread, taken
+        stops = before is not None and self._stops(before)
+        is_due = plan.is_log(step) or plan.is_checkpoint(step) or plan.is_pause(step) or result.realigned
+        if stops or is_due:
+            self._unread = None
+            stops |= self._stops(taken)
+        return stops
+
+    def _stops(self, taken: _TakenStep) -> bool:
+        if not taken.result.is_finite:
+            raise TrainingDiverged(self._divergence(taken), step=taken.step, lr=taken.lr)
+        return taken.result.stop_requested
+
     def _record_step(self, result: StepResult, lr: float, phase: int | None) -> None:
         state = self.state
-        if not math.isfinite(result.loss):
-            raise TrainingDiverged(self._divergence(result.loss, lr), step=state.step, lr=lr)
         self._stopwatch.lap()
-        state.losses.add(result.losses)
-        if state.step % self.plan.log_every_steps == 0 or self.plan.is_evaluation(state.step):
-            rate = self._stopwatch.steps_per_second() * self.plan.images_per_step
-            values = state.losses.take() | {"lr": lr, "images_per_second": rate}
+        state.losses.add(result)
+        if self.plan.is_log(state.step):
+            timing = self._stopwatch.read()
+            values = state.losses.take() | {
+                "lr": lr,
+                "images_per_second": timing.steps_per_second * self.plan.images_per_step,
+                "data_wait": timing.wait_share,
+            }
             self.tell("train", values | ({"phase": phase} if phase else {}))
         if result.realigned:  # phase I ended with this step: see TrainStep
             self.tell("realign", {})
@@ -221,15 +258,16 @@ class Loop:
     def _plot(self) -> None:
         self.world.on_main(lambda: self.plot(self.state.step), "drawing the functions")
 
-    def _divergence(self, loss: float, lr: float) -> str:
-        kept = self.checkpoints.last
+    def _divergence(self, taken: _TakenStep) -> str:
+        kept, result = self.checkpoints.last, taken.result
         good = (
             f"the last good checkpoint is {kept}, step {self._saved_step}"
             if self._saved_step
             else "none was saved"
         )
         return (
-            f"the loss is {loss} at step {self.state.step} with learning rate {lr:.6g}; {good}. Training "
-            "stopped before the parameters changed. Try a lower optimizer.peak_lr, a longer "
-            "schedule.warmup_epochs or optimizer.clip_grad_norm=1, in a new output folder"
+            f"the loss is {result.loss} at step {taken.step} with learning rate {taken.lr:.6g}; {good}. "
+            "That step changed no parameter, and nothing was saved after it. Try a lower "
+            "optimizer.peak_lr, a longer schedule.warmup_epochs or optimizer.clip_grad_norm=1, in a new "
+            "output folder"
         )

@@ -1,11 +1,11 @@
 """The optimizer: which parameter gets which weight decay and learning rate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import pwlu
 from engine.bounds import BelowOne, NonNegativeFloat, PositiveFloat
@@ -37,7 +37,7 @@ def build_sgd(
 ) -> torch.optim.SGD:
     """Return SGD over `parameter_groups`, with learning rate 0 until the schedule sets one."""
     groups = parameter_groups(model, options, is_activation)
-    return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, nesterov=options.nesterov)
+    return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, nesterov=options.nesterov, fused=True)
 
 
 def parameter_groups(
@@ -63,6 +63,37 @@ def parameter_groups(
     for group in groups:
         group["weight_decay"], group["lr_multiplier"] = decay_and_multiplier[group["name"]]
     return groups
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Load a checkpoint's state; how the steps are computed, `fused` or not, stays as it is."""
+    groups = zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    optimizer.load_state_dict(
+        {**saved, "param_groups": [{**old, "fused": own["fused"]} for old, own in groups]}
+    )
+
+
+def step_unless(skip: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """Take a step of fused SGD by way of the scaler; it changes nothing where `skip` is 1.
+
+    skip: float32, shape (), on the parameters' device. It, and whether a float16 gradient overflowed, is
+    looked at there alone.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state
+            if group["momentum"] and parameter.grad is not None and not state.get(parameter):
+                # torch's own has no values yet after a first step that was skipped.
+                state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def also_skip(optimizer: Any, *_: Any) -> None:
+        overflowed = getattr(optimizer, "found_inf", None)
+        optimizer.found_inf = skip if overflowed is None else torch.maximum(skip, overflowed)
+
+    with optimizer.register_step_pre_hook(also_skip):
+        scaler.step(optimizer)
+    if not scaler.is_enabled():  # else it has removed it
+        del optimizer.found_inf  # type: ignore[attr-defined]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -12,29 +12,12 @@ from engine.records.console import listed
 from engine.training.checkpoint import CheckpointError, load_weights
 from engine.training.ema import Ema
 from engine.training.frozen import freeze_all_but
-from engine.training.optimizer import OptimizerOptions, build_sgd
+from engine.training.optimizer import OptimizerOptions, build_sgd, load_optimizer
+from engine.training.result import MeanLosses
 from pwlu import PWLU, TwoPhaseLearning
 from pwlu.realignment import is_at_start
 
 _ALIKE = 1e-4  # relative: other processors compute starting functions to other last bits
-
-
-@dataclass
-class MeanLosses:
-    """The mean of each term of the loss since the last record."""
-
-    totals: dict[str, float] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, losses: Mapping[str, float]) -> None:
-        self.totals = {name: self.totals.get(name, 0.0) + value for name, value in losses.items()}
-        self.count += 1
-
-    def take(self) -> dict[str, float]:
-        """Return the mean `loss` and, of a loss with several terms, the mean of each; start anew."""
-        means = {name: total / self.count for name, total in self.totals.items()}
-        self.totals, self.count = {}, 0
-        return {"loss": sum(means.values())} | (means if len(means) > 1 else {})
 
 
 @dataclass
@@ -67,18 +50,18 @@ class TrainingState:
             "phases": self.phases.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
             "best": dict(self.best),
-            "losses": {"totals": dict(self.losses.totals), "count": self.losses.count},
+            "losses": self.losses.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         load_network(self.model, self.phases, state)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.best = dict(state["best"])
-        self.losses = MeanLosses(dict(state["losses"]["totals"]), state["losses"]["count"])
+        self.losses.load_state_dict(state["losses"])
 
     @property
     def phase(self) -> int | None:

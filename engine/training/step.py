@@ -2,19 +2,19 @@
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.processes.distributed import World
-from engine.training.optimizer import set_learning_rate
+from engine.training.optimizer import set_learning_rate, step_unless
+from engine.training.result import StepResult
 from engine.training.state import TrainingState
 from pwlu import PWLU
+from pwlu.processes import all_reduce
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -26,21 +26,10 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """The result of one step, the same on every process; a loss that is not finite changed nothing."""
-
-    losses: dict[str, float]  # the terms of the loss, each the mean over the global batch
-    stop_requested: bool  # at least one process was asked to stop
-    realigned: bool  # phase I ended with this step
-
-    @property
-    def loss(self) -> float:
-        return sum(self.losses.values())
-
-
 class TrainStep:
-    """Forward, backward and update over one global batch.
+    """Forward, backward and update over one global batch; a loss that is not finite changes no parameter.
+
+    Nothing waits for the device.
 
     Args:
         compute_losses: returns the terms of a micro-batch's mean loss from the model and the micro-batch.
@@ -78,19 +67,20 @@ class TrainStep:
     ) -> StepResult:
         """Train on one global batch, of which `micro_batches` is this process's share."""
         seed_step(self._seed, self._state.step, self._world.rank)
-        local = self._backward(micro_batches)
+        terms, means = self._backward(micro_batches)
         # One collective sums both the losses and the requests to stop.
-        shares = [loss / self._world.size for loss in local.values()]
-        *sums, stops = self._world.sum([*shares, float(should_stop())])
-        losses = dict(zip(local, sums, strict=True))
-        if not math.isfinite(sum(sums)):
-            return StepResult(losses, stops > 0, realigned=False)
-        realigned = self._update(lr)
+        stop = torch.full((1,), float(should_stop()), dtype=torch.float64, device=means.device)
+        totals = all_reduce(torch.cat([means / self._world.size, stop]))
+        sums, stops = totals[:-1], totals[-1:]
+        realigned = self._update(lr, skip=(~sums.sum().isfinite()).float())
         self._state.step += 1
-        return StepResult(losses, stops > 0, realigned)
+        return StepResult(terms, sums, stops, realigned)
 
-    def _backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
-        """Compute the gradients of the global batch's mean loss; return the means of this process's terms."""
+    def _backward(self, micro_batches: Sequence[Any]) -> tuple[list[str], Tensor]:
+        """Compute the gradients of the global batch's mean loss.
+
+        Return the names of the loss's terms and their means over this process's images: float64 (terms,).
+        """
         if len(micro_batches) != self._accumulation:
             raise RuntimeError(
                 f"expected {self._accumulation} micro-batches for a step, got {len(micro_batches)}"
@@ -98,16 +88,16 @@ class TrainStep:
         state = self._state
         state.train_mode()
         state.optimizer.zero_grad(set_to_none=True)
-        means: dict[str, torch.Tensor] = {}
+        terms: list[str] = []
+        means = torch.zeros(())
         for number, micro_batch in enumerate(micro_batches, start=1):
             with self._communication(is_last=number == self._accumulation):
                 losses = self._compute_losses(self._parallel, micro_batch)
                 loss = torch.stack(list(losses.values())).sum() / self._accumulation
                 state.scaler.scale(loss).backward()
-            for name, term in losses.items():
-                share = term.detach().float() / self._accumulation
-                means[name] = means[name] + share if name in means else share
-        return dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+            share = torch.stack([term.detach().float() for term in losses.values()]) / self._accumulation
+            terms, means = list(losses), means + share if terms else share
+        return terms, means.double()
 
     def _communication(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
         # The processes average their gradients in the last micro-batch of a step only.
@@ -115,15 +105,15 @@ class TrainStep:
             return contextlib.nullcontext()
         return self._parallel.no_sync()
 
-    def _update(self, lr: float) -> bool:
-        """Apply the gradients; return True if phase I ended with this step."""
+    def _update(self, lr: float, skip: Tensor) -> bool:
+        """Apply the gradients unless `skip` is 1; return True if phase I ended with this step."""
         state = self._state
         set_learning_rate(state.optimizer, lr)
         state.scaler.unscale_(state.optimizer)
         state.phases.before_optimizer_step()  # in phase I no PWLU parameter moves
         if self._clip_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_grad_norm)
-        state.scaler.step(state.optimizer)  # leaves the step out if a float16 gradient overflowed
+        step_unless(skip, state.optimizer, state.scaler)
         state.scaler.update()
         phase1_ended = state.phases.after_optimizer_step()  # after step T' - 1: Eq. 6
         if state.ema:

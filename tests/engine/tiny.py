@@ -35,6 +35,7 @@ def state(
     fp16: bool = False,
     ema_decay: float = 0.9,
     decay: float = 0.01,
+    device: str = "cpu",
 ) -> TrainingState:
     """Return a state at step 0; weight decay and momentum are on for every parameter."""
     return TrainingState(
@@ -49,7 +50,7 @@ def state(
             ),
             is_activation=lambda module: isinstance(module, PWLU),
         ),
-        scaler=torch.amp.GradScaler("cpu", enabled=fp16, init_scale=8.0, growth_interval=2),
+        scaler=torch.amp.GradScaler(device, enabled=fp16, init_scale=8.0, growth_interval=2),
         phases=TwoPhaseLearning(model, phase1_steps),
         ema=Ema(model, ema_decay) if ema_decay else None,
     )

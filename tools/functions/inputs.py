@@ -84,20 +84,14 @@ class Network:
         Raises:
             ValueError: an image that cannot be read, or none that can; an input that is NaN or infinite.
         """
-        label, device = self.trained.label, self.task.precision.device
+        label = self.trained.label
         shown, began, spoken = 0, time.monotonic(), 0.0
         reached: set[str] = set()
         deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         with self._observed(names, observe, reached), deterministic:
             for batch in self.loader:
-                with self.task.precision.autocast():
-                    if isinstance(self.task, Detection):
-                        images = [image.to(device, non_blocking=True) for image in batch.images]
-                        self.model(images, original_sizes=batch.original_sizes)
-                    else:
-                        images = batch[0].to(device, non_blocking=True)
-                        self.model(images)
-                shown += len(images)
+                self.task.predict(self.model, batch)
+                shown += len(batch[0])
                 seconds = time.monotonic() - began
                 if shown == self.count or seconds - spoken > SECONDS_BETWEEN_LINES:
                     say(f"{label}: {title}: {shown}/{self.count} images, {seconds:.0f} s")

@@ -112,7 +112,7 @@ class DetectionSamples:
 
 
 class DetectionBatch(NamedTuple):
-    """Images float32 (3, h, w), RGB in [0, 1], each with its target, COCO id and original (height, width).
+    """Images uint8 (3, h, w), RGB, each with its target, COCO id and original (height, width).
 
     A target has "boxes" float32 (n, 4), x1 y1 x2 y2 in pixels of its image, "labels" int64 (n,) from 0 and,
     in training data opened with masks, "masks" uint8 (n, h, w); n may be 0. All are on the CPU.

@@ -55,13 +55,13 @@ class RandomMirror:
 
 
 def to_input(picture: Image.Image, size: tuple[int, int], mirrored: bool) -> torch.Tensor:
-    """Return an RGB picture resized to (height, width), float32 (3, height, width) in [0, 1]."""
+    """Return an RGB picture resized to (height, width), uint8 (3, height, width)."""
     height, width = size
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)
     if mirrored:
         resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     image: torch.Tensor = functional.pil_to_tensor(resized)
-    return image.to(torch.float32) / 255
+    return image
 
 
 def to_target(

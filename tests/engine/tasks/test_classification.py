@@ -45,7 +45,8 @@ def test_label_smoothing_by_hand(images: Path) -> None:
     logits = torch.tensor([[2.0, 0.0, 0.0]])
     log_probabilities = logits.log_softmax(1)[0]
     expected = -(0.8 * log_probabilities[0] + 0.1 * log_probabilities[1] + 0.1 * log_probabilities[2])
-    loss = smoothed.losses(nn.Identity(), (logits, torch.tensor([0])))["cross_entropy"]
+    image = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    loss = smoothed.losses(lambda images: logits, (image, torch.tensor([0])))["cross_entropy"]
     assert loss.item() == pytest.approx(expected.item())
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from engine.runs.run import Run
 from engine.training.loop import Plan, Task, TrainingDiverged
 from engine.training.optimizer import OptimizerOptions
 from engine.training.origin import Origin
+from engine.training.result import StepResult
+from engine.training.step import TrainStep
 from pwlu import PWLU, ReplacementReport
 from tests.engine import tiny
 from tests.training_runs import assert_same_bits, records, weights
@@ -34,14 +37,19 @@ PLAN = Plan(
 )
 
 
-def train(folder: Path, on_call: Callable[[str], Any] = lambda name: None, task: Task | None = None) -> bool:
+def train(
+    folder: Path,
+    on_call: Callable[[str], Any] = lambda name: None,
+    task: Task | None = None,
+    plan: Plan = PLAN,
+) -> bool:
     """Train the tiny network in the folder; every call with the same arguments is the same command."""
     with StopRequest() as stop:
         run = Run(RunFolder(folder), Experiment({}, {"seed": 1}, "0"), World(), stop)
         return run.train(
             task or tiny.Task(World(), on_call=on_call),
             tiny.state(tiny.network(), fp16=True),
-            PLAN,
+            plan,
             lambda step: 0.1 * (step + 1) / PLAN.total_steps,
             options=OptimizerOptions(peak_lr=0.1, weight_decay=0.0, clip_grad_norm=1.0),
             seed=1,
@@ -191,11 +199,80 @@ def test_a_step_of_phase_1_that_is_not_finite_costs_no_run(tmp_path: Path) -> No
 
 
 def test_stopping_costs_no_step(tmp_path: Path) -> None:
-    """The step in which the signal comes is finished and saved, though no checkpoint was due."""
-    assert not train(tmp_path, signal_at(14))  # a step is three calls: batches and two losses
-    assert torch.load(tmp_path / "checkpoints" / "last.pt")["step"] == 5
+    """The step in which the signal comes and the one begun by then are saved, though no checkpoint is due."""
+    plan = replace(PLAN, log_every_steps=9, checkpoint_every_steps=4)
+    assert not train(tmp_path, signal_at(14), plan=plan)  # a step is three calls: batches and two losses
+    assert torch.load(tmp_path / "checkpoints" / "last.pt")["step"] == 6
     assert torch.load(tmp_path / "checkpoints" / "previous.pt")["step"] == 4
-    assert '"step": 5' in (tmp_path / "REQUEUE").read_text()
+    assert '"step": 6' in (tmp_path / "REQUEUE").read_text()
+
+
+def spoil_step(task: tiny.Task, step: int) -> tiny.Task:
+    """Let the loss of a step (from 0) be NaN."""
+    losses, bad = task.losses, tiny.global_batch(step)[0][0]
+    task.losses = lambda model, batch: {
+        name: loss * (torch.nan if torch.equal(batch[0][0], bad) else 1.0)
+        for name, loss in losses(model, batch).items()
+    }
+    return task
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_divergence_names_the_step_and_leaves_the_last_good_checkpoint(step: int, tmp_path: Path) -> None:
+    """Its loss is read when the next step is under way; what is saved until then is due before it."""
+    task = spoil_step(tiny.Task(World()), step)
+    plan = replace(PLAN, log_every_steps=100, checkpoint_every_steps=4)
+    with pytest.raises(
+        TrainingDiverged, match=f"nan at step {step} with learning rate {0.1 * (step + 1) / 9:.6g}"
+    ):
+        train(tmp_path, task=task, plan=plan)
+    saved = max(filter(lambda s: s <= step, (0, 4, 6, 8)))
+    last = tmp_path / "checkpoints" / "last.pt"
+    assert (torch.load(last)["step"] if last.exists() else 0) == saved
+    if saved:
+        assert all(tensor.isfinite().all() for tensor in torch.load(last)["model"].values())
+    assert train(tmp_path)  # without the bad step
+
+
+@pytest.mark.parametrize(
+    ("due", "expected"),
+    [  # an epoch ends with step 2, phase I with step 3
+        (
+            {},
+            "take 0, take 1, read 0, take 2, read 1, read 2, take 3, read 3, take 4, take 5, read 4, read 5",
+        ),
+        (
+            {"log_every_steps": 2},
+            "take 0, take 1, read 0, read 1, take 2, read 2, take 3, read 3, take 4, take 5, read 4, read 5",
+        ),
+        (
+            {"checkpoint_every_steps": 5},
+            "take 0, take 1, read 0, take 2, read 1, read 2, take 3, read 3, take 4, read 4, take 5, read 5",
+        ),
+    ],
+)
+def test_losses_are_read_when_the_next_step_is_under_way(
+    due: dict[str, int], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or at once, where something is due: so that a device always has something to work on."""
+    events: list[str] = []
+    taken: list[StepResult] = []
+    call, is_finite = TrainStep.__call__, StepResult.is_finite.fget
+
+    def take(self: TrainStep, *arguments: Any) -> StepResult:
+        events.append(f"take {len(taken)}")
+        taken.append(call(self, *arguments))
+        return taken[-1]
+
+    def read(result: StepResult) -> bool:
+        events.append(f"read {taken.index(result)}")
+        return is_finite(result)
+
+    monkeypatch.setattr(TrainStep, "__call__", take)
+    monkeypatch.setattr(StepResult, "is_finite", property(read))
+    plan = replace(PLAN, total_steps=6, log_every_steps=100, checkpoint_every_steps=100, plot_every_steps=100)
+    assert train(tmp_path, plan=replace(plan, **due))
+    assert ", ".join(events) == expected
 
 
 def test_divergence_before_any_checkpoint_leaves_a_mark_until_the_next_start(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine.data.device import DeviceFeed, normalize
 from engine.processes.distributed import World
 from engine.training.state import TrainingState
 from engine.training.step import TrainStep, seed_step
@@ -64,18 +65,88 @@ def test_average_takes_the_realigned_curves_as_they_are() -> None:
         assert torch.equal(averaged[name], live[name]) == (name.startswith("2.") or "tracked" in name), name
 
 
+@pytest.mark.parametrize("fp16", [False, True])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_changes_nothing(bad: float) -> None:
-    state = tiny.state(tiny.network())
-    take_step = make_step(state, compute_losses=lambda model, batch: {"sum": model(batch[0]).sum() * bad})
-    before = copy.deepcopy([state.optimizer.state_dict(), state.phases.state_dict(), state.ema.state_dict()])
-    parameters = [parameter.detach().clone() for parameter in state.model.parameters()]
-    result = take_step(micro_batches(0, 1), 0.1)
-    assert not math.isfinite(result.loss)
-    assert state.step == 0
-    assert all(map(torch.equal, state.model.parameters(), parameters))
-    after = [state.optimizer.state_dict(), state.phases.state_dict(), state.ema.state_dict()]
-    assert str(before) == str(after)
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_loss_that_is_not_finite_changes_no_parameter(first: int, bad: float, fp16: bool) -> None:
+    """Nor does it spoil the momentum: the step after it is as if it had not been, gradients finite or not."""
+    once, twice = (
+        tiny.state(tiny.network(normalized=False), phase1_steps=9 - 7 * (first > 0), fp16=fp16)
+        for _ in range(2)
+    )
+    for state in (once, twice):
+        for step in range(first):
+            make_step(state)(micro_batches(step, 1), 0.1)
+    for spoil in (lambda loss: loss * bad, lambda loss: loss + bad):
+        before = [parameter.detach().clone() for parameter in twice.model.parameters()]
+        losses = make_step(
+            twice, compute_losses=lambda model, batch, s=spoil: {"sum": s(model(batch[0]).sum())}
+        )
+        assert not losses(micro_batches(0, 1), 0.1).is_finite
+        assert all(map(torch.equal, twice.model.parameters(), before))
+    for name, buffers in twice.optimizer.state.items():
+        assert buffers["momentum_buffer"].isfinite().all(), name
+    if first:
+        for one, other in zip(once.optimizer.state.values(), twice.optimizer.state.values(), strict=True):
+            assert torch.equal(one["momentum_buffer"], other["momentum_buffer"])
+
+
+def test_a_step_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With averages, clipping and a scaler no value of a tensor is asked for.
+
+    Phase I looks whether its statistics are finite: on a CPU in every step, on a GPU in few of them.
+    """
+    state = tiny.state(tiny.network(), phase1_steps=2, fp16=True)
+    take_step = make_step(state, accumulation=2, clip=1.0)
+    take_step(micro_batches(0, 2), 0.1)
+    asked: list[str] = []
+    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__"):
+        method = getattr(torch.Tensor, name)
+        told = lambda tensor, *words, m=method, n=name: (asked.append(n), m(tensor, *words))[1]  # noqa: E731
+        monkeypatch.setattr(torch.Tensor, name, told)
+    assert take_step(micro_batches(1, 2), 0.1).realigned and asked
+    asked.clear()
+    for step in range(2, 6):
+        take_step(micro_batches(step, 2), 0.1)
+    assert not asked
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("fp16", [False, True])
+def test_the_host_waits_for_no_gpu(fp16: bool) -> None:
+    """Images are brought, steps are taken and earlier results read; torch raises where it would wait."""
+    device = torch.device("cuda")
+    state = tiny.state(tiny.network().to(device), phase1_steps=0, fp16=fp16, device="cuda")
+    world = World(device=device)
+    take_step = TrainStep(
+        state,
+        world,
+        compute_losses=tiny.Task(world).losses,
+        accumulation=1,
+        clip_grad_norm=1.0,
+        seed=0,
+    )
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(256, (8, 3, 6, 6), dtype=torch.uint8, generator=generator).pin_memory()
+    labels = torch.randint(4, (8,), generator=generator).pin_memory()
+
+    def bring() -> tiny.Batch:
+        images = normalize(pictures.to(device, non_blocking=True), torch.contiguous_format)
+        return images, labels.to(device, non_blocking=True)
+
+    feed, unread = DeviceFeed(device), None
+    try:
+        for step in range(8):
+            if step == 3:
+                torch.cuda.set_sync_debug_mode("error")
+            result = take_step([feed(bring)], 0.1)
+            assert unread is None or unread.is_finite
+            unread = result
+            state.losses.add(result)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert math.isfinite(state.losses.take()["loss"])
 
 
 def test_clipping_bounds_the_whole_gradient() -> None:
