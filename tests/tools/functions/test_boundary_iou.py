@@ -47,8 +47,8 @@ def inputs_in_memory(folder: Path) -> dict[str, tuple[PWLU, torch.Tensor]]:
         layer.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(inputs[0]))
     with torch.no_grad():
         model.eval()
-        for images, _ in task.val_loader(2):
-            model(images)
+        for batch in task.val_loader(2):
+            task.predict(model, batch)
     return {name: (layers[name], torch.cat(parts)) for name, parts in seen.items()}
 
 
