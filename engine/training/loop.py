@@ -167,14 +167,15 @@ class Loop:
                 return True
             first = state.step
             epoch, start_step = divmod(first, plan.steps_per_epoch)
+            state.train_mode()
             self._stopwatch.start()
             for micro_batches in self._stopwatch.waiting_for(self.task.batches(epoch, start_step)):
                 if state.step == first:
                     self.world.meet("reading the first images")
-                step, lr, phase = state.step, self.learning_rate(state.step), state.phase
+                step, lr = state.step, self.learning_rate(state.step)
                 result = self.take_step(micro_batches, lr, self._should_stop)
                 stop_requested = self._look_at(_TakenStep(step, lr, result))
-                self._record_step(result, lr, phase)
+                self._record_step(result, lr)
                 if stop_requested or plan.is_checkpoint(state.step):
                     self._save()
                     self._stopwatch.start()
@@ -204,12 +205,12 @@ class Loop:
             raise TrainingDiverged(self._divergence(taken), step=taken.step, lr=taken.lr)
         return taken.result.stop_requested
 
-    def _record_step(self, result: StepResult, lr: float, phase: int | None) -> None:
+    def _record_step(self, result: StepResult, lr: float) -> None:
         state = self.state
         self._stopwatch.lap()
         state.losses.add(result)
         if self.plan.is_log(state.step):
-            timing = self._stopwatch.read()
+            timing, phase = self._stopwatch.read(), 1 if result.realigned else state.phase
             values = state.losses.take() | {
                 "lr": lr,
                 "images_per_second": timing.steps_per_second * self.plan.images_per_step,

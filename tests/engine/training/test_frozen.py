@@ -38,7 +38,7 @@ def train(world: World, steps: int = 3) -> dict[str, Any]:
         state, world, compute_losses=task.losses, accumulation=2, clip_grad_norm=0.0, seed=0
     )
     for micro_batches in list(task.batches(0, 0))[:steps]:
-        state.model.train()  # as an evaluation leaves it
+        state.train_mode()
         take_step(micro_batches, 0.1)
     assert state.ema is not None
     return {"model": dict(state.model.state_dict()), "ema": state.ema.state_dict()["weights"]}

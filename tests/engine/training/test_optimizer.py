@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from engine.training.optimizer import OptimizerOptions, build_sgd, parameter_groups, set_learning_rate
+from engine.training.optimizer import (
+    OptimizerOptions,
+    build_sgd,
+    load_optimizer,
+    parameter_groups,
+    set_learning_rate,
+    step_unless,
+)
 from models import FReLU, activation_factory, build_classifier, is_activation
 from pwlu import PWLU
 
@@ -66,3 +73,44 @@ def test_sgd_uses_each_groups_decay_and_learning_rate() -> None:
     torch.testing.assert_close(after["0.weight"], before["0.weight"] * (1 - 0.5 * 0.1))
     torch.testing.assert_close(after["1.weight"], before["1.weight"] * (1 - 0.5 * 0.2))
     torch.testing.assert_close(after["2.points"], before["2.points"] * (1 - 0.5 * 5.0 * 0.3))
+
+
+def trained(model: nn.Module, optimizer: torch.optim.Optimizer, skipped: set[int], steps: int = 6) -> None:
+    """Take steps with gradients of 1, 2, 3 ..., NaN in those that are skipped."""
+    off = torch.amp.GradScaler("cpu", enabled=False)
+    for step in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, torch.nan if step in skipped else step + 1.0)
+        step_unless(torch.tensor(float(step in skipped)), optimizer, off)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("skipped", [set(), {0}, {0, 1}, {2, 4}], ids=str)
+def test_steps_are_those_of_sgd_and_those_to_skip_are_none(skipped: set[int], momentum: float) -> None:
+    options = OptimizerOptions(peak_lr=1.0, weight_decay=0.1, momentum=momentum)
+    ours, plain = nn.Linear(3, 2).double(), nn.Linear(3, 2).double()
+    plain.load_state_dict(ours.state_dict())
+    optimizer = build_sgd(ours, options, is_activation)
+    set_learning_rate(optimizer, 0.1)
+    trained(ours, optimizer, skipped)
+    groups = parameter_groups(plain, options, is_activation)
+    reference = torch.optim.SGD(groups, lr=0.1, momentum=momentum, foreach=False, fused=False)
+    for step in sorted(set(range(6)) - skipped):
+        for parameter in plain.parameters():
+            parameter.grad = torch.full_like(parameter, step + 1.0)
+        reference.step()
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_checkpoint_of_sgd_that_was_not_fused_goes_on() -> None:
+    model = nn.Linear(3, 2)
+    before = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 3)).sum().backward()
+    before.step()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+    load_optimizer(optimizer, before.state_dict())
+    buffer = before.state[model.weight]["momentum_buffer"]
+    assert torch.equal(optimizer.state[model.weight]["momentum_buffer"], buffer)
+    trained(model, optimizer, {0}, steps=2)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
