@@ -106,6 +106,8 @@ class World:
         """
         if self.size == 1:
             return model
+        # Not static_graph=True: it fails where gradients are accumulated (no_sync), and spares a search for
+        # unused parameters, which is off anyway.
         if self.device.type == "cuda":
             return DistributedDataParallel(model, device_ids=[self.device], gradient_as_bucket_view=True)
         wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
