@@ -32,7 +32,9 @@ from tools.records import add_record_option, positive, tool_parser
 
 KINDS = {None: ["inference"], "also": ["inference", "training_step"], "only": ["training_step"]}
 NO_GRAPH = "cuda-graph was left out: a CPU has no CUDA graphs."
-NO_TRAINING_GRAPH = "The training step has no mode cuda-graph: the trainer reads the loss of every step."
+NO_TRAINING_GRAPH = (
+    "The training step has no mode cuda-graph: its learning rate, seed and phase are the host's."
+)
 
 
 def main() -> None:

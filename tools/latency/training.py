@@ -20,7 +20,7 @@ from tools.latency.networks import NUM_CLASSES, SEED, compile_alone, prepare
 
 FUSED = "pwlu (BatchNorm fused)"
 LEARNING_RATE = 1e-3  # any that does not diverge: the time does not depend on it
-# No graph of the whole step can be captured: the trainer reads every loss, to stop at one that is not finite.
+# No graph of the whole step can be captured: its learning rate, seed and phase are the host's.
 MODES = ("eager", "compiled")
 
 
