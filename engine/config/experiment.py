@@ -21,6 +21,7 @@ STARTING_FILE = "init_from"  # what `--init-from` adds to the values
 _BEFORE: dict[str, Any] = {
     "activation.init": "relu",
     "activation.init_slope": 0.25,
+    "data.decoder": "pillow",
     _STARTING_WEIGHTS: False,
     "optimizer.train_only": "all",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.data.classes import Classes
+from engine.data.decoding import Decoder, decoder_named
 from engine.data.digits import open_digits
 from engine.data.image_data import ImageData
 from engine.data.imagefolder import open_image_folder
@@ -30,14 +31,14 @@ __all__ = ["KINDS", "BrokenImageError", "DataError", "ImageData", "ImageOptions"
 class Kind(NamedTuple):
     """How to open a kind of data set: images and classes of "train" or "val"; its standard augmentation."""
 
-    open: Callable[[Path, str], tuple[ImageSource, Classes]]
+    open: Callable[[Path, str, Decoder], tuple[ImageSource, Classes]]
     standard_augmentation: Callable[[int], Transform] = photo_transform
 
 
 KINDS = {
     "imagefolder": Kind(open_image_folder),
     "webdataset": Kind(open_shards),
-    "digits": Kind(lambda root, split: open_digits(split), digit_transform),
+    "digits": Kind(lambda root, split, decoder: open_digits(split), digit_transform),
 }
 
 
@@ -77,7 +78,7 @@ def build_data(options: ImageOptions, seed: int, trained: Classes | None = None)
 
 def _open(options: ImageOptions, split: str, known: Classes | None) -> tuple[ImageSource, Classes]:
     """Return the images of a split and its own classes; where some are `known`, labels are of those."""
-    source, own = KINDS[options.kind].open(Path(options.root), split)
+    source, own = KINDS[options.kind].open(Path(options.root), split, decoder_named(options.decoder))
     if known is not None:
         source.labels = known.labels_of(own, source.labels)[source.labels]
     (known or own).warn_of_missing(source.labels, f"{options.root}: {split}")

@@ -8,12 +8,13 @@ from typing import NoReturn
 
 import numpy as np
 import torch
-from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from engine.data.classes import Classes, named
+from engine.data.decoding import Decoder, decode_rgb
+from engine.data.picture import Picture
 from engine.data.sampler import shuffled
-from engine.data.source import DataError, decode_rgb, is_hidden
+from engine.data.source import DataError, is_hidden
 from engine.records.console import listed, warn_on_main
 
 
@@ -24,13 +25,15 @@ class FolderImages:
         hidden: the paths of hidden images and folders that were left out.
     """
 
-    def __init__(self, folder: Path, class_folders: Sequence[str], *, allow_empty: bool = False) -> None:
+    def __init__(
+        self, folder: Path, class_folders: Sequence[str], decoder: Decoder, *, allow_empty: bool = False
+    ) -> None:
         """List the files; a class's label is its place among the folders.
 
         Raises DataError for a class without images (if empty ones are allowed: where all are), OSError for an
         unreadable folder.
         """
-        self._folder = folder
+        self._folder, self._decoder = folder, decoder
         self.hidden: list[str] = []
         names: list[bytes] = []
         labels: list[int] = []
@@ -52,23 +55,23 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, index: int) -> Image.Image:
-        """Return one image in RGB. Raises BrokenImageError, and OSError for a file that cannot be read."""
+    def image(self, index: int) -> Picture:
+        """Return one image. Raises BrokenImageError, and OSError for a file that cannot be read."""
         path = self._folder / os.fsdecode(self._names[index])
-        return decode_rgb(path.read_bytes(), str(path))
+        return decode_rgb(path.read_bytes(), str(path), self._decoder)
 
     def epoch_order(self, seed: int, epoch: int) -> torch.Tensor:
         return shuffled(len(self), seed, epoch)
 
 
-def open_image_folder(root: Path, split: str) -> tuple[FolderImages, Classes]:
+def open_image_folder(root: Path, split: str, decoder: Decoder) -> tuple[FolderImages, Classes]:
     """Return the images and classes of root/train or root/val; hidden files are left out with a warning.
 
     Raises DataError for a missing folder, for no image at all and, in train, for a class without images.
     """
     folders, hidden = _classes(root, split)
     # A class that only val lacks changes no label.
-    images = FolderImages(root / split, list(folders.values()), allow_empty=split == "val")
+    images = FolderImages(root / split, list(folders.values()), decoder, allow_empty=split == "val")
     hidden += images.hidden
     if hidden:
         warn_on_main(f"{root / split}: left out hidden files and folders: {listed(hidden)}")

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from engine.data.classes import Classes, named, numbered
+from engine.data.decoding import Decoder, decode_rgb
+from engine.data.picture import Picture
 from engine.data.sampler import shuffled_in_windows
 from engine.data.shard import member_name, read_image
 from engine.data.shard_index import ShardIndex, load_or_scan
-from engine.data.source import DataError, Labels, decode_rgb
+from engine.data.source import DataError, Labels
 
 _WINDOW_SHARDS = 16  # shuffled together: with the usual 1000 images a shard, a choice from 16,000 images
 
@@ -24,8 +25,8 @@ _WINDOW_SHARDS = 16  # shuffled together: with the usual 1000 images a shard, a 
 class ShardImages:
     """The images of one split, in the shards of `root`."""
 
-    def __init__(self, root: Path, index: ShardIndex) -> None:
-        self._root, self._index = root, index
+    def __init__(self, root: Path, index: ShardIndex, decoder: Decoder) -> None:
+        self._root, self._index, self._decoder = root, index, decoder
         # number of the first sample of each shard
         self._first = np.cumsum(index.shard_sizes) - index.shard_sizes
         self.labels = index.labels
@@ -33,8 +34,8 @@ class ShardImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, index: int) -> Image.Image:
-        """Return one image in RGB.
+    def image(self, index: int) -> Picture:
+        """Return one image.
 
         Raises BrokenImageError, DataError where the index does not fit, and OSError for an unreadable shard.
         """
@@ -48,7 +49,7 @@ class ShardImages:
                 f"was read before; run `python -m engine.data {self._root}` and start again"
             )
         name, data = found
-        return decode_rgb(data, f"{name!r}, number {number} of {path.name}")
+        return decode_rgb(data, f"{name!r}, number {number} of {path.name}", self._decoder)
 
     def require_labels_of(self, classes: Classes) -> None:
         """Raise DataError for a label that is none of the classes; it names the first sample that has one."""
@@ -73,13 +74,13 @@ class ShardImages:
         return self._root / str(self._index.shard_names[shard]), index - int(self._first[shard])
 
 
-def open_shards(root: Path, split: str) -> tuple[ShardImages, Classes]:
+def open_shards(root: Path, split: str, decoder: Decoder) -> tuple[ShardImages, Classes]:
     """Return the images and classes of root/train-*.tar or root/val-*.tar.
 
     Class names come from root/meta.json, {"classes": [...]}, where it exists; otherwise they have none.
     Raises DataError for missing or damaged shards and for labels that do not fit the classes.
     """
-    images = ShardImages(root, load_or_scan(root, split))
+    images = ShardImages(root, load_or_scan(root, split), decoder)
     path = root / "meta.json"
     if path.exists():
         names = _class_names(path)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from engine.data.coco import CocoData, DetectionBatch
+from engine.data.picture import to_pillow
 from engine.evaluation import Evaluation
 from engine.tasks.coco_pictures import detections_grid, draw_detections
 from engine.tasks.coco_scoring import Detections, coco_results, score
@@ -114,7 +115,7 @@ class Detection(ImageTask):
     def _draw(self, image_id: int, found: Detections) -> torch.Tensor:
         val, place = self.data.val, self.data.val_place(image_id)
         truth = torch.from_numpy(val.annotations.objects(place).boxes)
-        return draw_detections(val.picture(place), truth, found, self.data.category_names)
+        return draw_detections(to_pillow(val.picture(place)), truth, found, self.data.category_names)
 
     def _images(self, micro_batch: DetectionBatch) -> list[torch.Tensor]:
         """Return the images on the device, float32 in [0, 1]."""

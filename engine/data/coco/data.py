@@ -13,6 +13,7 @@ from engine.data.classes import Classes
 from engine.data.coco.annotations import CocoAnnotations, Integers, read_annotation_file
 from engine.data.coco.dataset import CocoImages, DetectionBatch, DetectionSamples, detection_batch
 from engine.data.coco.transforms import RandomMirror, ResizeRule
+from engine.data.decoding import Decoder, decoder_named
 from engine.data.loader import BatchLoader, LoadingProcesses
 from engine.data.options import CocoOptions
 from engine.data.sampler import isolated_rng, mix_seed
@@ -145,11 +146,10 @@ def build_coco_data(
         from engine.data.coco.digits import write_digits
 
         root = write_digits(root)
-    train_split = Once(
-        partial(_open_split, root, options.train_split, trained, with_masks=with_masks, scored=False)
-    )
+    opened = partial(_open_split, root, decoder=decoder_named(options.decoder), with_masks=with_masks)
+    train_split = Once(partial(opened, options.train_split, trained, scored=False))
     classes = trained or train_split.value.annotations.classes
-    val = _open_split(root, options.val_split, classes, with_masks=with_masks, scored=True)
+    val = opened(options.val_split, classes, scored=True)
     listed = [label for label, identity in enumerate(val.annotations.category_ids) if identity is not None]
     classes.warn_of_missing(np.array(listed), str(val.annotations.path))
     return CocoData(
@@ -188,10 +188,10 @@ def _whole_groups(num_images: int) -> int:
 
 
 def _open_split(
-    root: Path, split: str, known: Classes | None, *, with_masks: bool, scored: bool
+    root: Path, split: str, known: Classes | None, *, decoder: Decoder, with_masks: bool, scored: bool
 ) -> CocoImages:
     path = root / "annotations" / f"instances_{split}.json"
     annotations = CocoAnnotations(path, with_masks=with_masks, scored=scored)
     if known is not None:
         annotations.relabel(known)
-    return CocoImages(root / split, annotations)
+    return CocoImages(root / split, annotations, decoder)

@@ -1,5 +1,6 @@
 """Samples of a split in COCO's layout, and batches of them, which are lists as images differ in size."""
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ from PIL import ExifTags, Image
 from engine.data.coco.annotations import CocoAnnotations
 from engine.data.coco.files import find_pictures
 from engine.data.coco.transforms import ResizeRule, Target, to_input, to_target
+from engine.data.decoding import Decoder, by_pillow, decode_rgb
 from engine.data.loader import Read
-from engine.data.source import BrokenImageError, decode_rgb
+from engine.data.picture import Picture, size_of
+from engine.data.source import BrokenImageError
 
 _REMEDY = "copy or download it again"
 _TURNING = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
@@ -22,9 +25,9 @@ _TURNING = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
 class CocoImages:
     """The pictures and annotations of one split."""
 
-    def __init__(self, folder: Path, annotations: CocoAnnotations) -> None:
+    def __init__(self, folder: Path, annotations: CocoAnnotations, decoder: Decoder = by_pillow) -> None:
         """Take the pictures in `folder`. Raises DataError where one is not there."""
-        self._folder, self.annotations = folder, annotations
+        self._folder, self.annotations, self._decoder = folder, annotations, decoder
         # An array, for what rows.Rows says of lists.
         self._names = np.array([os.fsencode(name) for name in find_pictures(folder, annotations)])
 
@@ -34,8 +37,8 @@ class CocoImages:
     def size(self, index: int) -> tuple[int, int]:
         return int(self.annotations.heights[index]), int(self.annotations.widths[index])
 
-    def picture(self, index: int) -> Image.Image:
-        """Return one image in RGB, its pixels as stored: COCO's annotations know no EXIF orientation.
+    def picture(self, index: int) -> Picture:
+        """Return one image, its pixels as stored: COCO's annotations know no EXIF orientation.
 
         Raises BrokenImageError, with file and id, if it cannot be read or its size is not as annotated.
         """
@@ -45,22 +48,23 @@ class CocoImages:
             data = path.read_bytes()
         except OSError as error:
             raise BrokenImageError(f"cannot read the image {name}: {error.strerror}; {_REMEDY}") from error
-        picture = decode_rgb(data, name, remedy=_REMEDY)
-        height, width = self.size(index)
-        if picture.size != (width, height):
+        picture = decode_rgb(data, name, self._decoder, remedy=_REMEDY)
+        size, annotated = size_of(picture), self.size(index)
+        if size != annotated:
             raise BrokenImageError(
-                f"the image {name} is {picture.width} x {picture.height} pixels, but annotated as "
-                f"{width} x {height}; {_cause(picture, width, height)}"
+                f"the image {name} is {size[1]} x {size[0]} pixels, but annotated as "
+                f"{annotated[1]} x {annotated[0]}; {_cause(data, turned=size == annotated[::-1])}"
             )
         return picture
 
 
-def _cause(picture: Image.Image, width: int, height: int) -> str:
-    """Return why a picture may have another size than annotated, and what to do."""
-    if picture.size != (height, width):
+def _cause(data: bytes, *, turned: bool) -> str:
+    """Return why a picture, turned or another, has not the size that was annotated, and what to do."""
+    if not turned:
         return f"{_REMEDY}, as it is another image than the annotated one"
     try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+        with Image.open(io.BytesIO(data)) as opened:
+            orientation = opened.getexif().get(ExifTags.Base.Orientation)
     except SyntaxError:  # Pillow's word for EXIF data that are broken
         orientation = None
     if orientation in _TURNING:
@@ -108,7 +112,8 @@ class DetectionSamples:
         objects = self._images.annotations.objects(index)
         target = to_target(objects, original_size, size, mirrored=mirrored, with_masks=self._with_masks)
         image_id = int(self._images.annotations.image_ids[index])
-        return Read(DetectionSample(to_input(picture, size, mirrored), target, image_id, original_size), [])
+        image = to_input(picture, size, mirrored)
+        return Read(DetectionSample(image, target, image_id, original_size), [])
 
 
 class DetectionBatch(NamedTuple):

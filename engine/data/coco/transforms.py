@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
-from torchvision.transforms.v2 import functional
 
 from engine.data.coco.annotations import Objects
 from engine.data.coco.masks import rasterize
+from engine.data.picture import Picture, mirrored, resized, to_tensor
 from engine.data.sampler import mix_seed
 
 Target = dict[str, torch.Tensor]
@@ -54,14 +53,10 @@ class RandomMirror:
         return bool(torch.rand((), generator=generator) < self.probability)
 
 
-def to_input(picture: Image.Image, size: tuple[int, int], mirrored: bool) -> torch.Tensor:
-    """Return an RGB picture resized to (height, width), uint8 (3, height, width)."""
-    height, width = size
-    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-    if mirrored:
-        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    image: torch.Tensor = functional.pil_to_tensor(resized)
-    return image
+def to_input(picture: Picture, size: tuple[int, int], mirror: bool) -> torch.Tensor:
+    """Return a picture resized to (height, width), perhaps mirrored, uint8 (3, height, width)."""
+    image = resized(picture, size)
+    return to_tensor(mirrored(image) if mirror else image)
 
 
 def to_target(

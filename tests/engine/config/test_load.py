@@ -309,6 +309,8 @@ def test_the_settings_are_plain_values_and_load_again(smallest: Path) -> None:
         ("runtime.log_every_steps=1", True),
         ("data.shrink_px=0", True),
         ("data.shrink_px=64", False),
+        ("data.decoder=torchvision", True),
+        ("data.decoder=pillow", False),
         ("runtime.amp=bf16", False),
         ("seed=1", False),
         ("epochs=11", False),
@@ -330,14 +332,21 @@ def test_the_hash_is_over_the_experiment(smallest: Path, override: str, same: bo
 
 
 def test_experiments_of_before_newer_keys_are_the_same_as_their_defaults(smallest: Path) -> None:
-    now = experiment_of(load_config(smallest))
-    newer = ("activation.init", "activation.init_slope", "model.pretrained", "optimizer.train_only")
+    now = experiment_of(load_config(smallest, ["data.decoder=pillow"]))
+    newer = (
+        "activation.init",
+        "activation.init_slope",
+        "data.decoder",
+        "model.pretrained",
+        "optimizer.train_only",
+    )
     saved = {key: value for key, value in now.values.items() if key not in newer}
     assert saved.keys() != now.values.keys()
     written = json.dumps(saved, sort_keys=True).encode()
     assert now.hash == hashlib.sha256(written).hexdigest()[:16]
     require_same(saved, now.values, Path("run"))
-    other = experiment_of(load_config(smallest, ["activation.init=leaky_relu", "activation.init_slope=0.1"]))
+    words = ["data.decoder=pillow", "activation.init=leaky_relu", "activation.init_slope=0.1"]
+    other = experiment_of(load_config(smallest, words))
     with pytest.raises(
         CheckpointError, match=r"init was 'relu', is now 'leaky_relu'; .*slope was 0.25, is now 0.1\."
     ):

@@ -13,7 +13,7 @@ from webdataset.writer import TarWriter
 
 from engine.data import BrokenImageError, ImageOptions, build_data
 from engine.data.coco import CocoOptions, build_coco_data
-from engine.data.source import decode_rgb
+from engine.data.decoding import decode_rgb
 from tests.engine.data.coco.coco_files import write_coco
 from tests.engine.data.loading import val_loader
 from tests.engine.image_files import write_folder, write_shards

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from engine.data import BrokenImageError, ImageData, ImageOptions, build_data
+from engine.data.picture import size_of
 from engine.data.sampler import shuffled_in_windows
 from engine.data.source import SelectedImages, ShrunkImages
 from tests.engine.data.loading import val_loader
@@ -120,7 +121,7 @@ def test_a_data_set_is_selected_and_shrunk_in_both_splits(tmp_path: Path) -> Non
     assert (all_of_it.num_train, all_of_it.num_val) == (whole.num_train, whole.num_val)
     part = opened(max_train_images=2, max_val_images=3, shrink_px=4)
     assert (part.num_train, part.num_val, part.classes) == (2, 3, whole.classes)
-    assert min(part.train.image(0).size) == min(part.val.image(0).size) == 4
+    assert min(size_of(part.train.image(0))) == min(size_of(part.val.image(0))) == 4
     read = [
         [images for images, _ in val_loader(opened(max_val_images=3, shrink_px=4, workers=workers), 2)]
         for workers in (0, 1)

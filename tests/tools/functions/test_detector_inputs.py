@@ -6,13 +6,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import train_coco
 from engine.config.load import COCO, load_config
+from engine.data.picture import resized, size_of, to_tensor
 from engine.processes.distributed import World
 from engine.training.checkpoint import read_checkpoint
 from pwlu import PWLU
@@ -81,10 +81,9 @@ def test_training_images_one_by_one_and_never_in_a_mirror(trained_detector: Path
     ]
     for batch, place in zip(batches, expected, strict=True):
         picture = data.train.picture(place)
-        assert batch.original_sizes == [picture.size[::-1]]
-        height, width = data.resize.size(*picture.size[::-1])
-        resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-        assert np.array_equal(batch.images[0], np.asarray(resized).transpose(2, 0, 1))
+        assert batch.original_sizes == [size_of(picture)]
+        pixels = to_tensor(resized(picture, data.resize.size(*size_of(picture))))
+        assert torch.equal(batch.images[0], pixels)
     reached = network.watch(lambda name, rows: None, list(network.layers), "")
     assert reached == list(network.layers) and not network.model.training
     described = network.describe()

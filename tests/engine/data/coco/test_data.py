@@ -16,6 +16,7 @@ from PIL import Image
 from engine.data import BrokenImageError, DataError
 from engine.data.coco import CocoData, CocoOptions, DetectionBatch, build_coco_data
 from engine.data.coco.data import GROUP_SIZE, grouped_order
+from engine.data.picture import resized, size_of, to_pillow
 from tests.engine.data import loading
 from tests.engine.data.coco.coco_files import annotation_path, split_content, write_coco, write_split
 
@@ -137,10 +138,8 @@ def test_evaluation_sees_every_image_once_as_it_is(root: Path, world_size: int) 
     assert ids(batches) == [10 * number for number in range(300, 307)]
     for index, (_, size, image, target) in enumerate(flat(batches)):
         original = data.val.picture(index)
-        assert size == (original.height, original.width)
-        height, width = data.resize.size(*size)
-        expected = np.asarray(original.resize((width, height), Image.Resampling.BILINEAR))
-        assert np.array_equal(image, expected.transpose(2, 0, 1))
+        assert size == size_of(original)
+        assert np.array_equal(image, resized(original, data.resize.size(*size)))
         assert target.keys() == {"boxes", "labels"}
 
 
@@ -294,7 +293,7 @@ def test_pixels_are_used_as_stored(tmp_path: Path) -> None:
     exif[0x0112] = 6  # orientation: turn by 90 degrees to the right
     picture.save(path, exif=exif)
     assert Image.open(path).getexif()[0x0112] == 6
-    assert np.array_equal(np.asarray(data.val.picture(0)), np.asarray(picture))
+    assert np.array_equal(np.asarray(to_pillow(data.val.picture(0))), np.asarray(picture))
     assert val_batches(data)[0].original_sizes[0] == (30, 40)
 
 

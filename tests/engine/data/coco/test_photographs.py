@@ -6,6 +6,7 @@ from pycocotools.coco import COCO
 
 from engine.data.coco import CocoData, CocoOptions, build_coco_data
 from engine.data.coco.masks import rasterize
+from engine.data.picture import size_of
 from tests.engine.data.loading import train_loader
 from tests.photographs import needs_photographs, unpack
 
@@ -64,4 +65,4 @@ def test_scaled_and_mirrored_masks_fill_their_boxes(data: CocoData) -> None:
 def test_every_photograph_can_be_read_and_is_as_large_as_annotated(data: CocoData) -> None:
     for index in range(0, len(data.val), 5):
         height, width = data.val.size(index)
-        assert data.val.picture(index).size == (width, height)
+        assert size_of(data.val.picture(index)) == (height, width)
