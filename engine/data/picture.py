@@ -35,7 +35,9 @@ def resized(picture: Picture, size: tuple[int, int]) -> Picture:
         return picture
     if isinstance(picture, torch.Tensor):
         # Not torchvision's resize: whether that rounds to 8 bits between the two sides depends on the CPU.
-        return torch.nn.functional.interpolate(picture[None], size, mode="bilinear", antialias=True)[0]
+        # A batch of one made of rows, as ATen sees from its strides that channels are last.
+        batch = picture.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+        return torch.nn.functional.interpolate(batch, size, mode="bilinear", antialias=True)[0]
     return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
