@@ -19,6 +19,10 @@ SWEEP ?=
 # For table-4. On a GPU: make table-4 LATENCY=--training-step LATENCY_RECORD=results/latency/gpu.json
 LATENCY ?= --device cpu --iterations 30 --warm-up 3
 LATENCY_RECORD ?= results/latency/cpu.json
+# For bench-data: an image folder, and e.g. DATA_SPEED="--gpus 8 --images-per-second resnet18=3000".
+DATA ?= data/imagenet
+DATA_SPEED ?=
+DATA_SPEED_RECORD ?= runs/data_speed.json
 # The demo has two processes; they share the cores.
 DEMO_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 3 ? cores / 2 : 1)))
 
@@ -34,7 +38,7 @@ CPP_SOURCES = $(shell find pwlu_ext/csrc -name '*.h' -o -name '*.cuh' -o -name '
 BUILD_INFO := "import pwlu, torch; print('pwlu on torch', torch.__version__, pwlu.build_info())"
 SHELL_SOURCES := $(wildcard scripts/*.sh scripts/*.sbatch) .ci/run
 
-.PHONY: help demo demo-coco test test-wheel wheel lint docs format install clean FORCE
+.PHONY: help bench-data demo demo-coco test test-wheel wheel lint docs format install clean FORCE
 
 help: ## say what there is
 	@sed -n 's/^\([a-z1-9%-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | sed 's/%/N/' | expand -t 20
@@ -65,6 +69,9 @@ table-4: install ## measure Table 4, the times of inference (LATENCY="...", LATE
 	$(BIN)/python -m tools.latency --output $(LATENCY_RECORD) $(LATENCY)
 	$(BIN)/python -m tools.latency.figure $(LATENCY_RECORD)
 	$(BIN)/python -m tools.report
+
+bench-data: install ## measure images a second of one core, by decoder (DATA=FOLDER, DATA_SPEED="...")
+	$(BIN)/python -m tools.data_speed $(DATA) --output $(DATA_SPEED_RECORD) $(DATA_SPEED)
 
 study-%: install FORCE ## make study N, one of configs/sweeps/study_N.yaml (SWEEP="data.root=..."); hours on two cores
 	$(BIN)/python -m tools.sweep --study $* $(SWEEP)
