@@ -1,6 +1,7 @@
 """Every `data.decoder` reads and refuses the same files, and its samples are Pillow's to a few levels."""
 
 import io
+import pickle
 import random
 import sys
 from collections.abc import Callable
@@ -68,6 +69,10 @@ OTHER_FILES = {
 @pytest.mark.parametrize("options", [ImageOptions, CocoOptions])
 def test_the_configuration_knows_every_decoder(options: type) -> None:
     assert set(get_args(get_type_hints(options)["decoder"])) == DECODERS.keys()
+
+
+def test_decoders_reach_loading_processes_that_are_not_forked() -> None:
+    assert pickle.loads(pickle.dumps(DECODERS)).keys() == DECODERS.keys()
 
 
 @pytest.mark.parametrize("name", OTHERS)
