@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.data.classes import Classes
-from engine.data.decoding import Decoder, decoder_named
+from engine.data.decoding import require_decoder
 from engine.data.digits import open_digits
 from engine.data.image_data import ImageData
 from engine.data.imagefolder import open_image_folder
@@ -31,7 +31,7 @@ __all__ = ["KINDS", "BrokenImageError", "DataError", "ImageData", "ImageOptions"
 class Kind(NamedTuple):
     """How to open a kind of data set: images and classes of "train" or "val"; its standard augmentation."""
 
-    open: Callable[[Path, str, Decoder], tuple[ImageSource, Classes]]
+    open: Callable[[Path, str, str], tuple[ImageSource, Classes]]
     standard_augmentation: Callable[[int], Transform] = photo_transform
 
 
@@ -51,6 +51,7 @@ def build_data(options: ImageOptions, seed: int, trained: Classes | None = None)
     """
     if options.kind not in KINDS:
         raise ValueError(expected_one_of("data.kind", options.kind, KINDS))
+    require_decoder(options.decoder)
     if options.broken_images not in ("error", "skip"):
         raise ValueError(expected_one_of("data.broken_images", options.broken_images, ("error", "skip")))
     evaluation = eval_transform(options.image_size_px, options.eval_crop_ratio)
@@ -78,7 +79,7 @@ def build_data(options: ImageOptions, seed: int, trained: Classes | None = None)
 
 def _open(options: ImageOptions, split: str, known: Classes | None) -> tuple[ImageSource, Classes]:
     """Return the images of a split and its own classes; where some are `known`, labels are of those."""
-    source, own = KINDS[options.kind].open(Path(options.root), split, decoder_named(options.decoder))
+    source, own = KINDS[options.kind].open(Path(options.root), split, options.decoder)
     if known is not None:
         source.labels = known.labels_of(own, source.labels)[source.labels]
     (known or own).warn_of_missing(source.labels, f"{options.root}: {split}")

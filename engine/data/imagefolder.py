@@ -11,7 +11,7 @@ import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from engine.data.classes import Classes, named
-from engine.data.decoding import Decoder, decode_rgb
+from engine.data.decoding import decode_rgb
 from engine.data.picture import Picture
 from engine.data.sampler import shuffled
 from engine.data.source import DataError, is_hidden
@@ -26,7 +26,7 @@ class FolderImages:
     """
 
     def __init__(
-        self, folder: Path, class_folders: Sequence[str], decoder: Decoder, *, allow_empty: bool = False
+        self, folder: Path, class_folders: Sequence[str], decoder: str, *, allow_empty: bool = False
     ) -> None:
         """List the files; a class's label is its place among the folders.
 
@@ -64,7 +64,7 @@ class FolderImages:
         return shuffled(len(self), seed, epoch)
 
 
-def open_image_folder(root: Path, split: str, decoder: Decoder) -> tuple[FolderImages, Classes]:
+def open_image_folder(root: Path, split: str, decoder: str) -> tuple[FolderImages, Classes]:
     """Return the images and classes of root/train or root/val; hidden files are left out with a warning.
 
     Raises DataError for a missing folder, for no image at all and, in train, for a class without images.

@@ -51,14 +51,14 @@ class TrainSamples:
         for offset in range(len(self._source)):
             number = (index + offset) % len(self._source)
             try:
-                image = self._source.image(number)
+                with isolated_rng(mix_seed(self._seed, epoch, index)):
+                    image = self._transform(self._source.image(number))
             except BrokenImageError as error:
                 broken.append(str(error))
                 if not self._skip_broken:
                     return Read(None, broken)
                 continue
-            with isolated_rng(mix_seed(self._seed, epoch, index)):
-                return Read((self._transform(image), int(self._source.labels[number])), broken)
+            return Read((image, int(self._source.labels[number])), broken)
         raise DataError(f"none of the {len(self._source)} training images can be decoded; {broken[0]}")
 
 

@@ -18,8 +18,9 @@ class ImageOptions:
     workers: NonNegativeInt = 8  # loading processes per training process; 0 loads in the training process
     max_train_images: NonNegativeInt = 0  # use at most this many, evenly spread; 0 takes all
     max_val_images: NonNegativeInt = 0  # the same for the images of evaluation
-    # what decodes JPEG files and resizes: see docs/data.md; simplejpeg is to be installed
-    decoder: Literal["torchvision", "pillow", "simplejpeg"] = "torchvision"
+    decoder: Literal["simplejpeg", "pillow"] = (
+        "simplejpeg"  # of JPEG files; what resizes follows: docs/data.md
+    )
     shrink_px: NonNegativeInt = 0  # bring larger images to this shorter side once, in memory; 0: do not
     image_size_px: PositiveInt = 224  # side of the square the network sees
     # standard: random resized crop + flip; none: as in evaluation
@@ -39,8 +40,9 @@ class CocoOptions:
     train_split: str = "train2017"  # the images to train on
     val_split: str = "val2017"  # the images to evaluate on
     workers: NonNegativeInt = 4  # loading processes per training process; 0 loads in the training process
-    # what decodes JPEG files and resizes: see docs/data.md; simplejpeg is to be installed
-    decoder: Literal["torchvision", "pillow", "simplejpeg"] = "torchvision"
+    decoder: Literal["simplejpeg", "pillow"] = (
+        "simplejpeg"  # of JPEG files; what resizes follows: docs/data.md
+    )
     shorter_side_px: PositiveInt = 800  # the image's shorter side is scaled to this ...
     longer_side_px: PositiveInt = 1333  # ... unless that makes the longer side exceed this
     empty_images: Literal["drop", "keep"] = "drop"  # training images without an object

@@ -9,7 +9,6 @@ from functools import partial
 
 import torch
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
 
 from engine.data.picture import (
     Picture,
@@ -34,7 +33,7 @@ def eval_transform(image_size_px: int, eval_crop_ratio: float) -> Transform:
     The result maps a picture to uint8 of shape (3, image_size_px, image_size_px).
     """
     resize = partial(_shorter_side_to, side_px=round(image_size_px / eval_crop_ratio))
-    crop = partial(functional.center_crop, output_size=[image_size_px])
+    crop = partial(_centre, size=(image_size_px, image_size_px))
     return _ToPixels((_middle_of_strip, resize, crop))
 
 
@@ -49,8 +48,12 @@ def _middle_of_strip(picture: Picture) -> Picture:
     if longer <= kept:
         return picture
     kept += (longer - kept) % 2  # the centre stays where it is
-    middle: Picture = functional.center_crop(picture, [min(side, kept) for side in size])
-    return middle
+    return _centre(picture, (min(size[0], kept), min(size[1], kept)))
+
+
+def _centre(picture: Picture, size: tuple[int, int]) -> Picture:
+    top, left = (round((have - keep) / 2) for have, keep in zip(size_of(picture), size, strict=True))
+    return cropped(picture, top, left, *size)
 
 
 def _shorter_side_to(picture: Picture, side_px: int) -> Picture:
@@ -88,7 +91,9 @@ def _crop_and_mirror(image_size_px: int) -> tuple[_Step, _Step]:
 
 
 def _random_resized_crop(crop: v2.RandomResizedCrop, picture: Picture) -> Picture:
-    return resized(cropped(picture, **crop.make_params([picture])), crop.size)
+    height, width = size_of(picture)
+    place = crop.make_params([torch.empty(3, height, width, device="meta")])  # of which it takes the size
+    return resized(cropped(picture, **place), crop.size)
 
 
 def _random_mirror(picture: Picture) -> Picture:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engine.data.classes import Classes, named, numbered
-from engine.data.decoding import Decoder, decode_rgb
+from engine.data.decoding import decode_rgb
 from engine.data.picture import Picture
 from engine.data.sampler import shuffled_in_windows
 from engine.data.shard import member_name, read_image
@@ -25,7 +25,7 @@ _WINDOW_SHARDS = 16  # shuffled together: with the usual 1000 images a shard, a 
 class ShardImages:
     """The images of one split, in the shards of `root`."""
 
-    def __init__(self, root: Path, index: ShardIndex, decoder: Decoder) -> None:
+    def __init__(self, root: Path, index: ShardIndex, decoder: str) -> None:
         self._root, self._index, self._decoder = root, index, decoder
         # number of the first sample of each shard
         self._first = np.cumsum(index.shard_sizes) - index.shard_sizes
@@ -74,7 +74,7 @@ class ShardImages:
         return self._root / str(self._index.shard_names[shard]), index - int(self._first[shard])
 
 
-def open_shards(root: Path, split: str, decoder: Decoder) -> tuple[ShardImages, Classes]:
+def open_shards(root: Path, split: str, decoder: str) -> tuple[ShardImages, Classes]:
     """Return the images and classes of root/train-*.tar or root/val-*.tar.
 
     Class names come from root/meta.json, {"classes": [...]}, where it exists; otherwise they have none.

@@ -1,10 +1,10 @@
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from engine.data.decoding import DECODERS
 from tests.engine.image_files import write_folder
 from tools import data_speed
 
@@ -23,28 +23,28 @@ def test_record_and_page_have_every_decoder_and_transform(
     output = tmp_path / "speed.json"
     run(monkeypatch, write_folder(tmp_path / "data"), output, "--gpus 2 --images-per-second resnet18=1e3")
     record = json.loads(output.read_text())
-    decoders = ["pillow", "torchvision"] + ["simplejpeg"] * (find_spec("simplejpeg") is not None)
-    expected = {(decoder, transform) for decoder in decoders for transform in data_speed.TRANSFORMS}
+    expected = {(decoder, transform) for decoder in DECODERS for transform in data_speed.TRANSFORMS}
+    expected |= {(data_speed.TIMM, transform) for transform in ("standard", "evaluation")}
     assert {(row["decoder"], row["transform"]) for row in record["speeds"]} == expected
-    assert record["environment"]["decoders"].keys() == set(decoders) and record["images"] == 10
+    assert record["environment"]["decoders"].keys() == {*DECODERS, "timm"} and record["images"] == 10
     for row in record["speeds"]:
         assert row["images_per_core_second"] > 0 and min(row["milliseconds"].values()) > 0
     page = output.with_suffix(".md").read_text()
-    assert page in capsys.readouterr().out and page.count("\n| pillow |") == 3
+    assert page in capsys.readouterr().out and page.count("\n| pillow |") == 4
     assert "## Cores that keep 2 GPUs busy" in page and "\n| resnet18 | standard | 1000 |" in page
 
 
 def test_cores_are_those_that_read_as_many_images_as_the_gpus_take() -> None:
     speeds = [
         {"decoder": name, "transform": "standard", "images_per_core_second": speed}
-        for name, speed in (("pillow", 300.0), ("torchvision", 600.0))
+        for name, speed in (("pillow", 300.0), ("simplejpeg", 600.0))
     ]
     networks = [
         {"name": "resnet18", "augmentation": "standard", "images_per_gpu_second": 1000.0},
         {"name": "resnet50", "augmentation": "standard", "images_per_gpu_second": None},
     ]
     record = {"arguments": {"gpus": 3}, "speeds": speeds, "networks": networks}
-    assert data_speed.cores_section(record)[-1] == "| resnet18 | standard | 1000 | 10 | 5 |"
+    assert data_speed.cores_section(record)[-1] == "| resnet18 | standard | 1000 | 5 | 10 |"
     assert data_speed.cores_section({**record, "networks": networks[1:]}) == []
 
 

@@ -13,7 +13,7 @@ from engine.data.classes import Classes
 from engine.data.coco.annotations import CocoAnnotations, Integers, read_annotation_file
 from engine.data.coco.dataset import CocoImages, DetectionBatch, DetectionSamples, detection_batch
 from engine.data.coco.transforms import RandomMirror, ResizeRule
-from engine.data.decoding import Decoder, decoder_named
+from engine.data.decoding import require_decoder
 from engine.data.loader import BatchLoader, LoadingProcesses
 from engine.data.options import CocoOptions
 from engine.data.sampler import isolated_rng, mix_seed
@@ -140,13 +140,14 @@ def build_coco_data(
     ):
         if value not in known:
             raise ValueError(expected_one_of(name, value, known))
+    require_decoder(options.decoder)
     resize, root = ResizeRule(options.shorter_side_px, options.longer_side_px), Path(options.root)
     if options.kind == "digits":
         # Imported here: scikit-learn takes a second to load.
         from engine.data.coco.digits import write_digits
 
         root = write_digits(root)
-    opened = partial(_open_split, root, decoder=decoder_named(options.decoder), with_masks=with_masks)
+    opened = partial(_open_split, root, decoder=options.decoder, with_masks=with_masks)
     train_split = Once(partial(opened, options.train_split, trained, scored=False))
     classes = trained or train_split.value.annotations.classes
     val = opened(options.val_split, classes, scored=True)
@@ -188,7 +189,7 @@ def _whole_groups(num_images: int) -> int:
 
 
 def _open_split(
-    root: Path, split: str, known: Classes | None, *, decoder: Decoder, with_masks: bool, scored: bool
+    root: Path, split: str, known: Classes | None, *, decoder: str, with_masks: bool, scored: bool
 ) -> CocoImages:
     path = root / "annotations" / f"instances_{split}.json"
     annotations = CocoAnnotations(path, with_masks=with_masks, scored=scored)

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from engine.data.coco.annotations import CocoAnnotations
 from engine.data.coco.files import find_pictures
 from engine.data.coco.transforms import ResizeRule, Target, to_input, to_target
-from engine.data.decoding import Decoder, by_pillow, decode_rgb
+from engine.data.decoding import decode_rgb
 from engine.data.loader import Read
 from engine.data.picture import Picture, size_of
 from engine.data.source import BrokenImageError
@@ -25,7 +25,7 @@ _TURNING = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
 class CocoImages:
     """The pictures and annotations of one split."""
 
-    def __init__(self, folder: Path, annotations: CocoAnnotations, decoder: Decoder = by_pillow) -> None:
+    def __init__(self, folder: Path, annotations: CocoAnnotations, decoder: str = "pillow") -> None:
         """Take the pictures in `folder`. Raises DataError where one is not there."""
         self._folder, self.annotations, self._decoder = folder, annotations, decoder
         # An array, for what rows.Rows says of lists.
@@ -102,17 +102,16 @@ class DetectionSamples:
         self._with_masks, self._mirrored = with_masks, mirrored
 
     def read(self, epoch: int, index: int) -> Read[DetectionSample]:
-        try:
-            picture = self._images.picture(index)
-        except BrokenImageError as error:
-            return Read(None, [str(error)])
         original_size = self._images.size(index)
         size = self._resize.size(*original_size)
         mirrored = self._mirrored is not None and self._mirrored(epoch, index)
+        try:
+            image = to_input(self._images.picture(index), size, mirrored)
+        except BrokenImageError as error:
+            return Read(None, [str(error)])
         objects = self._images.annotations.objects(index)
         target = to_target(objects, original_size, size, mirrored=mirrored, with_masks=self._with_masks)
         image_id = int(self._images.annotations.image_ids[index])
-        image = to_input(picture, size, mirrored)
         return Read(DetectionSample(image, target, image_id, original_size), [])
 
 

@@ -309,7 +309,7 @@ def test_the_settings_are_plain_values_and_load_again(smallest: Path) -> None:
         ("runtime.log_every_steps=1", True),
         ("data.shrink_px=0", True),
         ("data.shrink_px=64", False),
-        ("data.decoder=torchvision", True),
+        ("data.decoder=simplejpeg", True),
         ("data.decoder=pillow", False),
         ("runtime.amp=bf16", False),
         ("seed=1", False),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.data import BrokenImageError, DataError, ImageData, ImageOptions, build_data
 from engine.data.classes import named
-from engine.data.picture import to_pillow
+from engine.data.picture import to_pillow, to_tensor
 from tests.engine.data.loading import train_loader, val_loader
 from tests.engine.image_files import CLASSES, encoded, write_folder
 
@@ -53,7 +53,10 @@ def test_hidden_names_are_left_out_and_counted(folder: Path, capsys: pytest.Capt
     assert data.classes.names == CLASSES
     for found, expected in ((data.train, clean.train), (data.val, clean.val)):
         assert found.labels.tolist() == expected.labels.tolist()
-        assert all(torch.equal(found.image(index), expected.image(index)) for index in range(len(expected)))
+        assert all(
+            torch.equal(to_tensor(found.image(index)), to_tensor(expected.image(index)))
+            for index in range(len(expected))
+        )
     warning = capsys.readouterr().out
     assert all(f"hidden files and folders: {count} (" in warning for count in (1, 3))
     assert f"{folder}/train/ant/._000.jpg" in warning

@@ -12,7 +12,7 @@ from webdataset.writer import TarWriter
 
 from engine.data import BrokenImageError, DataError, ImageData, ImageOptions, build_data
 from engine.data.classes import named
-from engine.data.picture import size_of, to_pillow
+from engine.data.picture import size_of, to_pillow, to_tensor
 from engine.data.shard_index import write_index
 from tests.engine.data.loading import val_loader
 from tests.engine.image_files import CLASSES, encoded, write_shards
@@ -70,7 +70,7 @@ def test_an_index_on_disk_gives_the_same_samples(shards: Path, capsys: pytest.Ca
     assert sorted(path.name for path in shards.glob("index-*")) == ["index-train.npz", "index-val.npz"]
     assert indexed.train.labels.tolist() == scanned.train.labels.tolist()
     for index in range(24):
-        assert torch.equal(indexed.train.image(index), scanned.train.image(index))
+        assert torch.equal(to_tensor(indexed.train.image(index)), to_tensor(scanned.train.image(index)))
 
 
 @pytest.mark.parametrize("cut", ["first header", "last header", "last data", "end of archive"])

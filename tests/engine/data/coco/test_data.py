@@ -16,7 +16,7 @@ from PIL import Image
 from engine.data import BrokenImageError, DataError
 from engine.data.coco import CocoData, CocoOptions, DetectionBatch, build_coco_data
 from engine.data.coco.data import GROUP_SIZE, grouped_order
-from engine.data.picture import resized, size_of, to_pillow
+from engine.data.picture import resized, size_of, to_pillow, to_tensor
 from tests.engine.data import loading
 from tests.engine.data.coco.coco_files import annotation_path, split_content, write_coco, write_split
 
@@ -139,7 +139,7 @@ def test_evaluation_sees_every_image_once_as_it_is(root: Path, world_size: int) 
     for index, (_, size, image, target) in enumerate(flat(batches)):
         original = data.val.picture(index)
         assert size == size_of(original)
-        assert np.array_equal(image, resized(original, data.resize.size(*size)))
+        assert image == to_tensor(resized(original, data.resize.size(*size))).tolist()
         assert target.keys() == {"boxes", "labels"}
 
 
