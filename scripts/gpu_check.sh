@@ -46,15 +46,16 @@ training=(--config configs/digits_r18_pwlu.yaml epochs=2 phase1_epochs=1 schedul
 run=$(mktemp -d)
 trap 'rm -rf "$run"' EXIT
 
-step build 20 "$python" -c "$loaded"
-step tests 170 "$python" -m pytest -q -m gpu pwlu_ext/tests tests
-step operator 110 "$python" -m pwlu_ext.benchmarks.operator_gpu --output "$folder/operator.json"
-step latency 120 "$python" -m tools.latency --output "$folder/latency.json" --device cuda --training-step \
+step build 15 "$python" -c "$loaded"
+step tests 165 "$python" -m pytest -q -m gpu pwlu_ext/tests tests
+step operator 105 "$python" -m pwlu_ext.benchmarks.operator_gpu --output "$folder/operator.json"
+step latency 115 "$python" -m tools.latency --output "$folder/latency.json" --device cuda --training-step \
     --models resnet18 --modes eager cuda-graph --iterations 50 --warm-up 5
-step training 60 "$python" -m torch.distributed.run --standalone --nproc-per-node=gpu \
+step loop 25 "$python" -m tools.loop_overhead --output "$folder/loop.json" --device cuda --steps 400
+step training 55 "$python" -m torch.distributed.run --standalone --nproc-per-node=gpu \
     train_imagenet.py "${training[@]}" output="$run"
 if ((dry_run)) || command -v compute-sanitizer >/dev/null; then
-    step sanitizer 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 1 \
+    step sanitizer 85 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 1 \
         "$python" -m pwlu_ext.benchmarks.sanitizer_case
 else
     echo "sanitizer  not run: compute-sanitizer is not on PATH"

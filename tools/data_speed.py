@@ -97,7 +97,7 @@ def measure(arguments: argparse.Namespace) -> Row:
     require_decoder("simplejpeg")
     return {
         "benchmark": "data_speed",
-        "arguments": {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items()},
+        "arguments": {n: value for n, value in vars(arguments).items() if not isinstance(value, Path)},
         "environment": describe_start(
             step=0,
             world_size=1,

@@ -32,6 +32,7 @@ def test_dry_run_prints_the_commands_and_their_limits(python: Path) -> None:
         "pytest",
         "operator_gpu",
         "tools.latency",
+        "tools.loop_overhead",
         "train_imagenet.py",
         "sanitizer_case",
     )
@@ -45,9 +46,11 @@ def test_a_step_that_fails_does_not_stop_the_others(python: Path, tmp_path: Path
     done = run_script(python, folder)
     assert done.returncode == 1
     ended = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert list(ended) == ["build", "tests", "operator", "latency", "training", "sanitizer"]
+    assert list(ended) == ["build", "tests", "operator", "latency", "loop", "training", "sanitizer"]
     assert f"FAILED, see {folder}/tests.log" in ended["tests"]
-    assert [ended[name].split()[-1] for name in ("build", "operator", "latency", "training")] == ["ok"] * 4
+    assert [ended[name].split()[-1] for name in ("build", "operator", "latency", "loop", "training")] == [
+        "ok"
+    ] * 5
     assert (folder / "tests.log").read_text() == "2 failed\n"
     assert f"--output {folder}/operator.json" in (folder / "operator.log").read_text()
 
