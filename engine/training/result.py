@@ -20,10 +20,9 @@ class StepResult:
         realigned: phase I ended with this step.
     """
 
-    def __init__(self, terms: Sequence[str], sums: Tensor, stops: Tensor, realigned: bool) -> None:
-        """Take the attributes, and in `stops`, (1,), how many processes were asked to stop."""
-        self.terms, self.sums, self.realigned = tuple(terms), sums, realigned
-        numbers = torch.cat([sums, stops])
+    def __init__(self, terms: Sequence[str], numbers: Tensor, realigned: bool) -> None:
+        """Take `numbers`: `sums`, and after them how many processes were asked to stop."""
+        self.terms, self.sums, self.realigned = tuple(terms), numbers[:-1], realigned
         self._arrived: torch.cuda.Event | None = None
         self._on_host = numbers
         if numbers.is_cuda:

@@ -76,10 +76,9 @@ class TrainStep:
         # One collective sums both the losses and the requests to stop.
         stop = torch.full((1,), float(should_stop()), dtype=torch.float64, device=means.device)
         totals = all_reduce(torch.cat([means / self._world.size, stop]))
-        sums, stops = totals[:-1], totals[-1:]
-        realigned = self._update(lr, skip=(~sums.sum().isfinite()).float())
+        realigned = self._update(lr, skip=(~totals.sum().isfinite()).float())
         self._state.step += 1
-        return StepResult(terms, sums, stops, realigned)
+        return StepResult(terms, totals, realigned)
 
     def _backward(self, micro_batches: Sequence[Any]) -> tuple[list[str], Tensor]:
         """Compute the gradients of the global batch's mean loss.
