@@ -77,7 +77,7 @@ def decode_rgb(
 
 
 def _simplejpeg(data: bytes, by_pillow: Callable[[], Picture], height: int, width: int) -> torch.Tensor:
-    """Return a tensor of at least this size: scaled by 1/2, 1/4 or 1/8 where that is left, else whole."""
+    """Return a tensor of at least this size: scaled by 1/2 or less where that leaves as much, else whole."""
     import simplejpeg  # data.decoder=pillow does without
 
     try:

@@ -1,5 +1,6 @@
 """The last stretch of an image's way: from 8 bits in host memory to numbers for the network on its device."""
 
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
@@ -20,14 +21,19 @@ class DeviceFeed:
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._begun: deque[torch.cuda.Event] = deque()
 
     def __call__(self, bring: Callable[[], T]) -> T:
         """Return the tensors, in whatever containers, that `bring` makes of what is in pinned memory."""
         if self._stream is None:
             return bring()
+        working = torch.cuda.current_stream(self._stream.device)
+        # Two batches ahead at most: an evaluation, which waits for nothing, would fill the memory.
+        self._begun.append(working.record_event())
+        if len(self._begun) > 2:
+            self._begun.popleft().synchronize()
         with torch.cuda.stream(self._stream):
             brought = bring()
-        working = torch.cuda.current_stream(self._stream.device)
         working.wait_stream(self._stream)
         for leaf in tree_leaves(brought):
             if isinstance(leaf, Tensor):

@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
+# A scaled picture ends on a whole pixel: where it has few of them, its edge would move.
+_SMALLEST_TO_SCALE_PX = 256
+
 
 @dataclass(frozen=True)
 class EncodedPicture:
@@ -34,9 +37,10 @@ class EncodedPicture:
     def decoded(self, size: tuple[int, int]) -> torch.Tensor:
         """Return the part, of at least (height, width) = size or at its own size where that is less."""
         (whole_height, whole_width), (height, width) = self.whole, self.size
-        pixels = self.decode(
-            math.ceil(whole_height * size[0] / height), math.ceil(whole_width * size[1] / width)
-        )
+        least = self.whole
+        if min(self.whole) >= _SMALLEST_TO_SCALE_PX:
+            least = math.ceil(whole_height * size[0] / height), math.ceil(whole_width * size[1] / width)
+        pixels = self.decode(*least)
         down, right = pixels.shape[1] / whole_height, pixels.shape[2] / whole_width
         top, left = self.place
         rows = slice(_nearest(top * down), _nearest((top + height) * down))

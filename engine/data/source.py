@@ -109,8 +109,8 @@ class ShrunkImages:
         if index not in self._shrunk:
             image = self._source.image(index)
             size = size_of(image)
-            if min(size) > self._side_px:
-                image = resized(image, with_shorter_side(size, self._side_px))
+            larger = min(size) > self._side_px
+            image = resized(image, with_shorter_side(size, self._side_px) if larger else size)
             if get_worker_info() is not None:
                 return image  # loading processes would each come to hold the whole data set
             self._shrunk[index] = image

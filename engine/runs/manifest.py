@@ -29,7 +29,7 @@ _GIT_PLACES = (
     "GIT_NAMESPACE",
     "GIT_PREFIX",
 )
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pycocotools", "pwlu-cuda")
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "pycocotools", "pwlu-cuda")
 
 
 def describe_start(

@@ -268,7 +268,7 @@ class Loop:
         )
         return (
             f"the loss is {result.loss} at step {taken.step} with learning rate {taken.lr:.6g}; {good}. "
-            "That step changed no parameter, and nothing was saved after it. Try a lower "
+            "The optimizer left that step out, and nothing was saved after it. Try a lower "
             "optimizer.peak_lr, a longer schedule.warmup_epochs or optimizer.clip_grad_norm=1, in a new "
             "output folder"
         )

@@ -71,6 +71,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
     optimizer.load_state_dict(
         {**saved, "param_groups": [{**old, "fused": own["fused"]} for old, own in groups]}
     )
+    for parameter, state in optimizer.state.items():
+        # The fused step goes through memory as it lies, and runtime.channels_last may have changed.
+        if isinstance(buffer := state.get("momentum_buffer"), Tensor):
+            state["momentum_buffer"] = torch.empty_like(parameter, dtype=buffer.dtype).copy_(buffer)
 
 
 def step_unless(skip: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:

@@ -17,7 +17,7 @@ class StepResult:
     Attributes:
         terms: the names of the terms of the loss.
         sums: the terms, each the mean over the global batch: float64 (terms,) on the device.
-        realigned: phase I ended with this step.
+        realigned: phase I ends with this step, unless the loss is not finite.
     """
 
     def __init__(self, terms: Sequence[str], numbers: Tensor, realigned: bool) -> None:
@@ -52,7 +52,7 @@ class StepResult:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the loss is a number; if not, the step changed no parameter."""
+        """Whether the loss is a number; if not, the optimizer left the step out."""
         return math.isfinite(self.loss)
 
 

@@ -32,9 +32,9 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 class TrainStep:
-    """Forward, backward and update over one global batch; a loss that is not finite changes no parameter.
+    """Forward, backward and update over one global batch; one with a loss that is not finite is left out.
 
-    The model is in the mode of training. Nothing waits for the device.
+    The model is in the mode of training. Nothing waits for the device, but for the step that ends phase I.
 
     Args:
         compute_losses: returns the terms of a micro-batch's mean loss from the model and the micro-batch.
@@ -76,9 +76,14 @@ class TrainStep:
         # One collective sums both the losses and the requests to stop.
         stop = torch.full((1,), float(should_stop()), dtype=torch.float64, device=means.device)
         totals = all_reduce(torch.cat([means / self._world.size, stop]))
-        realigned = self._update(lr, skip=(~totals.sum().isfinite()).float())
+        skip = (~totals.sum().isfinite()).float()
+        self._optimize(lr, skip)
+        phases = self._state.phases
+        ends_phase_1 = phases.phase == 1 and phases.step_count + 1 == phases.phase1_steps
+        if not (ends_phase_1 and skip):  # a step that is left out sets no boundaries
+            self._follow(ends_phase_1)
         self._state.step += 1
-        return StepResult(terms, totals, realigned)
+        return StepResult(terms, totals, ends_phase_1)
 
     def _backward(self, micro_batches: Sequence[Any]) -> tuple[list[str], Tensor]:
         """Compute the gradients of the global batch's mean loss.
@@ -98,8 +103,9 @@ class TrainStep:
                 losses = self._compute_losses(self._parallel, micro_batch)
                 loss = torch.stack(list(losses.values())).sum() / self._accumulation
                 state.scaler.scale(loss).backward()
-            share = torch.stack([term.detach().float() for term in losses.values()]) / self._accumulation
-            terms, means = list(losses), means + share if terms else share
+            terms = terms or list(losses)
+            share = torch.stack([losses[term].detach().float() for term in terms]) / self._accumulation
+            means = share if number == 1 else means + share
         return terms, means.double()
 
     def _communication(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
@@ -108,8 +114,8 @@ class TrainStep:
             return contextlib.nullcontext()
         return self._parallel.no_sync()
 
-    def _update(self, lr: float, skip: Tensor) -> bool:
-        """Apply the gradients unless `skip` is 1; return True if phase I ended with this step."""
+    def _optimize(self, lr: float, skip: Tensor) -> None:
+        """Apply the gradients unless `skip` is 1."""
         state = self._state
         set_learning_rate(state.optimizer, lr)
         state.scaler.unscale_(state.optimizer)
@@ -118,9 +124,12 @@ class TrainStep:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_grad_norm)
         step_unless(skip, state.optimizer, state.scaler)
         state.scaler.update()
-        phase1_ended = state.phases.after_optimizer_step()  # after step T' - 1: Eq. 6
+
+    def _follow(self, ends_phase_1: bool) -> None:
+        """Let the learning phase and the averages follow the parameters."""
+        state = self._state
+        state.phases.after_optimizer_step()  # after step T' - 1: Eq. 6
         if state.ema:
             state.ema.update()
-            if phase1_ended:  # the mean of a function before and after its realignment would be neither
+            if ends_phase_1:  # the mean of a function before and after its realignment would be neither
                 state.ema.copy(self._pwlu_tensors)
-        return phase1_ended

@@ -22,7 +22,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
         return mean, variance
     if x.is_cuda:
         mean, invstd = torch.batch_norm_stats(x, _TINY)
-        return mean, torch.where(invstd < 0.9 * _TINY**-0.5, invstd**-2, 0)
+        return mean, torch.where(invstd > 0.9 * _TINY**-0.5, 0, invstd**-2)
     return _KERNEL(x)  # torch.var_mean takes five times as long
 
 

@@ -166,6 +166,20 @@ def test_an_input_that_needs_no_gradient() -> None:
     assert_alike(results[1], results[0])
 
 
+def test_a_parametrized_weight_learns() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), PWLU(3))
+    fuse_batch_norm(model, input_size=(3, 4, 4))
+    apart = nn.Sequential(nn.BatchNorm2d(3), PWLU(3))
+    x = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for network in (model, apart):
+        nn.utils.parametrize.register_parametrization(network[0], "weight", nn.Softplus())
+        network(x).square().sum().backward()
+        gradients.append(network[0].parametrizations.weight.original.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+    assert gradients[0].any()
+
+
 def test_second_derivatives() -> None:
     results = []
     for model in (block(), fused_copy(block())):

@@ -162,13 +162,16 @@ def open_network(
     pwlu_layers_of(trained)  # to say first if there is none
     task: Classification | Detection
     classes = classes_of_checkpoint(trained.content, str(trained.path))
+    # A run from before there was a choice says nothing of it.
+    decoder = saved_value(trained.content["experiment"], "data.decoder")
+    words = [f"data.decoder={decoder}", *overrides, *_APART]
     if trained.is_detector:
-        detector = load_config(trained.folder.config, [*overrides, *_APART], COCO)
+        detector = load_config(trained.folder.config, words, COCO)
         _require_same(trained.path, trained.content["experiment"], experiment_of(detector).network)
         task, model, _ = train_coco.build(detector, distributed.start(detector.runtime.device), classes)
     else:
         # Another memory layout rounds otherwise.
-        words = [*overrides, *_APART, "runtime.compile=false", "runtime.channels_last=false"]
+        words += ["runtime.compile=false", "runtime.channels_last=false"]
         classifier = load_config(trained.folder.config, words, IMAGENET)
         _require_same(trained.path, trained.content["experiment"], experiment_of(classifier).network)
         task, model, _ = train_imagenet.build(

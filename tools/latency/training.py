@@ -1,6 +1,5 @@
 """The training step that tools.latency measures: the trainer's own, in phase II of the two-phase learning."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from engine.amp import Precision
 from engine.processes.distributed import World
 from engine.training.optimizer import OptimizerOptions
+from engine.training.result import StepResult
 from engine.training.state import TrainingState, new_state
 from engine.training.step import TrainStep
 from models import activation_factory, build_classifier, is_activation
@@ -76,7 +76,7 @@ def one_step(
 ) -> Call:
     """Return a call of the trainer's step; `forward` is the state's network or a compiled form of it.
 
-    The call raises ValueError if the loss is not finite: such a step updates nothing.
+    The call raises ValueError if the loss of the call before was not finite: such a step updates nothing.
     """
 
     def losses(_: nn.Module, micro_batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -85,13 +85,17 @@ def one_step(
             logits = forward(images)
         return {"cross_entropy": F.cross_entropy(logits.float(), labels)}
 
+    state.train_mode()
     step = TrainStep(state, world, compute_losses=losses, accumulation=1, clip_grad_norm=0.0, seed=SEED)
 
+    unread: list[StepResult] = []
+
     def call() -> None:
-        result = step([batch], LEARNING_RATE)
-        if not math.isfinite(result.loss):
+        unread.append(step([batch], LEARNING_RATE))
+        # As the trainer, which reads a step's loss when the next one is under way.
+        if len(unread) > 1 and not unread.pop(0).is_finite:
             raise ValueError(
-                f"the loss of the training step is {result.loss}: such a step updates nothing, and its time "
+                "the loss of the training step is not finite: such a step updates nothing, and its time "
                 "would mean nothing; use another --training-amp"
             )
 

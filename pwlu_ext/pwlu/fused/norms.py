@@ -100,17 +100,8 @@ def synchronized_batch_norm(norm: Any, x: Tensor) -> Tensor:
     return batch_norm(x, _begin(norm, x))
 
 
-@torch.no_grad()
 def _begin(norm: Any, x: Tensor) -> Norm:
-    if _uses_batch(norm):
-        group = _group(norm)
-        mean, variance, elements = batch_statistics(x, group)
-        if norm.training and norm.track_running_stats and not is_recomputed():
-            _move_running_statistics(norm, mean, variance, elements)
-        source = Source(norm.eps, True, group, elements if isinstance(elements, Tensor) else None)
-    else:
-        # A copy: a training step before the backward pass may move them.
-        mean, variance, source = norm.running_mean.clone(), norm.running_var, Source(norm.eps, False)
+    mean, invstd, source = _statistics(norm, x)
     if hasattr(norm.weight, "full_tensor"):
         raise RuntimeError(
             "pwlu: FSDP2 has sharded the weights of a fused BatchNorm again before the PWLU behind it ran. "
@@ -118,7 +109,21 @@ def _begin(norm: Any, x: Tensor) -> Norm:
         )
     weight = torch.ones_like(mean) if norm.weight is None else norm.weight
     bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
-    return Norm(weight, bias, mean, (variance + norm.eps).rsqrt(), source)
+    return Norm(weight, bias, mean, invstd, source)
+
+
+@torch.no_grad()
+def _statistics(norm: Any, x: Tensor) -> tuple[Tensor, Tensor, Source]:
+    """Return the mean and one over the deviation to normalise x by; in training running statistics move."""
+    if not _uses_batch(norm):
+        # A copy: a training step before the backward pass may move it.
+        return norm.running_mean.clone(), (norm.running_var + norm.eps).rsqrt(), Source(norm.eps, False)
+    group = _group(norm)
+    mean, variance, elements = batch_statistics(x, group)
+    if norm.training and norm.track_running_stats and not is_recomputed():
+        _move_running_statistics(norm, mean, variance, elements)
+    source = Source(norm.eps, True, group, elements if isinstance(elements, Tensor) else None)
+    return mean, (variance + norm.eps).rsqrt(), source
 
 
 def _has_kernel(norm: Any, x: Any) -> bool:

@@ -193,7 +193,10 @@ def _through_norm(
         scale, mean_grad, of_x, mean = (_per_channel(n, x) for n in (scale, mean_grad, of_x, norm.mean))
         return (scale * (grad_z - mean_grad + of_x * (x - mean))).to(grad_z.dtype)
     if x.is_cuda:
-        count = torch.as_tensor(elements, dtype=torch.int32, device=x.device).reshape(1)
+        if isinstance(elements, Tensor):
+            count = elements.to(torch.int32).reshape(1)
+        else:
+            count = torch.full((1,), elements, dtype=torch.int32, device=x.device)
         return torch.batch_norm_backward_elemt(
             grad_z, x, norm.mean, norm.invstd, norm.weight, sum_grad, moment, count
         )

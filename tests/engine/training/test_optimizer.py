@@ -103,6 +103,28 @@ def test_steps_are_those_of_sgd_and_those_to_skip_are_none(skipped: set[int], mo
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("saved", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("now", [torch.contiguous_format, torch.channels_last])
+def test_a_checkpoint_goes_on_in_another_memory_layout(
+    saved: torch.memory_format, now: torch.memory_format
+) -> None:
+    weight, moved = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)), []
+    for then in (saved, now):
+        state = None
+        model = nn.Conv2d(3, 4, 5, bias=False)
+        model.weight.data.copy_(weight)
+        for layout in (saved, then):
+            model.to(memory_format=layout)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+            if state is not None:
+                load_optimizer(optimizer, state)
+            model.weight.grad = weight.sin().contiguous(memory_format=layout)
+            optimizer.step()
+            state = optimizer.state_dict()
+        moved.append(model.weight.detach())
+    torch.testing.assert_close(moved[0], moved[1], rtol=0, atol=1e-6)
+
+
 def test_a_checkpoint_of_sgd_that_was_not_fused_goes_on() -> None:
     model = nn.Linear(3, 2)
     before = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

@@ -9,7 +9,7 @@ from engine.data.device import DeviceFeed, normalize
 from engine.processes.distributed import World
 from engine.training.state import TrainingState
 from engine.training.step import TrainStep, seed_step
-from pwlu import PWLU
+from pwlu import PWLU, fuse_batch_norm
 from tests.engine import tiny
 
 
@@ -91,6 +91,21 @@ def test_a_loss_that_is_not_finite_changes_no_parameter(first: int, bad: float, 
             assert torch.equal(one["momentum_buffer"], other["momentum_buffer"])
 
 
+@pytest.mark.parametrize("phase1_steps", [1, 2])
+def test_a_step_that_would_end_phase_1_sets_no_boundaries_if_its_loss_is_not_finite(
+    phase1_steps: int,
+) -> None:
+    state = tiny.state(tiny.network(), phase1_steps=phase1_steps)
+    for step in range(phase1_steps - 1):
+        make_step(state)(micro_batches(step, 1), 0.1)
+    before = copy.deepcopy([state.optimizer.state_dict(), state.phases.state_dict(), state.ema.state_dict()])
+    spoilt = make_step(state, compute_losses=lambda model, batch: {"sum": model(batch[0]).sum() * math.nan})
+    assert not spoilt(micro_batches(0, 1), 0.1).is_finite
+    assert state.phases.phase == 1 and torch.equal(state.model[2].left, PWLU(4).left)
+    after = [state.optimizer.state_dict(), state.phases.state_dict(), state.ema.state_dict()]
+    assert str(before[1:]) == str(after[1:])
+
+
 def test_a_step_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """With averages, clipping and a scaler no value of a tensor is asked for.
 
@@ -117,7 +132,9 @@ def test_a_step_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_host_waits_for_no_gpu(fp16: bool) -> None:
     """Images are brought, steps are taken and earlier results read; torch raises where it would wait."""
     device = torch.device("cuda")
-    state = tiny.state(tiny.network().to(device), phase1_steps=0, fp16=fp16, device="cuda")
+    network = tiny.network().to(device)
+    fuse_batch_norm(network, input_size=(3, 6, 6))
+    state = tiny.state(network, phase1_steps=0, fp16=fp16, device="cuda")
     world = World(device=device)
     take_step = TrainStep(
         state,

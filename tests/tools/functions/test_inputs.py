@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from pwlu import PWLU
 from tools.functions import boundary_iou
@@ -41,6 +42,24 @@ def test_a_network_that_started_as_prelu_is_read(trained: Path) -> None:
             layer.start(-torch.ones(1, layer.num_parameters))[0], -slopes[f"{name}.init_slope"]
         )
         assert torch.equal(layer.points, opened.weights[f"{name}.points"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "by_pillow"), [([], True), (["data.decoder=simplejpeg"], False)], ids=str
+)
+def test_a_run_from_before_there_was_a_choice_sees_pillows_images(
+    trained: Path, tmp_path: Path, overrides: list[str], by_pillow: bool
+) -> None:
+    copy = shutil.copytree(trained, tmp_path / "old")
+    config = copy / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if "decoder:" not in line))
+    last = copy / "checkpoints" / "last.pt"
+    content = torch.load(last)
+    del content["experiment"]["data.decoder"]
+    torch.save(content, last)
+    network = open_network(open_trained(copy), overrides=overrides)
+    assert isinstance(network.task.data.val.image(0), Image.Image) == by_pillow
 
 
 def test_broken_images_are_left_out_and_counted(
