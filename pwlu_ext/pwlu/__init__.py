@@ -9,6 +9,7 @@ from .calibration_report import CalibratedSite, CalibrationReport
 from .fused.fuse import FusedSite, FuseReport, fuse_batch_norm
 from .inference.folded import FoldedPWLU
 from .inference.folding import FoldReport, fold
+from .inference.hinges import HingePWLU
 from .library import build_info
 from .module import PWLU
 from .ops import pwlu
@@ -26,6 +27,7 @@ __all__ = [
     "FoldedPWLU",
     "FuseReport",
     "FusedSite",
+    "HingePWLU",
     "PWLU",
     "ReplacementReport",
     "Site",

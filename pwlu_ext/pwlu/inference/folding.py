@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,33 +13,66 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..fused.norms import unfuse
 from ..module import PWLU
 from ..norms import calls_its_activation
+from ..suggestion import expected_one_of
 from .absorb import Feed, find_feeds
-from .tables import fold_pwlu
+from .tables import fold_to_hinges, fold_to_table
+
+
+@dataclass(frozen=True)
+class Hinges:
+    """A PWLU as a sum of hinges.
+
+    Attributes:
+        pwlu: its qualified name.
+        knots: how many hinges there are; a channel with fewer bends has some of no effect.
+        error: the largest distance from the PWLU that comes of the knots left out, in units of its output.
+    """
+
+    pwlu: str
+    knots: int
+    error: float
 
 
 @dataclass(frozen=True)
 class FoldReport:
-    """Every PWLU, with the BatchNorm that it absorbed or the reason why none; `print` it for a table."""
+    """Every PWLU, with the BatchNorm that it absorbed or the reason why none; `print` it for a table.
 
-    feeds: tuple[Feed, ...]
+    Attributes:
+        feeds: empty if no BatchNorms were to be absorbed.
+        hinges: empty where the form is another one.
+    """
+
+    feeds: tuple[Feed, ...] = ()
+    hinges: tuple[Hinges, ...] = ()
 
     def __str__(self) -> str:
-        width = max(len(feed.pwlu) for feed in self.feeds)
         outcomes = [
-            f"nothing absorbed: {feed.reason}" if feed.norm is None else f"absorbed {feed.norm}"
+            (feed.pwlu, f"nothing absorbed: {feed.reason}" if feed.norm is None else f"absorbed {feed.norm}")
             for feed in self.feeds
         ]
-        rows = [f"{feed.pwlu:<{width}}  {text}" for feed, text in zip(self.feeds, outcomes, strict=True)]
-        return "\n".join([*rows, self.summary()])
+        outcomes += [(one.pwlu, f"{one.knots} hinges, error {one.error:.2g}") for one in self.hinges]
+        width = max(len(name) for name, _ in outcomes)
+        return "\n".join([*(f"{name:<{width}}  {text}" for name, text in outcomes), self.summary()])
 
     def summary(self) -> str:
         """Return the table's last line, e.g. `9 of 17 PWLUs absorbed the BatchNorm before them`."""
-        absorbed = sum(feed.norm is not None for feed in self.feeds)
-        return f"{absorbed} of {len(self.feeds)} PWLUs absorbed the BatchNorm before them"
+        sentences = []
+        if self.feeds:
+            absorbed = sum(feed.norm is not None for feed in self.feeds)
+            sentences.append(f"{absorbed} of {len(self.feeds)} PWLUs absorbed the BatchNorm before them")
+        if self.hinges:
+            most, error = max(one.knots for one in self.hinges), max(one.error for one in self.hinges)
+            sentences.append(f"{len(self.hinges)} PWLUs have {most} hinges at most, error {error:.2g}")
+        return "; ".join(sentences)
 
 
 def fold(
-    model: nn.Module, *, absorb_batch_norm: bool = False, input_size: Sequence[int] = (3, 224, 224)
+    model: nn.Module,
+    *,
+    absorb_batch_norm: bool = False,
+    input_size: Sequence[int] = (3, 224, 224),
+    form: str = "table",
+    max_error: float = 0.0,
 ) -> nn.Module:
     """Return a copy of `model` for inference: in eval mode, every PWLU in the form of section 4.3.
 
@@ -54,34 +88,61 @@ def fold(
     timm BatchNormAct2d is replaced as a whole. `fold_report` of the copy, a `pwlu.FoldReport`, says
     for every PWLU what it absorbed or why nothing.
 
+    With form="hinges" a PWLU becomes a line and a sum of hinges (`pwlu.HingePWLU`): no table, only operations
+    that OpenVINO and TensorRT make one kernel of. `max_error` lets it leave out knots, so that what is left
+    is nearer than that to the PWLU; `fold_report` says how many there are, and how near.
+
     Args:
         model: any module with a PWLU in it, or a PWLU.
         absorb_batch_norm: whether to absorb BatchNorms; `model` then has to take one batched tensor.
         input_size: shape of one input without the batch dimension; `absorb_batch_norm` follows its data.
+        form: "table", the exact form of section 4.3 for any runtime, or "hinges".
+        max_error: of "hinges": in units of a PWLU's output.
 
     Raises:
-        ValueError: there is no PWLU; one has parameters that are not finite; or no BatchNorm can be absorbed,
-            with the reasons.
+        ValueError: there is no PWLU; one has parameters that are not finite, or jumps and is to be hinges; or
+            no BatchNorm can be absorbed, with the reasons.
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise ValueError("model is wrapped in DistributedDataParallel: fold model.module instead")
     if not any(isinstance(module, PWLU) for module in model.modules()):
         raise ValueError(f"nothing to fold: {type(model).__name__} has no PWLU")
+    _check_form(form, max_error)
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         unfuse(module)
-    if not absorb_batch_norm:
-        return _replace(model, _folded_modules(model, {}))
-    report = FoldReport(find_feeds(model, input_size))
-    norms = {feed.pwlu: feed.norm for feed in report.feeds if feed.norm is not None}
-    if not norms:
-        raise ValueError(f"no BatchNorm of {type(model).__name__} can be absorbed:\n{report}")
-    model = _replace(model, _folded_modules(model, norms))
-    model.fold_report = report  # type: ignore[assignment]
+    feeds = find_feeds(model, input_size) if absorb_batch_norm else ()
+    norms = {feed.pwlu: feed.norm for feed in feeds if feed.norm is not None}
+    if absorb_batch_norm and not norms:
+        reasons = FoldReport(feeds)
+        raise ValueError(f"no BatchNorm of {type(model).__name__} can be absorbed:\n{reasons}")
+    hinges: list[Hinges] = []
+
+    def folded(name: str, module: PWLU, norm: _BatchNorm | None) -> nn.Module:
+        if form == "table":
+            return fold_to_table(module, norm)
+        new, error = fold_to_hinges(module, norm, max_error=max_error)
+        hinges.append(Hinges(name, new.num_knots, error))
+        return new
+
+    model = _replace(model, _folded_modules(model, norms, folded))
+    if feeds or hinges:
+        model.fold_report = FoldReport(feeds, tuple(hinges))  # type: ignore[assignment]
     return model
 
 
-def _folded_modules(model: nn.Module, norms: Mapping[str, str]) -> dict[nn.Module, nn.Module]:
+def _check_form(form: str, max_error: float) -> None:
+    if form not in ("table", "hinges"):
+        raise ValueError(expected_one_of("form", form, ("table", "hinges")))
+    if not 0 <= max_error < math.inf:
+        raise ValueError(f"max_error is {max_error!r}, expected a finite number >= 0")
+    if max_error and form == "table":
+        raise ValueError(f"max_error is {max_error!r}, but form='table' is exact; use form='hinges'")
+
+
+def _folded_modules(
+    model: nn.Module, norms: Mapping[str, str], fold_one: Callable[[str, PWLU, _BatchNorm | None], nn.Module]
+) -> dict[nn.Module, nn.Module]:
     """Return what replaces each PWLU and each BatchNorm of `norms`, which maps names of PWLUs to theirs."""
     new: dict[nn.Module, nn.Module] = {}
     for name, module in model.named_modules():
@@ -90,7 +151,7 @@ def _folded_modules(model: nn.Module, norms: Mapping[str, str]) -> dict[nn.Modul
         norm = model.get_submodule(norms[name]) if name in norms else None
         assert norm is None or isinstance(norm, _BatchNorm)
         try:
-            new[module] = fold_pwlu(module, norm)
+            new[module] = fold_one(name, module, norm)
         except ValueError as error:
             raise ValueError(f"PWLU {name!r} cannot be folded: {error}") from error
         if norm is not None:

@@ -1,4 +1,4 @@
-"""The numbers of the inference form (section 4.3), computed in float64 from a PWLU's parameters."""
+"""The numbers of the inference forms (section 4.3), computed in float64 from a PWLU's parameters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..module import PWLU
 from ..reference import has_inside
 from .folded import FoldedPWLU
+from .hinges import HingePWLU, fit_hinges
 
 
 class _Pieces(NamedTuple):
@@ -22,23 +23,45 @@ class _Pieces(NamedTuple):
     offsets: Tensor
 
 
-def fold_pwlu(module: PWLU, norm: _BatchNorm | None = None) -> FoldedPWLU:
-    """Return the inference form of `module`, or of `module` after an eval-mode `norm`.
+def fold_to_table(module: PWLU, norm: _BatchNorm | None = None) -> FoldedPWLU:
+    """Return the form of section 4.3 of `module`, or of `module` after an eval-mode `norm`.
 
     Raises:
         ValueError: a number is not finite, or too large for the parameters' dtype.
     """
-    dtype, device = module.points.dtype, module.points.device
+    left, interval, slopes, offsets = (piece.to(module.points) for piece in _finite_pieces(module, norm))
+    return FoldedPWLU(left, interval, slopes, offsets, channel_dim=_channel_dim(module, norm))
+
+
+def fold_to_hinges(
+    module: PWLU, norm: _BatchNorm | None = None, *, max_error: float = 0.0
+) -> tuple[HingePWLU, float]:
+    """Return the same as sums of hinges, with the error of the knots that `max_error` lets it leave out.
+
+    Raises:
+        ValueError: a number is not finite, or too large for the parameters' dtype; or a function jumps.
+    """
+    fit = fit_hinges(*_finite_pieces(module, norm), max_error)
+    slope, offset, *sides = (t.to(module.points) for t in (fit.slope, fit.offset, *fit.lower, *fit.upper))
+    lower, upper = (sides[0], sides[1]), (sides[2], sides[3])
+    return HingePWLU(slope, offset, lower, upper, _channel_dim(module, norm)), fit.error
+
+
+def _channel_dim(module: PWLU, norm: _BatchNorm | None) -> int:
+    return module.channel_dim if norm is None else 1
+
+
+def _finite_pieces(module: PWLU, norm: _BatchNorm | None) -> _Pieces:
+    """Return the pieces of `module` after `norm`. Raises ValueError where its dtype cannot hold them."""
+    dtype = module.points.dtype
     pieces = _pieces(module)
     if norm is not None:
         pieces = _after_affine(pieces, *_affine(norm), dtype)
-    left, interval, slopes, offsets = (piece.to(device, dtype) for piece in pieces)
-    if not all(t.isfinite().all() for t in (left, interval, slopes, offsets)) or not interval.all():
+    if not all(t.to(dtype).isfinite().all() for t in pieces) or not pieces.interval.to(dtype).all():
         raise ValueError(
             f"its parameters, or an absorbed BatchNorm's, are not finite or too large for tables in {dtype}"
         )
-    channel_dim = module.channel_dim if norm is None else 1
-    return FoldedPWLU(left, interval, slopes, offsets, channel_dim=channel_dim)
+    return pieces
 
 
 @torch.no_grad()
