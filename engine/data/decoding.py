@@ -5,6 +5,7 @@ not: that takes JPEG files of 8 bits in colour or grey. Both give the same pixel
 EXIF orientation turns nothing.
 """
 
+import importlib
 import io
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ def require_decoder(name: str) -> None:
         raise ValueError(expected_one_of("data.decoder", name, DECODERS))
     if name == "simplejpeg":
         try:
-            import simplejpeg  # noqa: F401
+            importlib.import_module("simplejpeg")
         except ImportError as error:
             raise DataError(
                 f"data.decoder=simplejpeg: {error}; `pip install simplejpeg`, or set data.decoder=pillow"

@@ -44,10 +44,13 @@ class World:
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the element-wise sums over all processes, in float64 (counts are exact up to 2**53)."""
-        totals = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return self.add_up(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
+
+    def add_up(self, values: torch.Tensor) -> torch.Tensor:
+        """Replace a tensor's elements by their sums over all processes, without waiting for a GPU."""
         if self.size > 1:
-            dist.all_reduce(totals)
-        return totals.tolist()
+            dist.all_reduce(values)
+        return values
 
     def meet(self, what: str) -> None:
         """Wait for all processes, as long as it takes; `what` they wait for is said after some minutes.

@@ -96,8 +96,7 @@ def step_unless(skip: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.am
 
     with optimizer.register_step_pre_hook(also_skip):
         scaler.step(optimizer)
-    if not scaler.is_enabled():  # else it has removed it
-        del optimizer.found_inf  # type: ignore[attr-defined]
+    vars(optimizer).pop("found_inf", None)  # a scaler that is enabled has removed it
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 class StepResult:
     """The losses of one step over the global batch and the requests to stop, the same on every process.
 
-    Reading `losses`, `loss`, `is_finite` or `stop_requested` waits for the device.
+    Reading `loss`, `is_finite` or `stop_requested` waits for the device.
 
     Attributes:
         terms: the names of the terms of the loss.
@@ -36,10 +36,6 @@ class StepResult:
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._on_host.tolist()
-
-    @property
-    def losses(self) -> dict[str, float]:
-        return dict(zip(self.terms, self._numbers[:-1], strict=True))
 
     @property
     def loss(self) -> float:

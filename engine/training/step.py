@@ -14,7 +14,6 @@ from engine.training.optimizer import set_learning_rate, step_unless
 from engine.training.result import StepResult
 from engine.training.state import TrainingState
 from pwlu import PWLU
-from pwlu.processes import all_reduce
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -75,7 +74,7 @@ class TrainStep:
         terms, means = self._backward(micro_batches)
         # One collective sums both the losses and the requests to stop.
         stop = torch.full((1,), float(should_stop()), dtype=torch.float64, device=means.device)
-        totals = all_reduce(torch.cat([means / self._world.size, stop]))
+        totals = self._world.add_up(torch.cat([means / self._world.size, stop]))
         skip = (~totals.sum().isfinite()).float()
         self._optimize(lr, skip)
         phases = self._state.phases

@@ -89,7 +89,7 @@ def fold(
     for every PWLU what it absorbed or why nothing.
 
     With form="hinges" a PWLU becomes a line and a sum of hinges (`pwlu.HingePWLU`): no table, only operations
-    that OpenVINO and TensorRT make one kernel of. `max_error` lets it leave out knots, so that what is left
+    that OpenVINO makes one kernel of. `max_error` lets it leave out knots, so that what is left
     is nearer than that to the PWLU; `fold_report` says how many there are, and how near.
 
     Args:
@@ -103,19 +103,12 @@ def fold(
         ValueError: there is no PWLU; one has parameters that are not finite, or jumps and is to be hinges; or
             no BatchNorm can be absorbed, with the reasons.
     """
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise ValueError("model is wrapped in DistributedDataParallel: fold model.module instead")
-    if not any(isinstance(module, PWLU) for module in model.modules()):
-        raise ValueError(f"nothing to fold: {type(model).__name__} has no PWLU")
     _check_form(form, max_error)
-    model = copy.deepcopy(model).eval()
-    for module in model.modules():
-        unfuse(module)
+    model = _copied(model)
     feeds = find_feeds(model, input_size) if absorb_batch_norm else ()
     norms = {feed.pwlu: feed.norm for feed in feeds if feed.norm is not None}
     if absorb_batch_norm and not norms:
-        reasons = FoldReport(feeds)
-        raise ValueError(f"no BatchNorm of {type(model).__name__} can be absorbed:\n{reasons}")
+        raise ValueError(f"no BatchNorm of {type(model).__name__} can be absorbed:\n{FoldReport(feeds)}")
     hinges: list[Hinges] = []
 
     def folded(name: str, module: PWLU, norm: _BatchNorm | None) -> nn.Module:
@@ -128,6 +121,18 @@ def fold(
     model = _replace(model, _folded_modules(model, norms, folded))
     if feeds or hinges:
         model.fold_report = FoldReport(feeds, tuple(hinges))  # type: ignore[assignment]
+    return model
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a copy in eval mode, its BatchNorms apart. Raises ValueError where nothing can be folded."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError("model is wrapped in DistributedDataParallel: fold model.module instead")
+    if not any(isinstance(module, PWLU) for module in model.modules()):
+        raise ValueError(f"nothing to fold: {type(model).__name__} has no PWLU")
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        unfuse(module)
     return model
 
 

@@ -22,7 +22,7 @@ class HingePWLU(Layer):
     S and O are those of a piece in the middle; for the knots left of it the hinge is max(0, B - x). So few
     terms count near the middle, and they cancel little. The results differ from the PWLU's by up to
     4 (knots + 2) eps times the largest of |S x|, |O| and the sum of |b| |x - B|, eps = 1.2e-7 (2.2e-16 for
-    float64), and where `fold` left out knots by what it reports. An infinite x gives NaN.
+    float64), and where `fold` left out knots by what it reports. An infinite x may give NaN.
 
     The buffers stay float32 under ``.half()`` and ``.bfloat16()``; inputs (N, C, *) may be of those dtypes.
 

@@ -1,5 +1,6 @@
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -106,6 +107,16 @@ def test_a_step_that_would_end_phase_1_sets_no_boundaries_if_its_loss_is_not_fin
     assert str(before[1:]) == str(after[1:])
 
 
+def noted(method: Callable[..., Any], asked: list[str]) -> Callable[..., Any]:
+    """Return the method, whose name is added to `asked` at every call."""
+
+    def call(*arguments: Any) -> Any:
+        asked.append(method.__name__)
+        return method(*arguments)
+
+    return call
+
+
 def test_a_step_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """With averages, clipping and a scaler no value of a tensor is asked for.
 
@@ -116,9 +127,7 @@ def test_a_step_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     take_step(micro_batches(0, 2), 0.1)
     asked: list[str] = []
     for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__"):
-        method = getattr(torch.Tensor, name)
-        told = lambda tensor, *words, m=method, n=name: (asked.append(n), m(tensor, *words))[1]  # noqa: E731
-        monkeypatch.setattr(torch.Tensor, name, told)
+        monkeypatch.setattr(torch.Tensor, name, noted(getattr(torch.Tensor, name), asked))
     assert take_step(micro_batches(1, 2), 0.1).realigned and asked
     asked.clear()
     for step in range(2, 6):
