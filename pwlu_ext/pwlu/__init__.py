@@ -7,6 +7,7 @@ ICCV 2021.
 from .calibration import calibrate
 from .calibration_report import CalibratedSite, CalibrationReport
 from .fused.fuse import FusedSite, FuseReport, fuse_batch_norm
+from .inference.convolutions import ConvolutionPWLU
 from .inference.folded import FoldedPWLU
 from .inference.folding import FoldReport, fold
 from .inference.hinges import HingePWLU
@@ -23,6 +24,7 @@ from .weight_decay import parameter_groups
 __all__ = [
     "CalibratedSite",
     "CalibrationReport",
+    "ConvolutionPWLU",
     "FoldReport",
     "FoldedPWLU",
     "FuseReport",

@@ -71,6 +71,16 @@ def check_device(device: torch.device) -> None:
         )
 
 
+def accept_any_layout(*operators: torch._ops.OpOverload) -> None:
+    """Let torch.compile choose the memory layout of what goes into `operators`.
+
+    It would give them the layout that eager mode has, and on a CPU, where its convolutions are channels_last,
+    transpose before and after each.
+    """
+    for operator in operators:  # in a schema of the stable ABI, tags came with torch 2.12
+        operator.tags.append(torch.Tag.flexible_layout)
+
+
 def build_info() -> dict[str, Any]:
     """Return what was built and what is in use, as plain values (for records and bug reports).
 

@@ -11,10 +11,11 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from .fused.normalizing import Normalizing
-from .library import check_device
+from .library import accept_any_layout, check_device
 from .reference import pwlu_reference
 
 FORWARD, BACKWARD = torch.ops.pwlu.forward.default, torch.ops.pwlu.backward.default
+accept_any_layout(FORWARD, BACKWARD)
 RECORDED = "pwlu: the operator pwlu::forward is recorded"
 _PLAIN_INSTEAD = "For plain operators take pwlu.fold(model), which leaves no PWLU in the network."
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.utils import run_and_get_code
 
-from pwlu import PWLU, TwoPhaseLearning
+from pwlu import PWLU, TwoPhaseLearning, fold
 from pwlu_ext.tests.helpers import bent_module, random_parameters, spread_inputs
 
 OPERATOR = torch.ops.pwlu.forward.default
@@ -64,6 +65,23 @@ def test_inductor(device: str) -> None:
     x = spread_inputs((2, 3, 9), random_parameters(3, 5, device=device)).transpose(1, 2).contiguous()
     for actual, expected in zip(step(compiled, module, x), step(network, module, x), strict=True):
         assert torch.equal(actual, expected) and actual.stride() == expected.stride()
+
+
+def test_inductor_has_no_kernel_around_a_pwlu(device: str) -> None:
+    """On a CPU its convolutions are channels_last, where those of eager mode are contiguous."""
+    torch.manual_seed(0)
+    first, last = torch.nn.Conv2d(3, 4, 3).to(device), torch.nn.Conv2d(4, 2, 3).to(device)
+    module, x = bent_module(4, device=device), torch.randn(2, 3, 8, 9, device=device)
+
+    def number_of_kernels(*layers: torch.nn.Module) -> int:
+        network = torch.nn.Sequential(*layers).eval()
+        with torch.no_grad():
+            y, codes = run_and_get_code(torch.compile(network, fullgraph=True), x)
+            torch.testing.assert_close(y, network(x))
+        return sum(code.count("async_compile.") for code in codes)
+
+    without = number_of_kernels(first, last)
+    assert number_of_kernels(first, module, last) == number_of_kernels(first, fold(module), last) == without
 
 
 STARTS: dict[str, dict[str, Any]] = {

@@ -4,6 +4,8 @@ import copy
 import io
 import math
 import pickle
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,6 +181,22 @@ def test_a_model_in_phase_1_folds_to_relu_without_phases() -> None:
     torch.testing.assert_close(folded(x), model[0](x).relu())
     assert set(folded[1].state_dict()) == {"left", "interval", "slopes", "offsets"}
     assert model[1].statistics is not None and model[1].statistics.count == 2 * 3 * 3
+
+
+def test_form_operator_is_recorded(tmp_path: Path) -> None:
+    """torch.export and torch.jit.trace, for another batch size than that of the example."""
+    form = fold(nn.Sequential(nn.Linear(3, 5), bent_module(5)), form="operator")
+    free = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(form, (torch.randn(2, 3),), dynamic_shapes=free)
+    assert torch.ops.pwlu.folded.default in {node.target for node in program.graph.nodes}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(form, torch.randn(2, 3))
+    assert "pwlu::folded" in {node.kind() for node in traced.inlined_graph.nodes()}
+    torch.export.save(program, tmp_path / "form.pt2")
+    x = torch.randn(7, 3)
+    for recorded in (torch.export.load(tmp_path / "form.pt2").module(), traced):
+        torch.testing.assert_close(recorded(x), form(x))
 
 
 def test_saves_and_loads() -> None:

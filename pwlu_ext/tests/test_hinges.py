@@ -1,4 +1,4 @@
-"""The form of hinges: its numbers, the knots that it leaves out, what is exported of it."""
+"""The forms of hinges: their numbers, the knots that they leave out, what is exported of them."""
 
 import io
 import warnings
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pwlu import PWLU, HingePWLU, fold, pwlu_reference
+from pwlu import PWLU, ConvolutionPWLU, HingePWLU, fold, pwlu_reference
 from pwlu_ext.tests.helpers import (
     DTYPES,
     Parameters,
@@ -22,17 +22,18 @@ from pwlu_ext.tests.helpers import (
 )
 from pwlu_ext.tests.test_properties import reproducible
 
+FORMS = {"hinges": HingePWLU, "convolutions": ConvolutionPWLU}
 
-def hinged(module: nn.Module, max_error: float = 0.0) -> nn.Module:
-    return fold(module, form="hinges", max_error=max_error)
+
+def hinged(module: nn.Module, max_error: float = 0.0, form: str = "hinges") -> nn.Module:
+    return fold(module, form=form, max_error=max_error)
 
 
 def assert_near(parameters: Parameters, x: Tensor, channel_dim: int = 1) -> None:
-    """The sum of hinges differs from the reference in float64 by no more than its docstring says."""
-    form = hinged(layer(parameters, channel_dim))
-    assert isinstance(form, HingePWLU)
-    y, wide = form(x), x.double()
-    assert y.dtype == x.dtype and y.shape == x.shape
+    """Sums of hinges differ from the reference in float64 by no more than the docstring says."""
+    forms = [hinged(layer(parameters, channel_dim), form=name) for name in FORMS]
+    assert [type(form) for form in forms] == list(FORMS.values())
+    form, wide = forms[0], x.double()
     exact = pwlu_reference(wide, *(p.double() for p in parameters), channel_dim=channel_dim)
     shape = channel_shape(x.dim(), len(form.slope), channel_dim)
     size = torch.maximum((form.slope.reshape(shape) * wide).abs(), form.offset.abs().reshape(shape))
@@ -42,7 +43,9 @@ def assert_near(parameters: Parameters, x: Tensor, channel_dim: int = 1) -> None
             hinges += bend.abs().reshape(shape) * (wide - knot.reshape(shape)).abs()
     bound = 4 * (form.num_knots + 2) * torch.finfo(form.slope.dtype).eps * torch.maximum(size, hinges)
     rounding = 0.505 * torch.finfo(x.dtype).eps * exact.abs()
-    assert ((y.double() - exact).abs() <= bound + rounding).all()
+    for y in (one(x) for one in forms):
+        assert y.dtype == x.dtype and y.shape == x.shape
+        assert ((y.double() - exact).abs() <= bound + rounding).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -81,12 +84,25 @@ def test_by_hand() -> None:
     assert form(x).tolist() == [-1.5, 0.0, 1.5, 2.5]
 
 
+def test_convolutions_by_hand() -> None:
+    """The line turns around 0: the function of `test_by_hand` is 0.5 there, where its slope becomes 2."""
+    form = hinged(layer(function(-1.0, 1.0, [-0.5, 0.5, 2.5], 0.5, 0.0)), form="convolutions")
+    assert form.signs.flatten().tolist() == [-1.0, -1.0, 1.0, 1.0]
+    assert form.shifts.tolist() == [-1.0, 0.0, 0.0, -1.0]
+    assert form.weights.flatten().tolist() == [0.5, -1.0, 2.0, -2.0]
+    assert form.offset.item() == 0.5
+    x = torch.tensor([-3.0, -0.5, 0.5, 4.0])
+    assert form(x).tolist() == [-1.5, 0.0, 1.5, 2.5]
+
+
 def test_what_is_straight_has_no_knots() -> None:
     assert hinged(PWLU(3)).num_knots == 1  # ReLU
     assert hinged(PWLU(3, init="leaky_relu")).num_knots == 1
     line = layer(function(-1.0, 1.0, [-2.0, 0.0, 2.0], 2.0, 2.0))
     form = hinged(line)
     assert form.num_knots == 0 and form(torch.tensor([-9.0, 3.0])).tolist() == [-18.0, 6.0]
+    form = hinged(line, form="convolutions")
+    assert form(torch.tensor([-9.0, 3.0])).tolist() == [-18.0, 6.0]
 
 
 @pytest.mark.parametrize("max_error", [0.0, 0.01, 0.3, 2.0, 100.0])
@@ -140,7 +156,7 @@ def test_absorbed_batch_norms() -> None:
     ("module", "options", "words"),
     [
         (layer(function(1.0, 1.0, [0.0, 2.0], 0.0, 0.0)), {"form": "hinges"}, "PWLU '' cannot.*jumps at 1"),
-        (bent_module(), {"form": "hinge"}, "form is 'hinge', expected one of table, hinges"),
+        (bent_module(), {"form": "hinge"}, "form is 'hinge', expected one of table, operator, hinges, conv"),
         (bent_module(), {"form": "hinges", "max_error": -1.0}, "max_error is -1.0, expected"),
         (bent_module(), {"form": "hinges", "max_error": float("nan")}, "max_error is nan, expected"),
         (bent_module(), {"max_error": 0.1}, "max_error is 0.1, but form='table' is exact"),
@@ -151,9 +167,10 @@ def test_what_cannot_be(module: nn.Module, options: dict[str, object], words: st
         fold(module, **options)
 
 
-def test_a_copy_keeps_float32_and_loads() -> None:
-    form, other = hinged(bent_module()), hinged(bent_module())
-    assert form.half().slope.dtype == torch.float32
+@pytest.mark.parametrize("name", FORMS)
+def test_a_copy_keeps_float32_and_loads(name: str) -> None:
+    form, other = hinged(bent_module(), form=name), hinged(bent_module(), form=name)
+    assert form.half().offset.dtype == torch.float32
     file = io.BytesIO()
     torch.save(form.state_dict(), file)
     file.seek(0)
@@ -162,9 +179,10 @@ def test_a_copy_keeps_float32_and_loads() -> None:
     assert torch.equal(form(x), other(x))
 
 
-def test_exported_and_traced_it_is_plain_operations() -> None:
+@pytest.mark.parametrize("name", FORMS)
+def test_exported_and_traced_it_is_plain_operations(name: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), bent_module(4), nn.Conv2d(4, 2, 3), bent_module(1))
-    form, x = hinged(model), torch.randn(2, 3, 8, 8)
+    form, x = hinged(model, form=name), torch.randn(2, 3, 8, 8)
     expected = form(x)
     graphs = [
         torch.export.export(form, (x,)).module(),

@@ -11,12 +11,14 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import broadcast_shape
+from ..library import accept_any_layout
 from ..moments import all_but_channels
 from ..processes import all_reduce
 from ..reference import pwlu_reference
 
 FORWARD, BACKWARD = torch.ops.pwlu.normalized.default, torch.ops.pwlu.normalized_backward.default
 GRADIENT = torch.ops.pwlu.batch_norm_grad.default
+accept_any_layout(FORWARD, BACKWARD)
 
 
 class Source(NamedTuple):

@@ -11,10 +11,11 @@ from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import broadcast_shape, check_arguments, column_entries
 from ..layer import Layer
-from ..library import cuda_is_loaded
+from ..library import accept_any_layout, cuda_is_loaded
 from ..ops import is_transformed
 
 FOLDED = torch.ops.pwlu.folded.default
+accept_any_layout(FOLDED)
 
 
 def folded_reference(
@@ -45,12 +46,24 @@ def folded_reference(
 
 
 def folded(
-    x: Tensor, left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, *, channel_dim: int = 1
+    x: Tensor,
+    left: Tensor,
+    interval: Tensor,
+    slopes: Tensor,
+    offsets: Tensor,
+    *,
+    channel_dim: int = 1,
+    record_operator: bool = False,
 ) -> Tensor:
-    """Compute `folded_reference`, by the compiled operator where x needs no gradient."""
+    """Compute `folded_reference`, by the compiled operator where x needs no gradient.
+
+    torch.export and torch.jit.trace record plain operations, which need no library of ours; with
+    `record_operator` they record pwlu::folded.
+    """
     arguments = (x, left, interval, slopes, offsets)
     needs_gradient = torch.is_grad_enabled() and x.requires_grad
-    # torch.export and torch.jit.trace record the plain operations, which need no library of ours.
+    if record_operator and (torch.jit.is_tracing() or torch.compiler.is_exporting()):
+        return FOLDED(*arguments, channel_dim)
     if torch.jit.is_tracing():
         with warnings.catch_warnings():
             # Python decides by ranks and by sizes of tables, which are constants of the trace.
@@ -97,6 +110,8 @@ class FoldedPWLU(Layer):
         slopes: S, shape (G, num_intervals + 2).
         offsets: O, the same shape.
         channel_dim: the dimension of the input that holds the channels; ignored if G is 1.
+        record_operator: whether an exported or traced model has the operator pwlu::folded in it, instead of
+            plain operations.
     """
 
     left: Tensor
@@ -105,10 +120,17 @@ class FoldedPWLU(Layer):
     offsets: Tensor
 
     def __init__(
-        self, left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, channel_dim: int = 1
+        self,
+        left: Tensor,
+        interval: Tensor,
+        slopes: Tensor,
+        offsets: Tensor,
+        channel_dim: int = 1,
+        record_operator: bool = False,
     ) -> None:
         super().__init__()
         self.channel_dim = channel_dim
+        self.record_operator = record_operator
         self.register_buffer("left", left)
         self.register_buffer("interval", interval)
         self.register_buffer("slopes", slopes)
@@ -116,7 +138,15 @@ class FoldedPWLU(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function."""
-        return folded(x, self.left, self.interval, self.slopes, self.offsets, channel_dim=self.channel_dim)
+        return folded(
+            x,
+            self.left,
+            self.interval,
+            self.slopes,
+            self.offsets,
+            channel_dim=self.channel_dim,
+            record_operator=self.record_operator,
+        )
 
     def extra_repr(self) -> str:
         """Return the sizes, as `pwlu.PWLU` has them."""

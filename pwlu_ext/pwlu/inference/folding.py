@@ -15,7 +15,10 @@ from ..module import PWLU
 from ..norms import calls_its_activation
 from ..suggestion import expected_one_of
 from .absorb import Feed, find_feeds
+from .convolutions import ConvolutionPWLU
 from .tables import fold_to_hinges, fold_to_table
+
+_TABLES, _HINGES = ("table", "operator"), ("hinges", "convolutions")
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,26 @@ def fold(
     timm BatchNormAct2d is replaced as a whole. `fold_report` of the copy, a `pwlu.FoldReport`, says
     for every PWLU what it absorbed or why nothing.
 
-    With form="hinges" a PWLU becomes a line and a sum of hinges (`pwlu.HingePWLU`): no table, only operations
-    that OpenVINO makes one kernel of. `max_error` lets it leave out knots, so that what is left
-    is nearer than that to the PWLU; `fold_report` says how many there are, and how near.
+    Which form is fast depends on what runs it:
+
+    - "table": plain operations that every runtime and exporter has; eager mode and torch.compile run our
+      kernel in their place.
+    - "operator": the same, but what is exported or traced has the operator pwlu::folded in it. For
+      AOTInductor where our library is loaded, too.
+    - "hinges": a line and a sum of hinges (`pwlu.HingePWLU`). For OpenVINO and other compilers that make one
+      kernel of a chain of element-wise operations.
+    - "convolutions": the hinges as two convolutions (`pwlu.ConvolutionPWLU`). For onnxruntime's CPU provider
+      and others that run each operator by itself.
+
+    The last two are exact up to rounding, for finite inputs. `max_error` lets them leave out knots, so that
+    what remains is nearer than that to the PWLU; `fold_report` says how many remain, and how near it is.
 
     Args:
         model: any module with a PWLU in it, or a PWLU.
         absorb_batch_norm: whether to absorb BatchNorms; `model` then has to take one batched tensor.
         input_size: shape of one input without the batch dimension; `absorb_batch_norm` follows its data.
-        form: "table", the exact form of section 4.3 for any runtime, or "hinges".
-        max_error: of "hinges": in units of a PWLU's output.
+        form: "table", "operator", "hinges" or "convolutions".
+        max_error: of the last two: in units of a PWLU's output.
 
     Raises:
         ValueError: there is no PWLU; one has parameters that are not finite, or jumps and is to be hinges; or
@@ -112,11 +125,11 @@ def fold(
     hinges: list[Hinges] = []
 
     def folded(name: str, module: PWLU, norm: _BatchNorm | None) -> nn.Module:
-        if form == "table":
-            return fold_to_table(module, norm)
+        if form in _TABLES:
+            return fold_to_table(module, norm, record_operator=form == "operator")
         new, error = fold_to_hinges(module, norm, max_error=max_error)
         hinges.append(Hinges(name, new.num_knots, error))
-        return new
+        return new if form == "hinges" else ConvolutionPWLU(new)
 
     model = _replace(model, _folded_modules(model, norms, folded))
     if feeds or hinges:
@@ -137,12 +150,12 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _check_form(form: str, max_error: float) -> None:
-    if form not in ("table", "hinges"):
-        raise ValueError(expected_one_of("form", form, ("table", "hinges")))
+    if form not in (*_TABLES, *_HINGES):
+        raise ValueError(expected_one_of("form", form, (*_TABLES, *_HINGES)))
     if not 0 <= max_error < math.inf:
         raise ValueError(f"max_error is {max_error!r}, expected a finite number >= 0")
-    if max_error and form == "table":
-        raise ValueError(f"max_error is {max_error!r}, but form='table' is exact; use form='hinges'")
+    if max_error and form in _TABLES:
+        raise ValueError(f"max_error is {max_error!r}, but form={form!r} is exact; use form='hinges'")
 
 
 def _folded_modules(
