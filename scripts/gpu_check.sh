@@ -50,7 +50,7 @@ step build 15 "$python" -c "$loaded"
 step tests 165 "$python" -m pytest -q -m gpu pwlu_ext/tests tests
 step operator 105 "$python" -m pwlu_ext.benchmarks.operator_gpu --output "$folder/operator.json"
 step latency 115 "$python" -m tools.latency --output "$folder/latency.json" --device cuda --training-step \
-    --models resnet18 --modes eager cuda-graph --iterations 50 --warm-up 5
+    --models resnet18 --runtimes eager,cuda-graph --iterations 50 --warm-up 5
 step loop 25 "$python" -m tools.loop_overhead --output "$folder/loop.json" --device cuda --steps 400
 step training 55 "$python" -m torch.distributed.run --standalone --nproc-per-node=gpu \
     train_imagenet.py "${training[@]}" output="$run"

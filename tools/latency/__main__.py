@@ -3,14 +3,14 @@
     python -m tools.latency --output results/latency/cpu.json --iterations 30 --warm-up 3 --threads 2
     python -m tools.latency --output results/latency/gpu.json --device cuda --training-step
 
-All that is compared in one model is interleaved: a round runs every activation in every mode once. The page
-lies beside the record, .md. PWLU runs in the form of section 4.3, and once more with the BatchNorms before it
-absorbed. cuda-graph is the capture of eager mode.
+All that is compared in one model is interleaved: a round runs every activation in every runtime once. The
+page lies beside the record, .md. PWLU runs in the form of `pwlu.fold` that is for the runtime, once more with
+the BatchNorms before it absorbed, and once more in the default form. cuda-graph is the capture of eager mode.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,16 @@ from engine.processes.program import errors_told_by
 from engine.runs.manifest import describe_start
 from models import activation_factory
 from models.classification import check_timm_name
+from pwlu.suggestion import expected_one_of
 from pwlu_ext.benchmarks.page import Row
 from tools.latency.families import Arguments, measure_family
-from tools.latency.networks import MODES
+from tools.latency.runtimes import RUNTIMES, choose_runtimes
 from tools.latency.table import latency_table, table_4
+from tools.latency.training import RUNTIMES as TRAINING_RUNTIMES
 from tools.paper.numbers import PAPER
 from tools.records import add_record_option, positive, tool_parser
 
 KINDS = {None: ["inference"], "also": ["inference", "training_step"], "only": ["training_step"]}
-NO_GRAPH = "cuda-graph was left out: a CPU has no CUDA graphs."
-NO_TRAINING_GRAPH = (
-    "The training step has no mode cuda-graph: its learning rate, seed and phase are the host's."
-)
 
 
 def main() -> None:
@@ -57,7 +55,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--models", nargs="+", default=["resnet18", "mobilenetv3_small_100"], help="timm's names")
     rivals = ["relu", "swish", "pwlu", "frelu", "apl", "pau"]
     add("--activations", nargs="+", default=rivals, help=f"relu among them ({' '.join(rivals)})")
-    add("--modes", nargs="+", choices=MODES, help="all that the device can do")
+    add("--runtimes", type=runtime_names, help=f"{','.join(RUNTIMES)} (all that can be measured here)")
     add("--batch-size", type=positive, default=64, help="of inference (64)")
     add("--image-size", type=positive, default=224, help="in pixels (224)")
     add("--iterations", type=positive, default=500, help="rounds that count (500)")
@@ -74,6 +72,15 @@ def command_line() -> argparse.ArgumentParser:
     return result
 
 
+def runtime_names(text: str) -> list[str]:
+    """Read names of runtimes with commas between them, for argparse."""
+    result = text.split(",")
+    for name in result:
+        if name not in RUNTIMES:
+            raise argparse.ArgumentTypeError(expected_one_of("runtime", name, RUNTIMES))
+    return result
+
+
 def measure(arguments: Arguments) -> dict[str, Any]:
     """Return the record. Raises ValueError for a wrong argument, or too small a device or memory."""
     check(arguments)
@@ -81,7 +88,12 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         torch.set_num_threads(arguments.threads)
     world = distributed.start(arguments.device)
     kinds = KINDS[arguments.training_step]
-    arguments.modes, left_out = choose_modes(arguments.modes, kinds, world.device)
+    arguments.runtimes, left_out = choose_runtimes(arguments.runtimes, world.device)
+    if "training_step" in kinds and not set(TRAINING_RUNTIMES) & set(arguments.runtimes):
+        raise ValueError(
+            f"--runtimes is {','.join(arguments.runtimes)}, in which the training step cannot run; add "
+            f"{' or '.join(TRAINING_RUNTIMES)}"
+        )
     Precision(arguments.training_amp, world.device)  # refuses what the device cannot do
     torch.backends.cudnn.benchmark = True  # as train_imagenet.py: every batch has the same shape
     environment = describe_start(step=0, world_size=1, device=world.device, components={})
@@ -118,32 +130,6 @@ def check(arguments: Arguments) -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device is cuda, but torch finds no usable GPU; use --device cpu")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-
-
-def choose_modes(
-    asked: Sequence[str] | None, kinds: Sequence[str], device: torch.device
-) -> tuple[list[str], list[str]]:
-    """Return the modes to measure, and a sentence for each that is left out.
-
-    Raises:
-        ValueError: `asked` has cuda-graph, and the device is a CPU; or nothing is left to measure.
-    """
-    left_out = []
-    modes = list(dict.fromkeys(asked or MODES))
-    if device.type != "cuda" and "cuda-graph" in modes:
-        if asked:
-            raise ValueError(
-                "--modes has cuda-graph, but the device is a CPU, which has no CUDA graphs; leave it out"
-            )
-        modes.remove("cuda-graph")
-        left_out.append(NO_GRAPH)
-    if modes == ["cuda-graph"] and kinds == ["training_step"]:
-        raise ValueError(
-            "--modes is cuda-graph, in which the training step cannot run; add eager or compiled"
-        )
-    if "training_step" in kinds and "cuda-graph" in modes:
-        left_out.append(NO_TRAINING_GRAPH)
-    return modes, left_out
 
 
 if __name__ == "__main__":

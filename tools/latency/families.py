@@ -1,4 +1,4 @@
-"""A family is one model with all activation functions in all modes, measured interleaved."""
+"""A family is one model with all activation functions in all runtimes, measured interleaved."""
 
 import argparse
 import gc
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,13 +23,15 @@ from pwlu_ext.benchmarks.measure import (
     percentiles_ms,
 )
 from pwlu_ext.benchmarks.page import Row
-from tools.latency.networks import MODES, NUM_CLASSES, inference_networks, is_out_of_memory, prepare
+from tools.latency.networks import NUM_CLASSES, inference_networks, training_form
+from tools.latency.runtimes import RUNTIMES, eager, is_out_of_memory, prepare
 from tools.latency.table import KINDS
 from tools.latency.training import FUSED, training_steps
-from tools.latency.training import MODES as TRAINING_MODES
+from tools.latency.training import RUNTIMES as TRAINING_RUNTIMES
 
-Key = tuple[str, str]  # the row's name and the mode
+Key = tuple[str, str]  # the row's name and the runtime
 PROGRESS_LINES = 10
+SETTLE = "settle"
 
 
 class Arguments(argparse.Namespace):
@@ -37,7 +40,7 @@ class Arguments(argparse.Namespace):
     output: Path
     models: list[str]
     activations: list[str]
-    modes: list[str]
+    runtimes: list[str]
     batch_size: int
     image_size: int
     iterations: int
@@ -64,7 +67,7 @@ def measure_family(kind: str, model: str, arguments: Arguments, world: World) ->
     """Return the rows of one model, of which nothing stays in memory; `kind` is one of KINDS.
 
     Raises:
-        ValueError: a mode that a network cannot run in, or not enough memory.
+        ValueError: a runtime that a network cannot run in, or not enough memory.
     """
     title = f"{model}, {KINDS[kind]}"
     say(title)
@@ -87,20 +90,36 @@ def measure_family(kind: str, model: str, arguments: Arguments, world: World) ->
 
 def _measure(kind: str, model: str, arguments: Arguments, world: World, title: str) -> list[Row]:
     build = inference_calls if kind == "inference" else training_calls
-    calls, memory = build(model, arguments, world)
+    calls, more = build(model, arguments, world)
     times = interleaved_times(
-        calls,
+        by_runtime(calls, arguments.runtimes),
         rounds=arguments.iterations,
         warm_up=arguments.warm_up,
         clock=clock_of(world.device),
         progress=rounds_left(title, arguments.warm_up + arguments.iterations),
     )
     return [
-        {"model": model, "activation": row, "mode": mode}
-        | summarize(seconds, times["relu", mode])
-        | memory.get((row, mode), {})
-        for (row, mode), seconds in times.items()
+        {"model": model, "activation": row, "runtime": runtime}
+        | summarize(times[row, runtime], times["relu", runtime])
+        | more[row, runtime]
+        for row, runtime in calls
     ]
+
+
+def by_runtime(calls: dict[Key, Call], runtimes: list[str]) -> dict[Key, Call]:
+    """Return the calls of one runtime after the other, with one more, `SETTLE`, before each set of threads.
+
+    That one's time means nothing: in it the threads of the runtime before come to rest.
+    """
+    result: dict[Key, Call] = {}
+    threads = None
+    for runtime in runtimes:
+        own = {key: call for key, call in calls.items() if key[1] == runtime}
+        if own and RUNTIMES[runtime].threads != threads:
+            threads = RUNTIMES[runtime].threads
+            result[SETTLE, runtime] = next(iter(own.values()))
+        result |= own
+    return result
 
 
 def summarize(times: list[float], baseline: list[float]) -> dict[str, float]:
@@ -112,15 +131,37 @@ def summarize(times: list[float], baseline: list[float]) -> dict[str, float]:
 
 
 def inference_calls(model: str, arguments: Arguments, world: World) -> tuple[dict[Key, Call], dict[Key, Row]]:
-    """Return the calls of all networks of a model on one batch of random images, and nothing of memory."""
+    """Return the calls of all networks of a model on one batch of random images.
+
+    With them, how far their outputs are from those of the network as it is trained, in eager mode, relative
+    to the range of the latter.
+    """
     dtype: torch.dtype = getattr(torch, arguments.dtype)
     images = arguments.random_images(arguments.batch_size, world.device).to(dtype)
+    forms = {runtime: RUNTIMES[runtime].form for runtime in arguments.runtimes}
     calls: dict[Key, Call] = {}
-    for row, network in inference_networks(model, arguments.activations, arguments.image_size):
-        network.to(world.device, dtype).to(memory_format=arguments.memory_format)
-        for mode in arguments.modes:
-            calls[row, mode] = prepare(mode, row, partial(MODES[mode], network, images))
-    return calls, {}
+    more: dict[Key, Row] = {}
+    for activation in dict.fromkeys(arguments.activations):
+        trained = training_form(model, activation, arguments.image_size)
+        rows = list(
+            inference_networks(trained, activation, arguments.image_size, sorted(set(forms.values())))
+        )
+        for network in (trained, *(network for _, networks in rows for network in networks.values())):
+            network.to(world.device, dtype).to(memory_format=arguments.memory_format)
+        expected = eager(trained, images)()
+        for row, networks in rows:
+            for runtime, form in forms.items():
+                if form in networks:
+                    make = partial(RUNTIMES[runtime].prepare, networks[form], images)
+                    calls[row, runtime] = call = prepare(runtime, row, make)
+                    more[row, runtime] = {"difference": relative_difference(call(), expected)}
+    return calls, more
+
+
+def relative_difference(output: Any, expected: Any) -> float:
+    """Return the largest distance between two outputs, relative to the range of the second."""
+    actual, wanted = (torch.as_tensor(values).double().cpu() for values in (output, expected))
+    return ((actual - wanted).abs().max() / (wanted.max() - wanted.min())).item()
 
 
 def training_calls(model: str, arguments: Arguments, world: World) -> tuple[dict[Key, Call], dict[Key, Row]]:
@@ -134,6 +175,7 @@ def training_calls(model: str, arguments: Arguments, world: World) -> tuple[dict
     labels = torch.randint(NUM_CLASSES, (len(images),), device=world.device)
     calls: dict[Key, Call] = {}
     memory: dict[Key, Row] = {}
+    runtimes = [name for name in arguments.runtimes if name in TRAINING_RUNTIMES]
     rows = dict.fromkeys(arguments.activations)
     for row in (*rows, *([FUSED] if "pwlu" in rows else [])):
         others = allocated_bytes(world.device)
@@ -141,16 +183,16 @@ def training_calls(model: str, arguments: Arguments, world: World) -> tuple[dict
             model,
             row,
             (images, labels),
-            modes=[mode for mode in arguments.modes if mode in TRAINING_MODES],
+            runtimes=runtimes,
             precision=Precision(arguments.training_amp, world.device),
             world=world,
             memory_format=arguments.memory_format,
         )
-        calls |= {(row, mode): call for mode, call in steps.items()}
-        for mode, call in steps.items():
-            memory[row, mode] = {"kept_mib": round(kept, 1)}
+        calls |= {(row, runtime): call for runtime, call in steps.items()}
+        for runtime, call in steps.items():
+            memory[row, runtime] = {"kept_mib": round(kept, 1)}
             if others is not None:
-                memory[row, mode]["peak_memory_mib"] = peak_mib(call, others)
+                memory[row, runtime]["peak_memory_mib"] = peak_mib(call, others)
     return calls, memory
 
 

@@ -3,8 +3,8 @@
     python -m tools.latency.figure results/latency/cpu.json
 
 Writes the picture beside the record, with the suffix .png. A point is the median of the ratios to ReLU in the
-same mode and round; its bar goes from the 10th to the 90th percentile of the activation's own times, divided
-by their median and multiplied by that ratio. Diamonds are the paper's Table 4, measured on a V100.
+same runtime and round; its bar goes from the 10th to the 90th percentile of the activation's own times,
+divided by their median and multiplied by that ratio. Diamonds are the paper's Table 4, measured on a V100.
 """
 
 from collections.abc import Sequence
@@ -49,12 +49,13 @@ def draw_latency(record: Row, paper: Paper) -> Figure:
 
 
 def _draw_model(panel: Axes, rows: Sequence[Row], paper: Paper) -> None:
-    """Draw the rows of one network, a colour and shape per mode."""
+    """Draw the rows of one network, a colour and shape per runtime."""
     names = list(dict.fromkeys(row["activation"] for row in rows))
-    modes = list(dict.fromkeys(row["mode"] for row in rows))
-    shifts = [0.2 * (lane - len(modes) / 2) for lane in range(len(modes) + 1)]  # the last is the paper's
-    for index, (mode, shift) in enumerate(zip(modes, shifts, strict=False)):
-        found = [row for row in rows if row["mode"] == mode]
+    runtimes = list(dict.fromkeys(row["runtime"] for row in rows))
+    lanes = len(runtimes) + 1  # the last is the paper's
+    shifts = [0.8 * ((lane + 0.5) / lanes - 0.5) for lane in range(lanes)]
+    for index, (runtime, shift) in enumerate(zip(runtimes, shifts, strict=False)):
+        found = [row for row in rows if row["runtime"] == runtime]
         panel.errorbar(
             [row["ratio_to_relu"] for row in found],
             [names.index(row["activation"]) + shift for row in found],
@@ -63,7 +64,7 @@ def _draw_model(panel: Axes, rows: Sequence[Row], paper: Paper) -> None:
             color=color(index),
             markersize=4.5,
             linewidth=1.2,
-            label=mode,
+            label=runtime,
         )
     _draw_paper(panel, rows[0]["model"], names, paper, shifts[-1])
     panel.axvline(1, color=GREY, linestyle="--", linewidth=0.9, zorder=0.5)

@@ -67,7 +67,11 @@ def section(kind: str, record: Row, paper: Paper) -> Iterator[str]:
     rows = record[kind]
     for model in dict.fromkeys(row["model"] for row in rows):
         yield from ("", f"### {model}", "")
-        yield from model_table([row for row in rows if row["model"] == model], paper)
+        own = [row for row in rows if row["model"] == model]
+        yield from model_table(own, paper)
+        if kind == "inference":
+            largest = max(row["difference"] for row in own)
+            yield from ("", f"Largest distance of an output from the trained network's: {largest:.1e}.")
 
 
 def setting(kind: str, arguments: Row) -> str:
@@ -77,7 +81,7 @@ def setting(kind: str, arguments: Row) -> str:
     rounds = (
         f"Milliseconds, median and (10th to 90th percentile) of {arguments['iterations']} rounds after "
         f"{arguments['warm_up']} for warming up; every round runs everything of a model's table once. "
-        "`/ ReLU` is the median of the ratios to ReLU in the same mode and round."
+        "`/ ReLU` is the median of the ratios to ReLU in the same runtime and round."
     )
     if kind == "training_step":
         batch = f"{arguments['training_batch_size']} x 3 x {size} x {size}"
@@ -88,25 +92,32 @@ def setting(kind: str, arguments: Row) -> str:
         return f"Input {batch}, mixed precision {arguments['training_amp']}, {layout}: {what}. {rounds}"
     batch = f"{arguments['batch_size']} x 3 x {size} x {size}"
     forms = (
-        "PWLU is in the folded form of section 4.3, with random parameters. No convolution has absorbed a "
-        "BatchNorm; PWLU has in the row that says so, and so has less to do than the others there."
+        "PWLU has random parameters and is folded (section 4.3), in the form that `pwlu.fold` has for the "
+        "runtime, below also in the default one. Eager mode leaves BatchNorms as they are; PWLU has absorbed "
+        "them in the row that says so, and so has less to do there. A distance of outputs is the largest one "
+        "relative to their range."
     )
     return f"Input {batch}, {arguments['dtype']}, {layout}, eval mode. {forms} {rounds}"
 
 
 def model_table(rows: Sequence[Row], paper: Paper) -> list[str]:
-    """Return the table of one model: a line per activation, two or three columns per mode."""
-    modes = list(dict.fromkeys(row["mode"] for row in rows))
+    """Return the table of one model: a line per activation, two or three columns per runtime."""
+    runtimes = list(dict.fromkeys(row["runtime"] for row in rows))
     names = list(dict.fromkeys(row["activation"] for row in rows))
-    by_key = {(row["activation"], row["mode"]): row for row in rows}
+    by_key = {(row["activation"], row["runtime"]): row for row in rows}
     published = {name: paper_time(paper, rows[0]["model"], name) for name in names}
     titles = ["activation"]
-    for mode in modes:
-        titles += [f"{mode} (ms)", "/ ReLU", *(["memory (MiB)"] if "peak_memory_mib" in rows[0] else [])]
-    body = [[name, *(cell for mode in modes for cell in cells(by_key[name, mode]))] for name in names]
+    columns = ["/ ReLU", *(["memory (MiB)"] if "peak_memory_mib" in rows[0] else [])]
+    for runtime in runtimes:
+        titles += [f"{runtime} (ms)", *columns]
+    nothing = [""] * (1 + len(columns))
+    body = []
+    for name in names:
+        found = (by_key.get((name, runtime)) for runtime in runtimes)
+        body.append([name, *(cell for row in found for cell in (nothing if row is None else cells(row)))])
     if "kept_mib" in rows[0]:
         titles += ["kept for backward (MiB)", "/ ReLU"]
-        kept = {name: by_key[name, modes[0]]["kept_mib"] for name in names}
+        kept = {name: by_key[name, runtimes[0]]["kept_mib"] for name in names}
         for line in body:
             line += [f"{kept[line[0]]:.0f}", f"{kept[line[0]] / kept['relu']:.2f}"]
     if published["relu"] is not None:

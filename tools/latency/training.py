@@ -16,12 +16,13 @@ from engine.training.step import TrainStep
 from models import activation_factory, build_classifier, is_activation
 from pwlu import fuse_batch_norm
 from pwlu_ext.benchmarks.measure import Call, kept_mib
-from tools.latency.networks import NUM_CLASSES, SEED, compile_alone, prepare
+from tools.latency.networks import NUM_CLASSES, SEED
+from tools.latency.runtimes import compile_alone, prepare
 
 FUSED = "pwlu (BatchNorm fused)"
 LEARNING_RATE = 1e-3  # any that does not diverge: the time does not depend on it
 # No graph of the whole step can be captured: its learning rate, seed and phase are the host's.
-MODES = ("eager", "compiled")
+RUNTIMES = ("eager", "compile")
 
 
 def training_steps(
@@ -29,16 +30,16 @@ def training_steps(
     row: str,
     batch: tuple[Tensor, Tensor],
     *,
-    modes: Sequence[str],
+    runtimes: Sequence[str],
     precision: Precision,
     world: World,
     memory_format: torch.memory_format,
 ) -> tuple[dict[str, Call], float]:
-    """Return, by mode, a call that trains network `name` for one step: forward, loss, backward, SGD.
+    """Return, by runtime, a call that trains network `name` for one step: forward, loss, backward, SGD.
 
     With it the MiB that an eager forward pass keeps for the backward one, without the parameters. `row` is an
     activation, or FUSED; `batch` is images (N, 3, H, W) in float32 and labels (N,), both on `world.device`.
-    Raises ValueError for an unknown name, and for a mode that this network cannot run in.
+    Raises ValueError for an unknown name, and for a runtime that this network cannot run in.
     """
     torch.manual_seed(SEED)
     make = activation_factory("pwlu" if row == FUSED else row)
@@ -54,17 +55,19 @@ def training_steps(
         is_activation=is_activation,
         phase1_steps=1,
     )
-    one_step(state, network, batch, precision, world)()  # phase I; all modes train this network in phase II
+    one_step(
+        state, network, batch, precision, world
+    )()  # phase I; all runtimes train this network in phase II
 
-    def call_in(mode: str) -> Call:
-        forward = compile_alone(network) if mode == "compiled" else network
+    def call_in(runtime: str) -> Call:
+        forward = compile_alone(network) if runtime == "compile" else network
         return one_step(state, forward, batch, precision, world)
 
     def forward() -> Tensor:
         with precision.autocast():
             return network(batch[0])
 
-    return {mode: prepare(mode, row, partial(call_in, mode)) for mode in modes}, kept_mib(forward)
+    return {name: prepare(name, row, partial(call_in, name)) for name in runtimes}, kept_mib(forward)
 
 
 def one_step(

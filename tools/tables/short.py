@@ -66,7 +66,7 @@ def operator_cpu_table(results: Path) -> list[str]:
 def training_step_table(results: Path) -> list[str]:
     """Return what a training step on a CPU takes, and keeps for its backward pass, over ReLU's."""
     record = read_latency(results / "latency" / "training_step_cpu.json")
-    eager = [row for row in record["training_step"] if row["mode"] == "eager"]
+    eager = [row for row in record["training_step"] if row["runtime"] == "eager"]
     rows = {(row["model"], row["activation"]): row for row in eager}
     models, activations = (list(dict.fromkeys(names)) for names in zip(*rows, strict=True))
     body = []
@@ -90,15 +90,17 @@ def latency_ratios(path: Path) -> list[str]:
     """Return the times of inference in a record of tools.latency over those with ReLU, beside the paper's."""
     record, paper = read_latency(path), table_4(PAPER)
     found = record["inference"]
-    modes = list(dict.fromkeys(row["mode"] for row in found))
-    ratios = {(row["model"], row["activation"], row["mode"]): row["ratio_to_relu"] for row in found}
+    runtimes = list(dict.fromkeys(row["runtime"] for row in found))
+    ratios = {
+        (row["model"], row["activation"], row["runtime"]): f"{row['ratio_to_relu']:.2f}" for row in found
+    }
     rows = []
     for model, activation in dict.fromkeys((row["model"], row["activation"]) for row in found):
-        ours = [f"{ratios[model, activation, mode]:.2f}" for mode in modes]
+        ours = [ratios.get((model, activation, runtime), "") for runtime in runtimes]
         time, relu = paper_time(paper, model, activation), paper_time(paper, model, "relu")
         published = f"{time / relu:.2f}" if time and relu else ""
         rows.append([f"{model}, {activation}", *ours, published])
-    return markdown_table(["time / time with ReLU", *modes, "paper, V100"], rows)
+    return markdown_table(["time / time with ReLU", *runtimes, "paper, V100"], rows)
 
 
 def _machine(environment: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from tests.tools.latency_records import MODELS, MODES, RATIOS, latency_record
+from tests.tools.latency_records import MODELS, RATIOS, RUNTIMES, latency_record
 from tools.latency import figure as latency_figure
 from tools.latency.figure import PAPER_LABEL, draw_latency
 from tools.latency.table import table_4
@@ -26,7 +26,7 @@ def test_points_are_ratios_with_percentiles_beside_the_papers() -> None:
     assert names(panels[0]) == list(RATIOS) and names(panels[1]) == []  # it shares those of the first
     for panel in panels:
         assert panel.get_xlabel() == "time relative to ReLU"
-        assert [container.get_label() for container in panel.containers] == list(MODES)
+        assert [container.get_label() for container in panel.containers] == list(RUNTIMES)
         for container in panel.containers:
             assert list(container.lines[0].get_xdata()) == list(RATIOS.values())
             for bar, ratio in zip(container.lines[2][0].get_segments(), RATIOS.values(), strict=True):

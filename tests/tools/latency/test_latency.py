@@ -9,18 +9,20 @@ from torch import Tensor, nn
 
 from engine.amp import Precision
 from engine.processes.distributed import World
+from pwlu import FoldedPWLU
 from pwlu_ext.benchmarks.measure import cuda_clock
 from tools.latency import __main__ as latency
 from tools.latency import families as latency_families
 from tools.latency import training as latency_training
-from tools.latency.networks import (
-    ABSORBED,
+from tools.latency.networks import ABSORBED, DEFAULT, inference_networks, training_form
+from tools.latency.runtimes import (
+    RUNTIMES,
+    Runtime,
+    choose_runtimes,
     compile_alone,
     cuda_graph,
     eager,
-    inference_networks,
     prepare,
-    training_form,
 )
 
 TINY = (
@@ -45,18 +47,61 @@ def test_percentiles_and_ratio_by_hand() -> None:
     }
 
 
-def test_pwlu_computes_what_the_training_form_computes() -> None:
-    networks = dict(inference_networks("test_resnet", ["relu", "pwlu"], 32))
-    assert list(networks) == ["relu", "pwlu", ABSORBED]
+def test_rows_of_pwlu() -> None:
     trained = training_form("test_resnet", "pwlu", 32)
+    rows = dict(inference_networks(trained, "pwlu", 32, ["hinges", "table"]))
+    assert {row: list(networks) for row, networks in rows.items()} == {
+        "pwlu": ["hinges", "table"],
+        ABSORBED: ["hinges", "table"],
+        DEFAULT: ["hinges"],
+    }
+    assert DEFAULT not in dict(inference_networks(trained, "pwlu", 32, ["table"]))
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         expected = trained(images)
-        assert not any(network.training for network in networks.values())
-        torch.testing.assert_close(networks["pwlu"](images), expected, rtol=0, atol=1e-4)
-        torch.testing.assert_close(networks[ABSORBED](images), expected, rtol=0, atol=1e-4)
-        assert (networks["relu"](images) - expected).abs().max() > 0.1  # its PWLUs are no ReLUs
-    assert len(networks[ABSORBED].fold_report.feeds) > 0
+        for networks in rows.values():
+            for network in networks.values():
+                assert not network.training
+                torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-4)
+        relu = training_form("test_resnet", "relu", 32)
+        assert (relu(images) - expected).abs().max() > 0.1  # its PWLUs are no ReLUs
+    assert len(rows[ABSORBED]["table"].fold_report.feeds) > 0
+    assert any(isinstance(module, FoldedPWLU) for module in rows[DEFAULT]["hinges"].modules())
+
+
+def test_a_round_goes_from_runtime_to_runtime() -> None:
+    """With a call that does not count where other threads take over."""
+    names = [(row, runtime) for row in ("relu", "pwlu") for runtime in ("onnxruntime", "eager", "compile")]
+    calls = {name: (lambda name=name: name) for name in names}
+    order = latency_families.by_runtime(calls, ["eager", "compile", "onnxruntime"])
+    settle = latency_families.SETTLE
+    assert [(key[0], call()) for key, call in order.items()] == [
+        (settle, ("relu", "eager")),
+        ("relu", ("relu", "eager")),
+        ("pwlu", ("pwlu", "eager")),
+        ("relu", ("relu", "compile")),
+        ("pwlu", ("pwlu", "compile")),
+        (settle, ("relu", "onnxruntime")),
+        ("relu", ("relu", "onnxruntime")),
+        ("pwlu", ("pwlu", "onnxruntime")),
+    ]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "aotinductor"])
+def test_other_runtimes_compute_the_network(runtime: str) -> None:
+    for package in RUNTIMES[runtime].packages:
+        pytest.importorskip(package)
+    trained = training_form("test_resnet", "pwlu", 32)
+    images = torch.randn(4, 3, 32, 32)
+    form = RUNTIMES[runtime].form
+    network = dict(inference_networks(trained, "pwlu", 32, [form]))["pwlu"][form]
+    call = RUNTIMES[runtime].prepare(network, images)
+    assert latency_families.relative_difference(call(), eager(trained, images)()) < 1e-5
+
+
+def test_difference_by_hand() -> None:
+    expected = torch.tensor([[1.0, -3.0], [0.0, 2.0]])
+    assert latency_families.relative_difference(expected.numpy() + 0.5, expected) == pytest.approx(0.1)
 
 
 def test_networks_beyond_torchs_limit_are_all_compiled() -> None:
@@ -96,7 +141,7 @@ def test_training_step_is_in_phase_two_and_learns(monkeypatch: pytest.MonkeyPatc
 
     def calls(images: Tensor) -> dict[str, Callable[[], object]]:
         return latency_training.training_steps(
-            "test_resnet", "pwlu", (images, batch[1]), modes=["eager"], world=world,
+            "test_resnet", "pwlu", (images, batch[1]), runtimes=["eager"], world=world,
             precision=Precision("off", world.device), memory_format=torch.channels_last,
         )[0]  # fmt: skip
 
@@ -118,25 +163,27 @@ def test_record_and_table(
     paper = tmp_path / "paper.csv"
     paper.write_text("table,row,column,metric,value,unit\n4,Test-ResNet,ReLU,inference_time,10.0,ms\n")
     monkeypatch.setattr(latency, "PAPER", paper)
-    monkeypatch.setitem(latency_families.MODES, "compiled", eager)  # compiling takes minutes
+    monkeypatch.setitem(RUNTIMES, "compile", Runtime(eager))  # compiling takes minutes
     output = tmp_path / "results" / "latency.json"
-    run_main(monkeypatch, output, "--activations relu pwlu --threads 1")
+    run_main(monkeypatch, output, "--activations relu pwlu --threads 1 --runtimes eager,compile")
     record = json.loads(output.read_text())
     rows = record["inference"]
     names = ["relu", "pwlu", ABSORBED]
-    assert [(row["activation"], row["mode"]) for row in rows] == [
-        (name, mode) for name in names for mode in ("eager", "compiled")
+    assert [(row["activation"], row["runtime"]) for row in rows] == [
+        (name, runtime) for name in names for runtime in ("eager", "compile")
     ]
+    assert all(row["difference"] < 1e-5 for row in rows)
     assert all(0 < row["p10_ms"] <= row["p50_ms"] <= row["p90_ms"] for row in rows)
     assert [row["ratio_to_relu"] for row in rows if row["activation"] == "relu"] == [1.0, 1.0]
-    assert record["training_step"] == [] and record["left_out"] == [latency.NO_GRAPH]
-    assert record["arguments"]["iterations"] == 3 and record["arguments"]["modes"] == ["eager", "compiled"]
+    assert record["training_step"] == [] and record["left_out"] == []
+    assert record["arguments"]["iterations"] == 3
+    assert record["arguments"]["runtimes"] == ["eager", "compile"]
     environment = record["environment"]
     assert environment["hardware"]["threads_per_process"] == 1 and environment["packages"]["torch"]
     assert {"commit", "uncommitted_changes"} <= set(environment["code"])
     text = output.with_suffix(".md").read_text()
     assert text in capsys.readouterr().out
-    assert "# Latency on a CPU, 1 thread (" in text and latency.NO_GRAPH in text
+    assert "# Latency on a CPU, 1 thread (" in text
     assert "| 10.0 | 1.00 |" in text
 
 
@@ -146,7 +193,7 @@ def test_training_step_alone(gpu: bool, tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(latency_families, "allocated_bytes", lambda device: 5)
         monkeypatch.setattr(latency_families, "peak_mib", lambda call, others: 100.0 + others)
     output = tmp_path / "step.json"
-    run_main(monkeypatch, output, "--activations relu pwlu --modes eager --training-step only")
+    run_main(monkeypatch, output, "--activations relu pwlu --runtimes eager --training-step only")
     record = json.loads(output.read_text())
     assert record["inference"] == []
     rows = {row["activation"]: row for row in record["training_step"]}
@@ -159,15 +206,17 @@ def test_training_step_alone(gpu: bool, tmp_path: Path, monkeypatch: pytest.Monk
     assert "| kept for backward (MiB) |" in page
 
 
-def test_modes_that_a_gpu_can_do() -> None:
-    gpu = torch.device("cuda")
-    modes = ["eager", "compiled", "cuda-graph"]
-    assert latency.choose_modes(None, ["inference"], gpu) == (modes, [])
-    both = ["inference", "training_step"]
-    assert latency.choose_modes(None, both, gpu) == (modes, [latency.NO_TRAINING_GRAPH])
-    assert latency.choose_modes(["cuda-graph"], ["inference"], gpu) == (["cuda-graph"], [])
-    with pytest.raises(ValueError, match="--modes is cuda-graph, in which the training step cannot run"):
-        latency.choose_modes(["cuda-graph"], ["training_step"], gpu)
+def test_runtimes_that_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    chosen, left_out = choose_runtimes(None, gpu)
+    assert chosen == ["eager", "compile", "cuda-graph", "aotinductor"]
+    assert left_out[1] == "openvino was left out: it is measured on cpu, but the device is cuda."
+    monkeypatch.setitem(RUNTIMES, "openvino", Runtime(eager, packages=("torch", "not_here", "nor_this")))
+    assert "openvino" not in choose_runtimes(None, cpu)[0]
+    with pytest.raises(
+        ValueError, match="--runtimes has openvino, but pip install not_here nor_this is missing"
+    ):
+        choose_runtimes(["openvino"], cpu)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +225,12 @@ def test_modes_that_a_gpu_can_do() -> None:
         ("--models resnet81", "--models: model name is 'resnet81'"),
         ("--activations relu swich", "--activations: activation name is 'swich'"),
         ("--activations pwlu swish", "--activations is pwlu swish, without relu"),
-        ("--modes eager cuda-graph", "--modes has cuda-graph, but the device is a CPU"),
+        ("--runtimes eager,cuda-graph", "--runtimes has cuda-graph, but it is measured on cuda"),
+        ("--runtimes eager,compiled", "runtime is 'compiled', expected one of eager, compile"),
+        (
+            "--runtimes aotinductor --training-step",
+            "--runtimes is aotinductor, in which the training step cannot run; add eager or compile",
+        ),
         ("--device cuda", "--device is cuda, but torch finds no usable GPU"),
         ("--iterations 0", "argument --iterations: expected an integer >= 1, got '0'"),
         ("--output x.md", "argument --output: expected a name that ends in .json, got x.md"),
@@ -202,33 +256,35 @@ def test_out_of_memory(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setitem(latency_families.MODES, "eager", full)
+    monkeypatch.setitem(RUNTIMES, "eager", Runtime(full))
     with pytest.raises(SystemExit):
-        run_main(monkeypatch, tmp_path / "x.json", "--modes eager --activations relu")
+        run_main(monkeypatch, tmp_path / "x.json", "--runtimes eager --activations relu")
     sentence = "test_resnet, inference: the memory of the cpu does not suffice; take a smaller --batch-size"
     assert sentence in capsys.readouterr().err
     assert latency_families.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
 
 
-def test_a_mode_that_fails_names_the_row() -> None:
+def test_a_runtime_that_fails_names_the_row() -> None:
     def fail() -> None:
         raise RuntimeError("no compiler\nand more")
 
-    sentence = r"pau cannot run in mode compiled \(RuntimeError: no compiler\); leave that mode out"
+    sentence = r"pau cannot run in compile \(RuntimeError: no compiler\); leave that out of --runtimes"
     for make in (fail, lambda: fail):  # while it is prepared, or at the first call
         with pytest.raises(ValueError, match=sentence):
-            prepare("compiled", "pau", make)
+            prepare("compile", "pau", make)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_graph_replays_the_network() -> None:
     images = torch.randn(2, 3, 32, 32, device="cuda")
-    for row, network in inference_networks("test_resnet", ["relu", "pwlu", "frelu", "apl", "pau"], 32):
-        network.cuda()
-        replay = cuda_graph(network, images)
-        assert cuda_clock(replay) > 0
-        images.normal_()
-        torch.testing.assert_close(
-            replay(), eager(network, images)(), msg=lambda text, row=row: f"{row}: {text}"
-        )
+    for name in ("relu", "pwlu", "frelu", "apl", "pau"):
+        trained = training_form("test_resnet", name, 32)
+        for row, networks in inference_networks(trained, name, 32, ["table"]):
+            network = networks["table"].cuda()
+            replay = cuda_graph(network, images)
+            assert cuda_clock(replay) > 0
+            images.normal_()
+            torch.testing.assert_close(
+                replay(), eager(network, images)(), msg=lambda text, row=row: f"{row}: {text}"
+            )
