@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 
@@ -17,6 +18,7 @@ from engine.records.console import say
 from pwlu_ext.benchmarks.measure import Call
 
 ONNX = ("onnx", "onnxscript")
+OPENVINO = "OpenVINOExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Runtime:
         form: of `pwlu.fold`, the one to take here.
         devices: where it is measured.
         packages: what has to be installed beside requirements.txt.
+        provider: of onnxruntime, which its installed package has to have.
         threads: whose threads work for it; those of another one may still be busy after a call.
     """
 
@@ -35,6 +38,7 @@ class Runtime:
     form: str = "table"
     devices: tuple[str, ...] = ("cpu", "cuda")
     packages: tuple[str, ...] = ()
+    provider: str = ""
     threads: str = "torch"
 
     def why_not(self, device: torch.device) -> str | None:
@@ -42,7 +46,18 @@ class Runtime:
         if device.type not in self.devices:
             return f"it is measured on {' and '.join(self.devices)}, but the device is {device.type}"
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
-        return f"pip install {' '.join(missing)} is missing" if missing else None
+        if missing:
+            return f"pip install {' '.join(missing)} is missing"
+        if self.provider and self.provider not in onnxruntime_providers():
+            return f"the installed onnxruntime has no {self.provider}"
+        return None
+
+
+def onnxruntime_providers() -> list[str]:
+    """Return the names of what onnxruntime can run on."""
+    import onnxruntime
+
+    return onnxruntime.get_available_providers()
 
 
 def eager(network: Callable[[Tensor], Tensor], images: Tensor) -> Call:
@@ -100,15 +115,18 @@ def aotinductor(network: nn.Module, images: Tensor) -> Call:
         return eager(aoti_load_package(package), images)
 
 
-def onnxruntime_cpu(network: nn.Module, images: Tensor) -> Call:
-    """Return a call of the network exported to ONNX, in onnxruntime's CPU provider."""
+def in_onnxruntime(network: nn.Module, images: Tensor, *, provider: str) -> Call:
+    """Return a call of the network exported to ONNX, in one of onnxruntime's providers."""
     import onnxruntime
 
+    threads = torch.get_num_threads()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     # After a call its threads would wait busily for the next one, and slow down what else is measured.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(onnx_file(network, images), options, ["CPUExecutionProvider"])
+    of_openvino = {"device_type": "CPU", "precision": "FP32", "num_of_threads": str(threads)}
+    chosen = (provider, of_openvino if provider == OPENVINO else {})
+    session = onnxruntime.InferenceSession(onnx_file(network, images), options, providers=[chosen])
     inputs = {session.get_inputs()[0].name: images.numpy()}
 
     def call() -> np.ndarray:
@@ -146,7 +164,19 @@ RUNTIMES = {
     "cuda-graph": Runtime(cuda_graph, devices=("cuda",)),
     "aotinductor": Runtime(aotinductor, form="operator"),
     "onnxruntime": Runtime(
-        onnxruntime_cpu, "convolutions", ("cpu",), (*ONNX, "onnxruntime"), threads="onnxruntime"
+        partial(in_onnxruntime, provider="CPUExecutionProvider"),
+        form="convolutions",
+        devices=("cpu",),
+        packages=(*ONNX, "onnxruntime"),
+        threads="onnxruntime",
+    ),
+    "onnxruntime-openvino": Runtime(
+        partial(in_onnxruntime, provider=OPENVINO),
+        form="hinges",
+        devices=("cpu",),
+        packages=(*ONNX, "onnxruntime"),
+        provider=OPENVINO,
+        threads="onnxruntime-openvino",
     ),
     "openvino": Runtime(openvino_cpu, "hinges", ("cpu",), (*ONNX, "openvino"), threads="openvino"),
 }

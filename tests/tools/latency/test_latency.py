@@ -13,6 +13,7 @@ from pwlu import FoldedPWLU
 from pwlu_ext.benchmarks.measure import cuda_clock
 from tools.latency import __main__ as latency
 from tools.latency import families as latency_families
+from tools.latency import runtimes as latency_runtimes
 from tools.latency import training as latency_training
 from tools.latency.networks import ABSORBED, DEFAULT, inference_networks, training_form
 from tools.latency.runtimes import (
@@ -210,13 +211,17 @@ def test_runtimes_that_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     chosen, left_out = choose_runtimes(None, gpu)
     assert chosen == ["eager", "compile", "cuda-graph", "aotinductor"]
-    assert left_out[1] == "openvino was left out: it is measured on cpu, but the device is cuda."
+    assert left_out[-1] == "openvino was left out: it is measured on cpu, but the device is cuda."
     monkeypatch.setitem(RUNTIMES, "openvino", Runtime(eager, packages=("torch", "not_here", "nor_this")))
     assert "openvino" not in choose_runtimes(None, cpu)[0]
     with pytest.raises(
         ValueError, match="--runtimes has openvino, but pip install not_here nor_this is missing"
     ):
         choose_runtimes(["openvino"], cpu)
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(latency_runtimes, "onnxruntime_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ValueError, match="but the installed onnxruntime has no OpenVINOExecutionProvider"):
+        choose_runtimes(["onnxruntime-openvino"], cpu)
 
 
 @pytest.mark.parametrize(
