@@ -6,6 +6,8 @@ They are two because a library linked with CUDA does not load into a torch witho
     PWLU_BUILD_CUDA=1      the CUDA library, or an error that says what is missing
     PWLU_BUILD_CUDA=0      the CPU library alone
 
+    PWLU_ONNXRUNTIME_INCLUDE=FOLDER   with onnxruntime_c_api.h: a third library, `_onnx`, for ONNX Runtime
+
 No GPU needs to be visible. TORCH_CUDA_ARCH_LIST overrides the architectures. An empty variable is one that is
 not set: containers cannot unset what their image sets.
 """
@@ -40,7 +42,9 @@ CXX_FLAGS = [
 ]
 NVCC_FLAGS = ["-O3", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
 
-VARIABLES = ("PWLU_BUILD_CUDA", "TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "CC", "CXX")
+ONNX_HEADER = "onnxruntime_c_api.h"
+
+VARIABLES = ("PWLU_BUILD_CUDA", "PWLU_ONNXRUNTIME_INCLUDE", "TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "CC", "CXX")
 
 
 def drop_empty_variables() -> None:
@@ -171,6 +175,20 @@ def choose_cuda(torch_cuda: str | None) -> tuple[str | None, str]:
     return (nvcc, "") if obstacle is None else (None, obstacle)
 
 
+def choose_onnx() -> str | None:
+    """Return the folder of ONNX Runtime's header, or None where its library is not wanted."""
+    folder = os.environ.get("PWLU_ONNXRUNTIME_INCLUDE")
+    if folder is None:
+        return None
+    folder = os.path.abspath(folder)
+    if not os.path.isfile(os.path.join(folder, ONNX_HEADER)):
+        raise SystemExit(
+            f"pwlu: there is no {ONNX_HEADER} in {folder} (PWLU_ONNXRUNTIME_INCLUDE). Set it to the folder of "
+            "that header, of ONNX Runtime 1.17 or newer, or unset it."
+        )
+    return folder
+
+
 def prepare_environment(nvcc: str | None) -> None:
     """Set what torch reads when cpp_extension is imported, and what setuptools works on."""
     os.chdir(ROOT)
@@ -185,12 +203,13 @@ def prepare_environment(nvcc: str | None) -> None:
         shutil.rmtree(stale)
 
 
-def write_build_info(nvcc: str | None, obstacle: str, torch_version: str) -> None:
+def write_build_info(nvcc: str | None, obstacle: str, torch_version: str, *, onnx: bool) -> None:
     """Write what `pwlu.build_info` will say about this build."""
     info: dict[str, object] = {
         "torch": torch_version,
         "oldest_torch": ".".join(map(str, OLDEST_TORCH)),
         "cuda": nvcc is not None,
+        "onnx": onnx,
     }
     if nvcc is None:
         info["why_not_cuda"] = obstacle
@@ -205,6 +224,16 @@ def sources(*patterns: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
 
 
+def headers() -> list[str]:
+    """Return what any source may include."""
+    return sources("csrc/**/*.h", "csrc/**/*.cuh")
+
+
+def kernels() -> list[str]:
+    """Return the sources of the CPU's kernels, which do not need torch's libraries."""
+    return [path for path in sources("csrc/cpu/*.cpp") if not Path(path).name.startswith("launch")]
+
+
 def wheel_options() -> dict[str, dict[str, str]]:
     """Return what makes one wheel serve all later Pythons, where the Python that builds has that ABI."""
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
@@ -212,28 +241,70 @@ def wheel_options() -> dict[str, dict[str, str]]:
     return {"bdist_wheel": {"py_limited_api": "cp310"}}
 
 
-def extensions(with_cuda: bool) -> list[Any]:
-    """Return what is compiled."""
-    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+def cpu_extension() -> Any:
+    """Return the operators for torch on a CPU."""
+    from torch.utils.cpp_extension import CppExtension
 
-    headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
-    cpu = CppExtension(
+    return CppExtension(
         "pwlu._cpu",
         sources("csrc/*.cpp", "csrc/cpu/*.cpp"),
         extra_compile_args={"cxx": CXX_FLAGS},
-        depends=headers,
+        depends=headers(),
         py_limited_api=True,
     )
-    if not with_cuda:
-        return [cpu]
-    cuda = CUDAExtension(
+
+
+def cuda_extension() -> Any:
+    """Return the same for GPUs."""
+    from torch.utils.cpp_extension import CUDAExtension
+
+    return CUDAExtension(
         "pwlu._cuda",
         sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
         extra_compile_args={"cxx": [*CXX_FLAGS, "-DUSE_CUDA"], "nvcc": NVCC_FLAGS},
-        depends=headers,
+        depends=headers(),
         py_limited_api=True,
     )
-    return [cpu, cuda]
+
+
+def onnx_extension(include: str) -> Any:
+    """Return the operator for ONNX Runtime, which is not linked with torch or Python."""
+    from setuptools import Extension
+
+    return Extension(
+        "pwlu._onnx",
+        sources("csrc/onnx/*.cpp"),
+        include_dirs=[include],
+        extra_compile_args={"cxx": CXX_FLAGS},
+        depends=[*headers(), *kernels()],
+        language="c++",
+        py_limited_api=True,
+    )
+
+
+def extensions(with_cuda: bool, onnx_include: str | None) -> list[Any]:
+    """Return what is compiled."""
+    wanted = [cpu_extension()]
+    if with_cuda:
+        wanted.append(cuda_extension())
+    if onnx_include is not None:
+        wanted.append(onnx_extension(onnx_include))
+    return wanted
+
+
+def build_command() -> Any:
+    """Return torch's command, which then links the kernels of `_cpu` into `_onnx`: they are compiled once."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    class Build(BuildExtension):
+        def build_extension(self, extension: Any) -> None:
+            if extension.name == "pwlu._onnx":
+                extension.extra_objects = self.compiler.object_filenames(
+                    kernels(), output_dir=self.build_temp
+                )
+            super().build_extension(extension)
+
+    return Build
 
 
 def main() -> None:
@@ -247,6 +318,7 @@ def main() -> None:
     import torch
 
     nvcc, obstacle = choose_cuda(torch.version.cuda)
+    include = choose_onnx()
     if nvcc is None:
         print(f"pwlu: building the CPU library alone: {obstacle}")
     else:
@@ -257,10 +329,10 @@ def main() -> None:
 
     if nvcc is not None:
         check_architectures(nvcc, cpp_extension._get_cuda_arch_flags)
-    write_build_info(nvcc, obstacle, torch_version)
+    write_build_info(nvcc, obstacle, torch_version, onnx=include is not None)
     setuptools.setup(
-        ext_modules=extensions(with_cuda=nvcc is not None),
-        cmdclass={"build_ext": cpp_extension.BuildExtension},
+        ext_modules=extensions(nvcc is not None, include),
+        cmdclass={"build_ext": build_command()},
         options=wheel_options(),
     )
 

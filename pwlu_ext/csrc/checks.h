@@ -1,15 +1,12 @@
-// Checks of what reaches the operators, and the dense view of x that the kernels work on. Shared by the CPU
-// and the CUDA library. Every message names the argument, what came and what was expected.
+// Checks of the tensors that reach the operators, and the dense view of x that the kernels work on. Shared by
+// the CPU and the CUDA library. Every message names the argument, what came and what was expected.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
-#include <sstream>
-#include <stdexcept>
-
-#include "pwlu.h"
+#include "shapes.h"
 
 namespace pwlu {
 
@@ -22,23 +19,6 @@ struct Problem {
   int num_intervals;
   Tensor x, left, right, points, left_slope, right_slope;
 };
-
-template <typename... Parts>
-[[noreturn]] inline void fail(const Parts&... parts) {
-  std::ostringstream message;
-  message << "pwlu: ";
-  (message << ... << parts);
-  throw std::invalid_argument(message.str());
-}
-
-inline std::string shape_of(const Tensor& tensor) {
-  std::ostringstream text;
-  text << "(";
-  for (int64_t dim = 0; dim < tensor.dim(); ++dim)
-    text << (dim ? ", " : "") << tensor.size(dim);
-  text << (tensor.dim() == 1 ? ",)" : ")");
-  return text.str();
-}
 
 inline const char* name_of(ScalarType type) {
   switch (type) {
@@ -76,10 +56,7 @@ inline void check_parameter(const char* name, const Tensor& parameter, const Ten
 inline void check_vector(const char* name, const Tensor& parameter, const Tensor& x, int64_t groups,
                          const char* table) {
   check_parameter(name, parameter, x);
-  if (parameter.dim() != 1 || parameter.size(0) != groups) {
-    fail("`", name, "` must have shape (", groups, ",) like the first dimension of `", table,
-         "`, but has shape ", shape_of(parameter), ".");
-  }
+  check_vector_shape(name, parameter, groups, table);
 }
 
 inline void check_x(const Tensor& x) {
@@ -93,24 +70,7 @@ inline void check_x(const Tensor& x) {
 // `table` has shape (G, num_intervals + more_columns).
 inline void check_table(const char* name, const Tensor& table, const Tensor& x, int64_t more_columns) {
   check_parameter(name, table, x);
-  if (table.dim() != 2 || table.size(0) < 1 || table.size(1) <= more_columns) {
-    fail("`", name, "` must have shape (G, num_intervals + ", more_columns,
-         ") with G >= 1 and num_intervals >= 1, but has shape ", shape_of(table), ".");
-  }
-}
-
-// The dimension of x that holds the channels; only asked for when there is more than one function.
-inline int64_t checked_channel_dim(const Tensor& x, int64_t groups, int64_t channel_dim) {
-  const int64_t dims = x.dim();
-  if (channel_dim < -dims || channel_dim >= dims) {
-    fail("`channel_dim` is ", channel_dim, ", but x has ", dims, " dimensions: shape ", shape_of(x), ".");
-  }
-  const int64_t dim = channel_dim < 0 ? channel_dim + dims : channel_dim;
-  if (x.size(dim) != groups) {
-    fail("x of shape ", shape_of(x), " has ", x.size(dim), " channels in dimension ", channel_dim,
-         ", but the parameters are for ", groups, ". Expected 1 or ", x.size(dim), ".");
-  }
-  return dim;
+  check_table_shape(name, table, more_columns);
 }
 
 // True when x fills a contiguous piece of memory in some order of its dimensions (NCHW, channels_last,
@@ -156,15 +116,6 @@ inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-inline Layout layout_of(const Tensor& x, int64_t groups, int64_t channel_dim) {
-  const int64_t numel = x.numel();
-  if (groups == 1)
-    return {1, 1, numel};
-  const int64_t dim = checked_channel_dim(x, groups, channel_dim);
-  const int64_t inner = x.stride(dim);
-  return {numel == 0 ? 0 : numel / (groups * inner), groups, inner};
-}
-
 // x, copied only if it has gaps or overlaps; empty_like keeps the order of the dimensions.
 inline Tensor as_dense(const Tensor& x) {
   if (is_dense(x))
@@ -206,16 +157,11 @@ struct FoldedProblem {
 inline FoldedProblem make_folded_problem(const Tensor& x, const Tensor& left, const Tensor& interval,
                                          const Tensor& slopes, const Tensor& offsets, int64_t channel_dim) {
   check_x(x);
-  check_table("slopes", slopes, x, 2);
-  check_table("offsets", offsets, x, 2);
-  const int64_t groups = slopes.size(0);
-  if (offsets.size(0) != groups || offsets.size(1) != slopes.size(1))
-    fail("`offsets` must have the shape ", shape_of(slopes), " of `slopes`, but has ", shape_of(offsets),
-         ".");
-  check_vector("left", left, x, groups, "slopes");
-  check_vector("interval", interval, x, groups, "slopes");
-  if (groups > 1)
-    checked_channel_dim(x, groups, channel_dim);
+  check_parameter("slopes", slopes, x);
+  check_parameter("offsets", offsets, x);
+  check_parameter("left", left, x);
+  check_parameter("interval", interval, x);
+  const int64_t groups = checked_groups(x, left, interval, slopes, offsets, channel_dim);
   const Tensor dense = as_dense(x);
   return {layout_of(dense, groups, channel_dim),
           static_cast<int>(slopes.size(1) - 2),

@@ -10,14 +10,15 @@ import torch
 _FOLDER = Path(__file__).parent
 
 
-def _library(stem: str) -> Path | None:
+def library_file(stem: str) -> Path | None:
+    """Return where the library `_cpu`, `_cuda` or `_onnx` lies, or None where it is not built."""
     found = sorted(_FOLDER.glob(f"{stem}.*so"))
     return found[0] if found else None
 
 
 def _load_cpu() -> dict[str, Any]:
     """Load the CPU library; return what setup.py noted about the build."""
-    path = _library("_cpu")
+    path = library_file("_cpu")
     if path is None:
         raise ImportError("pwlu: the operators are not built. Build them with: pip install ./pwlu_ext")
     built = json.loads((_FOLDER / "_build_info.json").read_text())
@@ -38,7 +39,7 @@ def _numbers(version: str) -> tuple[int, int]:
 
 def _load_cuda(built: dict[str, Any]) -> str:
     """Load the CUDA library where it can be; return how that went, for `build_info`."""
-    path = _library("_cuda")
+    path = library_file("_cuda")
     if not built["cuda"] or path is None:
         return f"not built: {built.get('why_not_cuda', 'its file is missing')}"
     toolkit, of_torch = built["cuda_toolkit"], torch.version.cuda
@@ -86,6 +87,7 @@ def build_info() -> dict[str, Any]:
 
     Keys: version; torch (the release it was built against); oldest_torch (the oldest one that it works with);
     cuda (whether the CUDA library was built), then cuda_toolkit and cuda_architectures, or why_not_cuda;
+    onnx (whether the library for ONNX Runtime was built: `pwlu.onnx.custom_op_library`);
     cuda_status ("loaded", or why not); cpu_isa (the instruction set in use: avx512_bf16, avx512, avx2 or
     plain; the environment variable PWLU_CPU_ISA forces one).
     """

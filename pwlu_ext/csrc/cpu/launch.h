@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../checks.h"
-#include "kernels.h"
+#include "division.h"
 
 namespace pwlu::cpu {
 
@@ -30,11 +30,6 @@ void dispatch(ScalarType type, const F& f) {
     default:
       fail("no kernel for ", name_of(type), ".");
   }
-}
-
-// inner == 1 puts neighbouring elements into different channels (channels_last); otherwise they share theirs.
-inline bool is_rows(const Layout& layout) {
-  return layout.inner == 1 && layout.channels > 1;
 }
 
 }  // namespace pwlu::cpu

@@ -8,49 +8,28 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "division.h"
 
 namespace pwlu::cpu {
 
-constexpr int64_t kGrain = 32768;     // elements worth a thread of their own
-constexpr int64_t kBlock = 16384;     // elements that stay in the first cache levels
 constexpr int64_t kCollect = 16384;   // additions after which float sums move on to double
 constexpr int64_t kWantedTasks = 32;  // pieces of a backward pass, if there are not more channels
 
-constexpr int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-constexpr int64_t rounded_up(int64_t value, int64_t step) {
-  return divide_up(value, step) * step;
-}
+// torch's threads, as division.h asks for them.
+struct TorchThreads {
+  template <typename Piece>
+  void operator()(int64_t count, int64_t grain, const Piece& piece) const {
+    torch::stable::parallel_for(0, count, grain, piece);
+  }
+};
 
-// A run: consecutive elements of one channel (NCHW). Calls run(first element, count, channel) for each.
 template <typename Run>
 void for_runs(const Layout& layout, const Run& run) {
-  const int64_t numel = layout.outer * layout.channels * layout.inner;
-  torch::stable::parallel_for(0, numel, kGrain, [&](int64_t begin, int64_t end) {
-    while (begin < end) {
-      const int64_t row = begin / layout.inner;
-      const int64_t stop = std::min(end, (row + 1) * layout.inner);
-      run(begin, stop - begin, row % layout.channels);
-      begin = stop;
-    }
-  });
+  for_runs(TorchThreads{}, layout, run);
 }
-
-// Rows: one element of each channel after the other (channels_last). Calls
-// run(first element, rows, first channel, channels) for blocks of at most `channel_block` channels.
 template <typename Run>
 void for_rows(const Layout& layout, const Run& run, int64_t channel_block = kChannelBlock) {
-  const int64_t channels = layout.channels;
-  const int64_t block = divide_up(kBlock, channels);
-  torch::stable::parallel_for(0, layout.outer, divide_up(kGrain, channels), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; row += block) {
-      for (int64_t first = 0; first < channels; first += channel_block) {
-        run(row * channels + first, std::min(block, end - row), first,
-            std::min(channel_block, channels - first));
-      }
-    }
-  });
+  for_rows(TorchThreads{}, layout, run, channel_block);
 }
 
 // Where something is added up over each channel: the runs' parts. Calls worker() once per thread, and for

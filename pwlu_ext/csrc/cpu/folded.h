@@ -1,0 +1,42 @@
+// The function of section 4.3 for a whole tensor, with whoever's threads (see division.h): nothing here
+// includes a torch header.
+#pragma once
+
+#include <vector>
+
+#include "dispatch.h"
+#include "division.h"
+
+namespace pwlu::cpu {
+
+// O and S of every column side by side, with room for the channels after the last that a vector may cover.
+template <typename T>
+std::vector<T> lines_of(const FoldedCurves<T>& curves) {
+  const int64_t columns = curves.num_intervals + 2;
+  std::vector<T> lines(2 * columns * (curves.channels + kWidestVector));
+  for (int64_t i = 0; i < curves.channels * columns; ++i) {
+    lines[2 * i] = curves.offsets[i];
+    lines[2 * i + 1] = curves.slopes[i];
+  }
+  return lines;
+}
+
+// curves.lines is set here.
+template <typename T, typename X, typename Threads>
+void evaluate_folded(const Threads& threads, const X* x, X* y, const Layout& layout, FoldedCurves<T> curves) {
+  const auto& kernels = chosen_kernels<T, X>();
+  if (is_rows(layout)) {
+    const std::vector<T> lines = lines_of(curves);
+    curves.lines = lines.data();
+    const auto run = [&](int64_t i, int64_t rows, int64_t first, int64_t count) {
+      kernels.folded_rows(x + i, y + i, rows, layout.channels, first, count, curves);
+    };
+    for_rows(threads, layout, run, kChannelBlock);
+  } else {
+    for_runs(threads, layout, [&](int64_t i, int64_t count, int64_t channel) {
+      kernels.folded_run(x + i, y + i, count, curves, channel);
+    });
+  }
+}
+
+}  // namespace pwlu::cpu
