@@ -38,7 +38,7 @@ CPP_SOURCES = $(shell find pwlu_ext/csrc -name '*.h' -o -name '*.cuh' -o -name '
 BUILD_INFO := "import pwlu, torch; print('pwlu on torch', torch.__version__, pwlu.build_info())"
 SHELL_SOURCES := $(wildcard scripts/*.sh scripts/*.sbatch) .ci/run
 
-.PHONY: help bench-data demo demo-coco test test-wheel wheel lint docs format install clean FORCE
+.PHONY: help bench-data demo demo-coco test test-wheel wheel lint docs format onnx-header install clean FORCE
 
 help: ## say what there is
 	@sed -n 's/^\([a-z1-9%-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | sed 's/%/N/' | expand -t 20
@@ -129,6 +129,8 @@ format: $(STAMPS)/dev ## apply the formatting that lint checks
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_SOURCES)
 
+onnx-header: $(STAMPS)/onnx-header ## .venv/onnxruntime, a folder for PWLU_ONNXRUNTIME_INCLUDE
+
 install: $(STAMPS)/requirements $(STAMPS)/extension ## environment in .venv, with the extension built into it
 
 clean: ## remove the environment, what was built, and caches (runs/ stays)
@@ -152,10 +154,18 @@ $(STAMPS)/dev: requirements-dev.txt $(STAMPS)/venv
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 
+# ONNX Runtime's packages have no header; this one has it for operators of its own. What it depends on is not needed.
+$(STAMPS)/onnx-header: $(STAMPS)/venv
+	$(PIP) --no-deps --target $(VENV)/amd-quark amd-quark==0.13
+	ln -sfn amd-quark/quark/onnx/operators/custom_ops/include/onnxruntime-1.17.0/onnxruntime/core/session \
+	    $(VENV)/onnxruntime
+	@touch $@
+
 # Everything the built extension depends on; the file changes only when one of them does.
 $(STAMPS)/extension-inputs: FORCE | $(STAMPS)/venv
 	@{ echo "PWLU_BUILD_CUDA=$${PWLU_BUILD_CUDA:-auto} CUDA_HOME=$${CUDA_HOME:-} nvcc=$$(command -v nvcc || true)"; \
-	    echo "TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-}"; cksum $(EXTENSION_SOURCES); } >$@.new
+	    echo "TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-} PWLU_ONNXRUNTIME_INCLUDE=$${PWLU_ONNXRUNTIME_INCLUDE:-}"; \
+	    cksum $(EXTENSION_SOURCES); } >$@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # A normal install: what is tested is what a user gets.

@@ -183,8 +183,8 @@ def choose_onnx() -> str | None:
     folder = os.path.abspath(folder)
     if not os.path.isfile(os.path.join(folder, ONNX_HEADER)):
         raise SystemExit(
-            f"pwlu: there is no {ONNX_HEADER} in {folder} (PWLU_ONNXRUNTIME_INCLUDE). Set it to the folder of "
-            "that header, of ONNX Runtime 1.17 or newer, or unset it."
+            f"pwlu: there is no {ONNX_HEADER} in {folder} (PWLU_ONNXRUNTIME_INCLUDE). Set it to a folder "
+            "that has it, of ONNX Runtime 1.17 or newer, or unset it."
         )
     return folder
 
@@ -276,7 +276,7 @@ def onnx_extension(include: str) -> Any:
         sources("csrc/onnx/*.cpp"),
         include_dirs=[include],
         extra_compile_args={"cxx": CXX_FLAGS},
-        depends=[*headers(), *kernels()],
+        depends=headers(),
         language="c++",
         py_limited_api=True,
     )
@@ -293,16 +293,16 @@ def extensions(with_cuda: bool, onnx_include: str | None) -> list[Any]:
 
 
 def build_command() -> Any:
-    """Return torch's command, which then links the kernels of `_cpu` into `_onnx`: they are compiled once."""
+    """Return torch's command, which links the kernels of `_cpu` into `_onnx` too: they are compiled once."""
     from torch.utils.cpp_extension import BuildExtension
 
     class Build(BuildExtension):
-        def build_extension(self, extension: Any) -> None:
-            if extension.name == "pwlu._onnx":
-                extension.extra_objects = self.compiler.object_filenames(
-                    kernels(), output_dir=self.build_temp
-                )
-            super().build_extension(extension)
+        def build_extension(self, ext: Any) -> None:
+            # A `_cpu` that is up to date does not say that its objects are there. ninja looks at them.
+            self.force = True
+            if ext.name == "pwlu._onnx":
+                ext.extra_objects = self.compiler.object_filenames(kernels(), output_dir=self.build_temp)
+            super().build_extension(ext)
 
     return Build
 
@@ -323,6 +323,8 @@ def main() -> None:
         print(f"pwlu: building the CPU library alone: {obstacle}")
     else:
         print(f"pwlu: building the CPU and the CUDA library ({nvcc})")
+    if include is not None:
+        print(f"pwlu: building the library for ONNX Runtime ({include})")
     prepare_environment(nvcc)
 
     from torch.utils import cpp_extension  # reads the environment

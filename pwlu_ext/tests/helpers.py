@@ -1,6 +1,7 @@
 """What the tests share: random functions, inputs clear of the knots, the comparison with the reference."""
 
 import io
+import math
 import os
 import subprocess
 import sys
@@ -87,6 +88,29 @@ def spread_inputs(
     view = channel_shape(len(shape), groups, channel_dim)
     interval = ((right - left) / num_intervals).view(view)
     return (left.view(view) + position * interval).to(parameters[0].device, dtype)
+
+
+def folded_tables(groups: int, num_intervals: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """left, interval (of both signs), slopes (some flat) and offsets of a FoldedPWLU."""
+    generator = torch.Generator().manual_seed(num_intervals)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=wide)
+
+    interval = (normal(groups).abs() + 0.1) * 4 / num_intervals
+    interval[::2] *= -1
+    slopes = normal(groups, num_intervals + 2)
+    slopes[:, 0] = 0
+    return normal(groups) - 2, interval, slopes, normal(groups, num_intervals + 2)
+
+
+def special_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Normal numbers, and those that need care."""
+    x = 4 * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -2.0], dtype=torch.float64)
+    x.view(-1)[: min(5, x.numel())] = special[: x.numel()]
+    return x.to(dtype)
 
 
 def random_gradient(x: Tensor, seed: int = 2) -> Tensor:

@@ -1,6 +1,5 @@
 """The compiled operator of the inference form computes what its plain form does."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pwlu import FoldedPWLU
 from pwlu.inference.folded import folded, folded_reference
+from pwlu_ext.tests.helpers import folded_tables, special_inputs
 
 SHAPES = [
     ((2, 5, 7, 9), 1),
@@ -22,29 +22,6 @@ SHAPES = [
 ]
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 OPERATOR = torch.ops.pwlu.folded.default
-
-
-def tables(groups: int, num_intervals: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """left, interval (of both signs), slopes (some flat) and offsets."""
-    generator = torch.Generator().manual_seed(num_intervals)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=wide)
-
-    interval = (normal(groups).abs() + 0.1) * 4 / num_intervals
-    interval[::2] *= -1
-    slopes = normal(groups, num_intervals + 2)
-    slopes[:, 0] = 0
-    return normal(groups) - 2, interval, slopes, normal(groups, num_intervals + 2)
-
-
-def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Normal numbers, and those that need care."""
-    x = 4 * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -2.0], dtype=torch.float64)
-    x.view(-1)[: min(5, x.numel())] = special[: x.numel()]
-    return x.to(dtype)
 
 
 def layouts(x: Tensor) -> list[Tensor]:
@@ -59,8 +36,8 @@ def layouts(x: Tensor) -> list[Tensor]:
 def test_equals_the_plain_form(dtype: torch.dtype, num_intervals: int, device: str) -> None:
     for shape, channel_dim in SHAPES:
         for groups in {1, shape[channel_dim]}:
-            arguments = [table.to(device) for table in tables(groups, num_intervals, dtype)]
-            for x in layouts(inputs(shape, dtype).to(device)):
+            arguments = [table.to(device) for table in folded_tables(groups, num_intervals, dtype)]
+            for x in layouts(special_inputs(shape, dtype).to(device)):
                 y = OPERATOR(x, *arguments, channel_dim)
                 expected = folded_reference(x, *arguments, channel_dim=channel_dim)
                 torch.testing.assert_close(
@@ -71,7 +48,7 @@ def test_equals_the_plain_form(dtype: torch.dtype, num_intervals: int, device: s
 
 def test_module_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """In eager mode and under torch.compile; not where a gradient is needed or an exporter looks."""
-    module, x = FoldedPWLU(*tables(3, 4, torch.float32)), torch.randn(2, 3, 5)
+    module, x = FoldedPWLU(*folded_tables(3, 4, torch.float32)), torch.randn(2, 3, 5)
     with FlopCounterMode(display=False) as counter:
         y = module(x)
     assert counter.get_total_flops() == 4 * x.numel()
@@ -88,7 +65,7 @@ def test_module_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_opcheck() -> None:
     x = torch.randn(2, 3, 5)
     for groups in (1, 3):
-        torch.library.opcheck(OPERATOR, (x, *tables(groups, 4, torch.float32), 1))
+        torch.library.opcheck(OPERATOR, (x, *folded_tables(groups, 4, torch.float32), 1))
 
 
 def plain_form(*arguments: Any) -> Tensor:
@@ -109,7 +86,7 @@ def plain_form(*arguments: Any) -> Tensor:
     ],
 )
 def test_wrong_arguments(operator: Callable[..., Tensor], change: dict[int, object], message: str) -> None:
-    arguments = [torch.zeros(2, 3, 5), *tables(3, 4, torch.float32), 1]
+    arguments = [torch.zeros(2, 3, 5), *folded_tables(3, 4, torch.float32), 1]
     for position, value in change.items():
         arguments[position] = value
     with pytest.raises(ValueError, match=message):

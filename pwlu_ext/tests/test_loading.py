@@ -73,9 +73,10 @@ def test_nothing_built_is_an_import_error(folder: Path) -> None:
 def test_this_installation_agrees_with_its_record() -> None:
     """What a wheel meets on a torch that it was not built with."""
     info = build_info()
-    assert {"version", "torch", "cuda", "cuda_status", "cpu_isa"} <= info.keys()
+    assert {"version", "torch", "cuda", "cuda_status", "cpu_isa", "onnx"} <= info.keys()
     assert info["cpu_isa"] in ("avx512_bf16", "avx512", "avx2", "plain")
     assert info["cuda"] == (library.library_file("_cuda") is not None)
+    assert info["onnx"] == (library.library_file("_onnx") is not None)
     assert info["cuda"] != info["cuda_status"].startswith("not built: ")
     if info["cuda"] and torch.version.cuda is None:
         assert info["cuda_status"] == "not loaded: this torch is a build without CUDA"

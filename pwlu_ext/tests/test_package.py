@@ -29,7 +29,7 @@ def run(*arguments: str | Path, cwd: Path, **environment: str) -> str:
 def hide_nvcc(monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [folder for folder in os.get_exec_path() if not shutil.which("nvcc", path=folder)]
     monkeypatch.setenv("PATH", os.pathsep.join(folders))
-    for name in ("CUDA_HOME", "CUDA_PATH", "PWLU_BUILD_CUDA"):
+    for name in ("CUDA_HOME", "CUDA_PATH", "PWLU_BUILD_CUDA", "PWLU_ONNXRUNTIME_INCLUDE"):
         monkeypatch.delenv(name, raising=False)
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         pytest.skip("no C++ compiler (neither CXX nor c++) in a folder without nvcc")

@@ -203,7 +203,14 @@ def test_architectures_that_cannot_be_built_stop_before_the_compiler(
 
 def test_empty_variables_are_not_set(started: Start, nvcc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.pathsep.join((str(nvcc.parent), os.environ["PATH"])))
-    for name in ("PWLU_BUILD_CUDA", "TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "CC", "CXX"):
+    for name in (
+        "PWLU_BUILD_CUDA",
+        "PWLU_ONNXRUNTIME_INCLUDE",
+        "TORCH_CUDA_ARCH_LIST",
+        "CUDA_HOME",
+        "CC",
+        "CXX",
+    ):
         monkeypatch.setenv(name, "")
     names = [extension.name for extension in started()["ext_modules"]]
     assert names == ["pwlu._cpu", "pwlu._cuda"]
@@ -260,6 +267,22 @@ def test_cuda_can_be_declined(setup: ModuleType, nvcc: Path, monkeypatch: pytest
     monkeypatch.setenv("PWLU_BUILD_CUDA", "yes")
     with pytest.raises(SystemExit, match="PWLU_BUILD_CUDA is 'yes', expected auto, 1 or 0"):
         setup.choose_cuda("12.8")
+
+
+def test_the_library_for_onnxruntime_is_built_where_its_header_is(
+    started: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PWLU_BUILD_CUDA", "0")
+    monkeypatch.setenv("PWLU_ONNXRUNTIME_INCLUDE", str(tmp_path))
+    with pytest.raises(
+        SystemExit, match=f"no onnxruntime_c_api.h in {re.escape(str(tmp_path))} .*or unset it"
+    ):
+        started()
+    (tmp_path / "onnxruntime_c_api.h").touch()
+    cpu, onnx = started()["ext_modules"]
+    assert (cpu.name, onnx.name) == ("pwlu._cpu", "pwlu._onnx")
+    assert onnx.include_dirs == [str(tmp_path)] and onnx.libraries == []
+    assert json.loads((tmp_path / "pwlu" / "_build_info.json").read_text())["onnx"] is True
 
 
 def test_a_build_finds_ninja_and_packs_nothing_of_an_earlier_one(

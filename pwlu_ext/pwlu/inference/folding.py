@@ -96,11 +96,12 @@ def fold(
     - "table": plain operations that every runtime and exporter has; eager mode and torch.compile run our
       kernel in their place.
     - "operator": the same, but what is exported or traced has the operator pwlu::folded in it. For
-      AOTInductor where our library is loaded, too.
+      AOTInductor where our library is loaded, too, and for ONNX Runtime's CPU provider with that of
+      `pwlu.onnx.custom_op_library`.
     - "hinges": a line and a sum of hinges (`pwlu.HingePWLU`). For OpenVINO and other compilers that make one
       kernel of a chain of element-wise operations.
-    - "convolutions": the hinges as two convolutions (`pwlu.ConvolutionPWLU`). For onnxruntime's CPU provider
-      and others that run each operator by itself.
+    - "convolutions": the hinges as two convolutions (`pwlu.ConvolutionPWLU`). For ONNX Runtime's CPU provider
+      without our library, and others that run each operator by itself.
 
     The last two are exact up to rounding, for finite inputs. `max_error` lets them leave out knots, so that
     what remains is nearer than that to the PWLU; `fold_report` says how many remain, and how near it is.

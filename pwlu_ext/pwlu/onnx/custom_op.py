@@ -20,8 +20,9 @@ def custom_op_library() -> str:
     path = library_file("_onnx")
     if path is None:
         raise RuntimeError(
-            "pwlu: the operator for ONNX Runtime is not built. Build it with: PWLU_ONNXRUNTIME_INCLUDE=FOLDER "
-            "pip install ./pwlu_ext -- where FOLDER has onnxruntime_c_api.h, of ONNX Runtime 1.17 or newer."
+            "pwlu: the operator for ONNX Runtime is not built. Build it with: "
+            "PWLU_ONNXRUNTIME_INCLUDE=FOLDER pip install ./pwlu_ext -- where FOLDER has onnxruntime_c_api.h "
+            "of ONNX Runtime 1.17 or newer."
         )
     return str(path)
 
