@@ -60,7 +60,7 @@ int64_t checked_channel_dim(const Tensor& x, int64_t groups, int64_t channel_dim
   return dim;
 }
 
-// The number of functions, G, of checked arguments of pwlu::folded.
+// Checks the shapes of the arguments of pwlu::folded; returns the number of functions, G.
 template <class Tensor>
 int64_t checked_groups(const Tensor& x, const Tensor& left, const Tensor& interval, const Tensor& slopes,
                        const Tensor& offsets, int64_t channel_dim) {

@@ -1,5 +1,5 @@
 // How the elements of x are divided among threads, whoever has them: threads(count, grain, piece) calls
-// piece(begin, end) for parts of [0, count), those of fewer than `grain` only where there is no more.
+// piece(begin, end) for parts of [0, count), each but the last of at least `grain`.
 #pragma once
 
 #include <algorithm>
@@ -13,9 +13,6 @@ constexpr int64_t kBlock = 16384;  // elements that stay in the first cache leve
 
 constexpr int64_t divide_up(int64_t a, int64_t b) {
   return (a + b - 1) / b;
-}
-constexpr int64_t rounded_up(int64_t value, int64_t step) {
-  return divide_up(value, step) * step;
 }
 
 // inner == 1 puts neighbouring elements into different channels (channels_last); otherwise they share theirs.

@@ -1,5 +1,5 @@
-// The function of section 4.3 for a whole tensor, with whoever's threads (see division.h): nothing here
-// includes a torch header.
+// The inference form of section 4.3 for a whole tensor. Nothing here includes a torch header: ONNX Runtime's
+// library has it too.
 #pragma once
 
 #include <vector>
@@ -21,7 +21,7 @@ std::vector<T> lines_of(const FoldedCurves<T>& curves) {
   return lines;
 }
 
-// curves.lines is set here.
+// threads: see division.h. curves.lines is set here.
 template <typename T, typename X, typename Threads>
 void evaluate_folded(const Threads& threads, const X* x, X* y, const Layout& layout, FoldedCurves<T> curves) {
   const auto& kernels = chosen_kernels<T, X>();

@@ -15,6 +15,10 @@ namespace pwlu::cpu {
 constexpr int64_t kCollect = 16384;   // additions after which float sums move on to double
 constexpr int64_t kWantedTasks = 32;  // pieces of a backward pass, if there are not more channels
 
+constexpr int64_t rounded_up(int64_t value, int64_t step) {
+  return divide_up(value, step) * step;
+}
+
 // torch's threads, as division.h asks for them.
 struct TorchThreads {
   template <typename Piece>
