@@ -154,9 +154,10 @@ $(STAMPS)/dev: requirements-dev.txt $(STAMPS)/venv
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 
-# ONNX Runtime's packages have no header; this one has it for operators of its own. What it depends on is not needed.
+# ONNX Runtime's packages have no header; this one has it for operators of its own. Its Python files are not used: neither
+# what they depend on nor which Pythons they are for matters.
 $(STAMPS)/onnx-header: $(STAMPS)/venv
-	$(PIP) --no-deps --target $(VENV)/amd-quark amd-quark==0.13
+	$(PIP) --no-deps --ignore-requires-python --no-compile --target $(VENV)/amd-quark amd-quark==0.13
 	ln -sfn amd-quark/quark/onnx/operators/custom_ops/include/onnxruntime-1.17.0/onnxruntime/core/session \
 	    $(VENV)/onnxruntime
 	@touch $@
