@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch._inductor import aoti_compile_and_package, aoti_load_package
 
+import pwlu
 from engine.records.console import say
+from pwlu.onnx import custom_op_library, translation_table
 from pwlu_ext.benchmarks.measure import Call
 
 ONNX = ("onnx", "onnxscript")
@@ -30,7 +32,7 @@ class Runtime:
         form: of `pwlu.fold`, the one to take here.
         devices: where it is measured.
         packages: what has to be installed beside requirements.txt.
-        provider: of onnxruntime, which its installed package has to have.
+        lacking: returns what else is missing, as a sentence, or None.
         threads: whose threads work for it; those of another one may still be busy after a call.
     """
 
@@ -38,7 +40,7 @@ class Runtime:
     form: str = "table"
     devices: tuple[str, ...] = ("cpu", "cuda")
     packages: tuple[str, ...] = ()
-    provider: str = ""
+    lacking: Callable[[], str | None] = lambda: None
     threads: str = "torch"
 
     def why_not(self, device: torch.device) -> str | None:
@@ -48,16 +50,22 @@ class Runtime:
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
             return f"pip install {' '.join(missing)} is missing"
-        if self.provider and self.provider not in onnxruntime_providers():
-            return f"the installed onnxruntime has no {self.provider}"
-        return None
+        return self.lacking()
 
 
-def onnxruntime_providers() -> list[str]:
-    """Return the names of what onnxruntime can run on."""
+def no_openvino_provider() -> str | None:
+    """Return the sentence if onnxruntime cannot run on OpenVINO."""
     import onnxruntime
 
-    return onnxruntime.get_available_providers()
+    if OPENVINO in onnxruntime.get_available_providers():
+        return None
+    return "the installed onnxruntime has no OpenVINO: pip install onnxruntime-openvino in its place"
+
+
+def no_operator() -> str | None:
+    """Return the sentence if our operator for onnxruntime is not built."""
+    built = pwlu.build_info()["onnx"]
+    return None if built else "pwlu was built without PWLU_ONNXRUNTIME_INCLUDE (pwlu_ext/README.md)"
 
 
 def eager(network: Callable[[Tensor], Tensor], images: Tensor) -> Call:
@@ -124,6 +132,8 @@ def in_onnxruntime(network: nn.Module, images: Tensor, *, provider: str) -> Call
     options.intra_op_num_threads = threads
     # After a call its threads would wait busily for the next one, and slow down what else is measured.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if no_operator() is None:
+        options.register_custom_ops_library(custom_op_library())
     of_openvino = {"device_type": "CPU", "precision": "FP32", "num_of_threads": str(threads)}
     chosen = (provider, of_openvino if provider == OPENVINO else {})
     session = onnxruntime.InferenceSession(onnx_file(network, images), options, providers=[chosen])
@@ -153,7 +163,10 @@ def openvino_cpu(network: nn.Module, images: Tensor) -> Call:
 
 def onnx_file(network: nn.Module, images: Tensor) -> bytes:
     """Return what torch.onnx.export makes of a network for images of this size."""
-    program = torch.onnx.export(network, (images,), dynamo=True, verbose=False)
+    table = translation_table()
+    program = torch.onnx.export(
+        network, (images,), dynamo=True, custom_translation_table=table, verbose=False
+    )
     assert program is not None
     return program.model_proto.SerializeToString()
 
@@ -170,12 +183,20 @@ RUNTIMES = {
         packages=(*ONNX, "onnxruntime"),
         threads="onnxruntime",
     ),
+    "onnxruntime-operator": Runtime(
+        partial(in_onnxruntime, provider="CPUExecutionProvider"),
+        form="operator",
+        devices=("cpu",),
+        packages=(*ONNX, "onnxruntime"),
+        lacking=no_operator,
+        threads="onnxruntime",
+    ),
     "onnxruntime-openvino": Runtime(
         partial(in_onnxruntime, provider=OPENVINO),
         form="hinges",
         devices=("cpu",),
         packages=(*ONNX, "onnxruntime"),
-        provider=OPENVINO,
+        lacking=no_openvino_provider,
         threads="onnxruntime-openvino",
     ),
     "openvino": Runtime(openvino_cpu, "hinges", ("cpu",), (*ONNX, "openvino"), threads="openvino"),
