@@ -16,6 +16,7 @@ from engine.processes.distributed import World
 from engine.records.console import say
 from pwlu_ext.benchmarks.measure import (
     Call,
+    Clock,
     allocated_bytes,
     clock_of,
     interleaved_times,
@@ -31,7 +32,6 @@ from tools.latency.training import RUNTIMES as TRAINING_RUNTIMES
 
 Key = tuple[str, str]  # the row's name and the runtime
 PROGRESS_LINES = 10
-SETTLE = "settle"
 
 
 class Arguments(argparse.Namespace):
@@ -91,11 +91,12 @@ def measure_family(kind: str, model: str, arguments: Arguments, world: World) ->
 def _measure(kind: str, model: str, arguments: Arguments, world: World, title: str) -> list[Row]:
     build = inference_calls if kind == "inference" else training_calls
     calls, more = build(model, arguments, world)
+    clock = clock_of(world.device)
     times = interleaved_times(
-        by_runtime(calls, arguments.runtimes),
+        calls,
         rounds=arguments.iterations,
         warm_up=arguments.warm_up,
-        clock=clock_of(world.device),
+        clock=after_itself(clock) if kind == "inference" else clock,
         progress=rounds_left(title, arguments.warm_up + arguments.iterations),
     )
     return [
@@ -106,20 +107,17 @@ def _measure(kind: str, model: str, arguments: Arguments, world: World, title: s
     ]
 
 
-def by_runtime(calls: dict[Key, Call], runtimes: list[str]) -> dict[Key, Call]:
-    """Return the calls of one runtime after the other, with one more, `SETTLE`, before each set of threads.
+def after_itself(clock: Clock) -> Clock:
+    """Return a clock that makes a call twice, and times the second, as in a program that serves.
 
-    That one's time means nothing: in it the threads of the runtime before come to rest.
+    The threads of the runtime before have come to rest then, and the caches hold this network.
     """
-    result: dict[Key, Call] = {}
-    threads = None
-    for runtime in runtimes:
-        own = {key: call for key, call in calls.items() if key[1] == runtime}
-        if own and RUNTIMES[runtime].threads != threads:
-            threads = RUNTIMES[runtime].threads
-            result[SETTLE, runtime] = next(iter(own.values()))
-        result |= own
-    return result
+
+    def warm(call: Call) -> float:
+        call()
+        return clock(call)
+
+    return warm
 
 
 def summarize(times: list[float], baseline: list[float]) -> dict[str, float]:

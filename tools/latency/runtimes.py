@@ -33,7 +33,6 @@ class Runtime:
         devices: where it is measured.
         packages: what has to be installed beside requirements.txt.
         lacking: returns what else is missing, as a sentence, or None.
-        threads: whose threads work for it; those of another one may still be busy after a call.
     """
 
     prepare: Callable[[nn.Module, Tensor], Call]
@@ -41,7 +40,6 @@ class Runtime:
     devices: tuple[str, ...] = ("cpu", "cuda")
     packages: tuple[str, ...] = ()
     lacking: Callable[[], str | None] = lambda: None
-    threads: str = "torch"
 
     def why_not(self, device: torch.device) -> str | None:
         """Return why a network cannot be measured here, or None."""
@@ -181,7 +179,6 @@ RUNTIMES = {
         form="convolutions",
         devices=("cpu",),
         packages=(*ONNX, "onnxruntime"),
-        threads="onnxruntime",
     ),
     "onnxruntime-operator": Runtime(
         partial(in_onnxruntime, provider="CPUExecutionProvider"),
@@ -189,7 +186,6 @@ RUNTIMES = {
         devices=("cpu",),
         packages=(*ONNX, "onnxruntime"),
         lacking=no_operator,
-        threads="onnxruntime",
     ),
     "onnxruntime-openvino": Runtime(
         partial(in_onnxruntime, provider=OPENVINO),
@@ -197,9 +193,8 @@ RUNTIMES = {
         devices=("cpu",),
         packages=(*ONNX, "onnxruntime"),
         lacking=no_openvino_provider,
-        threads="onnxruntime-openvino",
     ),
-    "openvino": Runtime(openvino_cpu, "hinges", ("cpu",), (*ONNX, "openvino"), threads="openvino"),
+    "openvino": Runtime(openvino_cpu, "hinges", ("cpu",), (*ONNX, "openvino")),
 }
 
 

@@ -83,6 +83,8 @@ def setting(kind: str, arguments: Row) -> str:
         f"{arguments['warm_up']} for warming up; every round runs everything of a model's table once. "
         "`/ ReLU` is the median of the ratios to ReLU in the same runtime and round."
     )
+    if kind == "inference":
+        rounds += " Before each call that counts comes one that does not."
     if kind == "training_step":
         batch = f"{arguments['training_batch_size']} x 3 x {size} x {size}"
         what = (
