@@ -17,7 +17,7 @@ TORCH ?= 2.13.0
 SCALE ?= smoke
 SWEEP ?=
 # For table-4. On a GPU: make table-4 LATENCY=--training-step LATENCY_RECORD=results/latency/gpu.json
-LATENCY ?= --device cpu --iterations 30 --warm-up 3
+LATENCY ?= --device cpu --batch-size 1 --iterations 60 --warm-up 5
 LATENCY_RECORD ?= results/latency/cpu.json
 # For bench-data: an image folder, and e.g. DATA_SPEED="--gpus 8 --images-per-second resnet18=3000".
 DATA ?= data/imagenet

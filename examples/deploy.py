@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 
 import pwlu
 
-SIZE, EPOCHS, BATCH_SIZE, CALLS = 64, 5, 32, 50
+SIZE, EPOCHS, BATCH_SIZE, CALLS = 64, 4, 32, 30
 
 TO_NUMBERS = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.25])]
 # How `pwlu.fold` makes what is fast in each runtime; `max_error` leaves out bends that matter little.
@@ -32,8 +32,6 @@ FOLDS: list[tuple[str, dict[str, Any]]] = [
     ("eager", {"form": "table"}),
     ("onnxruntime", {"form": "table"}),
     ("onnxruntime", {"form": "convolutions"}),
-    ("onnxruntime", {"form": "convolutions", "max_error": 0.01}),
-    ("openvino", {"form": "table"}),
     ("openvino", {"form": "hinges"}),
     ("openvino", {"form": "hinges", "max_error": 0.01}),
 ]

@@ -61,6 +61,26 @@ def test_readme_code_for_training_runs(capsys: pytest.CaptureFixture[str]) -> No
     assert phases.phase == 2
 
 
+def test_code_for_eight_bits_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables compute what the quantised network computes."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0]
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(3, 4, 3, stride=2)
+    model = torch.nn.Sequential(convolution, pwlu.PWLU(4), torch.nn.Conv2d(4, 5, 3)).eval()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "deployment.md", "exec"), {"model": model})
+    images = {"x": torch.randn(5, 3, 64, 64).numpy()}
+    outputs = [
+        onnxruntime.InferenceSession(name, providers=["CPUExecutionProvider"]).run(None, images)[0]
+        for name in ("float.onnx", "8bit.onnx", "tables.onnx")
+    ]
+    assert (outputs[1] == outputs[2]).all()
+    assert 0 < abs(outputs[0] - outputs[2]).max() < 0.1 * abs(outputs[0]).max()
+
+
 def test_readme_code_for_a_trained_network_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,3 +42,13 @@ def test_two_processes_learn_in_mixed_precision() -> None:
     losses = [float(loss) for loss in re.findall(r"mean loss ([\d.]+)", printed)]
     assert printed.count("boundaries realigned") == 1
     assert len(losses) == 4 and losses[-1] < 0.5 * losses[0]
+
+
+def test_what_is_deployed_computes_the_same() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    rows = re.findall(r"^(\w+) +form=(.+?) +([\d.]+)% +([\d.]+)% +(\S+)", run("examples/deploy.py"), re.M)
+    assert len(rows) == 5
+    for runtime, form, accuracy, same_top_1, distance in rows:
+        assert float(accuracy) > 90 and same_top_1 == "100.0", (runtime, form)
+        assert float(distance) < (0.02 if "max_error" in form else 1e-5), (runtime, form)
