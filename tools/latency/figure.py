@@ -97,7 +97,8 @@ def _caption(record: Row) -> str:
     arguments = record["arguments"]
     rounds = counted(arguments["iterations"], "round")
     size = f"{arguments['image_size']} px"
-    batches = [f"{arguments['batch_size']} images of {size} in inference"] * bool(record["inference"])
+    images = counted(arguments["batch_size"], "image")
+    batches = [f"{images} of {size} in inference"] * bool(record["inference"])
     if record["training_step"]:
         batches.append(f"{arguments['training_batch_size']} images of {size} in training")
     return (
