@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 
 import pwlu
 
-SIZE, EPOCHS, BATCH_SIZE, CALLS = 64, 4, 32, 30
+SIZE, EPOCHS, BATCH_SIZE, CALLS = 64, 4, 32, 20
 
 TO_NUMBERS = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.25])]
 # How `pwlu.fold` makes what is fast in each runtime; `max_error` leaves out bends that matter little.

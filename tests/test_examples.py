@@ -50,5 +50,6 @@ def test_what_is_deployed_computes_the_same() -> None:
     rows = re.findall(r"^(\w+) +form=(.+?) +([\d.]+)% +([\d.]+)% +(\S+)", run("examples/deploy.py"), re.M)
     assert len(rows) == 5
     for runtime, form, accuracy, same_top_1, distance in rows:
-        assert float(accuracy) > 90 and same_top_1 == "100.0", (runtime, form)
-        assert float(distance) < (0.02 if "max_error" in form else 1e-5), (runtime, form)
+        exact = "max_error" not in form
+        assert float(accuracy) > 80 and float(same_top_1) >= (100 if exact else 95), (runtime, form)
+        assert float(distance) < (1e-5 if exact else 0.02), (runtime, form)
