@@ -2,7 +2,7 @@
 // library has it too.
 #pragma once
 
-#include <vector>
+#include <memory>
 
 #include "dispatch.h"
 #include "division.h"
@@ -11,9 +11,10 @@ namespace pwlu::cpu {
 
 // O and S of every column side by side, with room for the channels after the last that a vector may cover.
 template <typename T>
-std::vector<T> lines_of(const FoldedCurves<T>& curves) {
+std::unique_ptr<T[]> lines_of(const FoldedCurves<T>& curves) {
   const int64_t columns = curves.num_intervals + 2;
-  std::vector<T> lines(2 * columns * (curves.channels + kWidestVector));
+  // Not cleared, as a vector's would be: where there are few rows that would take as long as all else.
+  std::unique_ptr<T[]> lines(new T[2 * columns * (curves.channels + kWidestVector)]);
   for (int64_t i = 0; i < curves.channels * columns; ++i) {
     lines[2 * i] = curves.offsets[i];
     lines[2 * i + 1] = curves.slopes[i];
@@ -26,8 +27,8 @@ template <typename T, typename X, typename Threads>
 void evaluate_folded(const Threads& threads, const X* x, X* y, const Layout& layout, FoldedCurves<T> curves) {
   const auto& kernels = chosen_kernels<T, X>();
   if (is_rows(layout)) {
-    const std::vector<T> lines = lines_of(curves);
-    curves.lines = lines.data();
+    const std::unique_ptr<T[]> lines = lines_of(curves);
+    curves.lines = lines.get();
     const auto run = [&](int64_t i, int64_t rows, int64_t first, int64_t count) {
       kernels.folded_rows(x + i, y + i, rows, layout.channels, first, count, curves);
     };

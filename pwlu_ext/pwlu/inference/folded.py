@@ -46,24 +46,12 @@ def folded_reference(
 
 
 def folded(
-    x: Tensor,
-    left: Tensor,
-    interval: Tensor,
-    slopes: Tensor,
-    offsets: Tensor,
-    *,
-    channel_dim: int = 1,
-    record_operator: bool = False,
+    x: Tensor, left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, *, channel_dim: int = 1
 ) -> Tensor:
-    """Compute `folded_reference`, by the compiled operator where x needs no gradient.
-
-    torch.export and torch.jit.trace record plain operations, which need no library of ours; with
-    `record_operator` they record pwlu::folded.
-    """
+    """Compute `folded_reference`, by the compiled operator where x needs no gradient."""
     arguments = (x, left, interval, slopes, offsets)
     needs_gradient = torch.is_grad_enabled() and x.requires_grad
-    if record_operator and (torch.jit.is_tracing() or torch.compiler.is_exporting()):
-        return FOLDED(*arguments, channel_dim)
+    # torch.export and torch.jit.trace record the plain operations, which need no library of ours.
     if torch.jit.is_tracing():
         with warnings.catch_warnings():
             # Python decides by ranks and by sizes of tables, which are constants of the trace.
@@ -138,15 +126,10 @@ class FoldedPWLU(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function."""
-        return folded(
-            x,
-            self.left,
-            self.interval,
-            self.slopes,
-            self.offsets,
-            channel_dim=self.channel_dim,
-            record_operator=self.record_operator,
-        )
+        tables = (self.left, self.interval, self.slopes, self.offsets)
+        if self.record_operator and (torch.jit.is_tracing() or torch.compiler.is_exporting()):
+            return FOLDED(x, *tables, self.channel_dim)
+        return folded(x, *tables, channel_dim=self.channel_dim)
 
     def extra_repr(self) -> str:
         """Return the sizes, as `pwlu.PWLU` has them."""
