@@ -51,6 +51,7 @@ def main() -> None:
         dist.all_reduce(total)
         if rank == 0:
             print(f"epoch {epoch + 1}: mean loss {total / (steps_per_epoch * world_size):.3f}")
+    dist.barrier()  # gloo's threads let go of the last tensors meanwhile: at Python's end that would abort
     dist.destroy_process_group()
 
 
