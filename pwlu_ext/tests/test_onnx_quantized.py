@@ -1,5 +1,6 @@
 """PWLUs as tables of 256 codes in a network that onnxruntime has quantised."""
 
+import importlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 quantization = pytest.importorskip("onnxruntime.quantization")
 
-from pwlu.onnx.quantized import quantization_options, tabulate  # noqa: E402
+quantized = importlib.import_module("pwlu.onnx.quantized")  # needs onnx and onnxruntime
+quantization_options, tabulate = quantized.quantization_options, quantized.tabulate
 
 FREE = torch.export.Dim.DYNAMIC
 TYPES = {np.uint8: quantization.QuantType.QUInt8, np.int8: quantization.QuantType.QInt8}

@@ -47,7 +47,7 @@ class Runtime:
             return f"it is measured on {' and '.join(self.devices)}, but the device is {device.type}"
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
-            return f"pip install {' '.join(missing)} is missing"
+            return f"it needs more: pip install {' '.join(missing)}"
         return self.lacking()
 
 

@@ -80,10 +80,10 @@ def fold(
     """Return a copy of `model` for inference: in eval mode, every PWLU in the form of section 4.3.
 
     The copy computes what the model computes in eval mode, up to rounding (see `pwlu.FoldedPWLU`).
-    Exported or traced it is plain tensor operations: torch.export, AOTInductor, the ONNX exporters and
-    torch.jit.trace take it. A PWLU in phase I becomes the lines between the points of its starting function.
-    Hooks on replaced modules are dropped. A state_dict of the copy can be loaded into `fold` of another model
-    of the same architecture.
+    Exported or traced it is plain tensor operations, but with form="operator": torch.export, AOTInductor, the
+    ONNX exporters and torch.jit.trace take it. A PWLU in phase I becomes the lines between the points of its
+    starting function. Hooks on replaced modules are dropped. A state_dict of the copy can be loaded into
+    `fold` of another model of the same architecture.
 
     With `absorb_batch_norm` every BatchNorm whose output goes into one PWLU and nowhere else is made part of
     that PWLU's tables, exactly: for a * x + b the boundaries become (B - b) / a, S becomes S * a, and O
@@ -98,8 +98,8 @@ def fold(
     - "operator": the same, but what is exported or traced has the operator pwlu::folded in it. For
       AOTInductor where our library is loaded, too, and for ONNX Runtime's CPU provider with that of
       `pwlu.onnx.custom_op_library`.
-    - "hinges": a line and a sum of hinges (`pwlu.HingePWLU`). For OpenVINO and other compilers that make one
-      kernel of a chain of element-wise operations.
+    - "hinges": a line and a sum of hinges (`pwlu.HingePWLU`). For OpenVINO and other compilers that fuse
+      chains of element-wise operations.
     - "convolutions": the hinges as two convolutions (`pwlu.ConvolutionPWLU`). For ONNX Runtime's CPU provider
       without our library, and others that run each operator by itself.
 

@@ -1,4 +1,4 @@
-"""PWLU as a line and a sum of hinges: for compilers that make one kernel of a chain of operations."""
+"""PWLU as a line and a sum of hinges: for compilers that fuse chains of operations."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_runtimes_that_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RUNTIMES, "openvino", Runtime(eager, packages=("torch", "not_here", "nor_this")))
     assert "openvino" not in choose_runtimes(None, cpu)[0]
     with pytest.raises(
-        ValueError, match="--runtimes has openvino, but pip install not_here nor_this is missing"
+        ValueError, match="--runtimes has openvino, but it needs more: pip install not_here nor_this;"
     ):
         choose_runtimes(["openvino"], cpu)
     monkeypatch.setitem(RUNTIMES, "openvino", Runtime(eager, lacking=lambda: "the moon is full"))
