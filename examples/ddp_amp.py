@@ -3,6 +3,8 @@
 torchrun --nproc-per-node 2 examples/ddp_amp.py
 """
 
+import gc
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -15,10 +17,9 @@ import pwlu
 EPOCHS, PHASE1_EPOCHS, BATCH_SIZE = 4, 1, 32
 
 
-def main() -> None:
+def train() -> None:
     """Train on the digits; the first process prints the loss of every epoch."""
     on_gpu = torch.cuda.is_available()
-    dist.init_process_group("nccl" if on_gpu else "gloo")
     rank, world_size = dist.get_rank(), dist.get_world_size()
     device = torch.device("cuda", rank % torch.cuda.device_count()) if on_gpu else torch.device("cpu")
     precision = torch.float16 if on_gpu else torch.bfloat16
@@ -51,9 +52,10 @@ def main() -> None:
         dist.all_reduce(total)
         if rank == 0:
             print(f"epoch {epoch + 1}: mean loss {total / (steps_per_epoch * world_size):.3f}")
-    dist.barrier()  # gloo's threads let go of the last tensors meanwhile: at Python's end that would abort
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    train()
+    dist.destroy_process_group()
+    gc.collect()  # frees the DDP module, which holds gloo's threads: one that is left may abort Python's end
