@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import FunctionType
 
@@ -159,6 +159,7 @@ def openvino_cpu(network: nn.Module, images: Tensor) -> Call:
     return call
 
 
+@lru_cache(maxsize=4)  # several runtimes read the same file, one after the other
 def onnx_file(network: nn.Module, images: Tensor) -> bytes:
     """Return what torch.onnx.export makes of a network for images of this size."""
     table = translation_table()
