@@ -32,8 +32,11 @@ def draw_latency(record: Row, paper: Paper) -> Figure:
     kinds = [kind for kind in KINDS if record[kind]]
     families = {kind: list(dict.fromkeys(row["model"] for row in record[kind])) for kind in kinds}
     columns = max(map(len, families.values()))
-    figure = new_figure(1.4 + 3.1 * columns, 0.9 + 2.6 * len(kinds))
-    panels = figure.subplots(len(kinds), columns, squeeze=False, sharex=True, sharey="row")
+    heights = [_height(record[kind]) for kind in kinds]
+    figure = new_figure(1.4 + 3.1 * columns, 0.9 + sum(heights))
+    panels = figure.subplots(
+        len(kinds), columns, squeeze=False, sharex=True, sharey="row", height_ratios=heights
+    )
     for line, kind in zip(panels, kinds, strict=True):
         for panel, model in zip(line, families[kind], strict=False):
             rows = [row for row in record[kind] if row["model"] == model]
@@ -46,6 +49,12 @@ def draw_latency(record: Row, paper: Paper) -> Figure:
     legend_above(figure, panels[0][0], columns=4)
     figure.supxlabel(_caption(record), fontsize=7, color=GREY)
     return figure
+
+
+def _height(rows: Sequence[Row]) -> float:
+    """Return the inches that a panel needs: room for every activation in every runtime and in the paper."""
+    names, runtimes = ({row[key] for row in rows} for key in ("activation", "runtime"))
+    return max(2.6, 0.085 * len(names) * (len(runtimes) + 1))
 
 
 def _draw_model(panel: Axes, rows: Sequence[Row], paper: Paper) -> None:
