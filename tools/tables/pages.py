@@ -85,7 +85,7 @@ def _table_4(results: Path) -> list[str]:
     lines = [] if pages else ["Not measured yet: `make table-4`.", ""]
     for path, text in pages.items():
         place = path.relative_to(results).with_suffix("")
-        lines += [*latency_ratios(path.with_suffix(".json")), "", f"[{_heading(text)}]({place}.md)", ""]
+        lines += [f"### [{_heading(text)}]({place}.md)", "", *latency_ratios(path.with_suffix(".json")), ""]
         if path.with_suffix(".png").exists():
             lines += [f"![{place}]({place}.png)", ""]
     return lines

@@ -5,7 +5,7 @@ from tools.paper.numbers import PAPER
 
 def test_table_by_hand() -> None:
     text = latency_table(latency_record(("inference", "training_step")), table_4(PAPER))
-    assert "# Latency on a CPU, 2 threads (a processor)\n" in text
+    assert "# Latency on a CPU, 2 threads (a processor), batch size 64\n" in text
     assert "Input 64 x 3 x 224 x 224, float32, contiguous, eval mode." in text
     times = "24.00 (21.60 to 28.80) | 1.20 | 12.00 (10.80 to 14.40) | 1.20"
     head = "| activation | eager (ms) | / ReLU | compile (ms) | / ReLU |"
