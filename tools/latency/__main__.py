@@ -26,7 +26,7 @@ from models.classification import check_timm_name
 from pwlu.suggestion import expected_one_of
 from pwlu_ext.benchmarks.page import Row
 from tools.latency.families import Arguments, measure_family
-from tools.latency.runtimes import RUNTIMES, choose_runtimes
+from tools.latency.runtimes import RUNTIMES, choose_runtimes, versions
 from tools.latency.table import latency_table, table_4
 from tools.latency.training import RUNTIMES as TRAINING_RUNTIMES
 from tools.paper.numbers import PAPER
@@ -96,7 +96,8 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         )
     Precision(arguments.training_amp, world.device)  # refuses what the device cannot do
     torch.backends.cudnn.benchmark = True  # as train_imagenet.py: every batch has the same shape
-    environment = describe_start(step=0, world_size=1, device=world.device, components={})
+    components = {"runtimes": versions(arguments.runtimes)}
+    environment = describe_start(step=0, world_size=1, device=world.device, components=components)
     rows: dict[str, list[Row]] = {"inference": [], "training_step": []}
     for model in dict.fromkeys(arguments.models):
         for kind in kinds:

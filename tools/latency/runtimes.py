@@ -1,5 +1,6 @@
 """The runtimes that tools.latency measures: how a network gets into each, and how it is called there."""
 
+import importlib
 import importlib.util
 import tempfile
 import time
@@ -215,6 +216,13 @@ def choose_runtimes(asked: Sequence[str] | None, device: torch.device) -> tuple[
         else:
             left_out.append(f"{name} was left out: {why}.")
     return chosen, left_out
+
+
+def versions(runtimes: Sequence[str]) -> dict[str, str]:
+    """Return the versions of the packages that runtimes have beside torch, as the modules tell them."""
+    # Two distributions hold the module onnxruntime; what is installed says nothing of which one is imported.
+    names = dict.fromkeys(package for name in runtimes for package in RUNTIMES[name].packages)
+    return {name: importlib.import_module(name).__version__ for name in names}
 
 
 def prepare(runtime: str, row: str, make: Callable[[], Call]) -> Call:

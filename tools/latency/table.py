@@ -43,12 +43,14 @@ def latency_table(record: Row, paper: Paper) -> str:
     environment = record["environment"]
     commit = short_commit(environment["code"])
     date, torch = environment["time_utc"][:10], environment["packages"]["torch"]
+    # The first records have no versions of runtimes.
+    used = ", ".join(f"{name} {version}" for name, version in environment.get("runtimes", {}).items())
     command = " ".join(["python -m tools.latency", *environment["command"][1:]])
     lines += [
         "",
         *([PAPER_NOTE] if any("paper, V100" in line for line in lines) else []),
         *(f"- {sentence}" for sentence in record["left_out"]),
-        f"- Commit {commit}, {date}, torch {torch}. `{command}`",
+        f"- Commit {commit}, {date}, torch {torch}{', ' * bool(used)}{used}. `{command}`",
     ]
     return "\n".join(lines) + "\n"
 
