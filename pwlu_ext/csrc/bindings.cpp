@@ -12,6 +12,10 @@ STABLE_TORCH_LIBRARY(pwlu, library) {
   library.def(
       "folded(Tensor x, Tensor left, Tensor interval, Tensor slopes, Tensor offsets, int channel_dim) -> "
       "Tensor");
+  library.def(
+      "folded_(Tensor(a!) x, Tensor left, Tensor interval, Tensor slopes, Tensor offsets, int channel_dim) "
+      "-> "
+      "()");
   // A PWLU behind a BatchNorm, whose channels are in dimension 1. terms: x and, where there is one, a
   // shortcut that is added. norms: mean, invstd, weight and bias of x, and of the shortcut if it has a
   // BatchNorm too. The second gradient has shape (3, C): the sums of d loss / d z, and of its products with

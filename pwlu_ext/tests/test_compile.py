@@ -84,6 +84,28 @@ def test_inductor_has_no_kernel_around_a_pwlu(device: str) -> None:
     assert number_of_kernels(first, module, last) == number_of_kernels(first, fold(module), last) == without
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_folded_leaves_alone_what_is_read_later(dynamic: bool) -> None:
+    """Compiled it works in place, but not on the network's input, a shortcut, a second PWLU's, an output."""
+    convolution, one, other = torch.nn.Conv2d(3, 3, 1), fold(bent_module(3)), fold(bent_module(3))
+
+    def network(x: Tensor) -> tuple[Tensor, ...]:
+        at_input = one(x)
+        h = convolution(x)
+        shortcut = one(h) + h.flatten(2).amax(2)[:, :, None, None]
+        twice = one(h) * other(h)
+        kept = convolution(at_input)
+        return at_input, shortcut, twice, kept, one(kept), one(one(convolution(kept))[:, :, 1:]), x
+
+    compiled = torch.compile(network, fullgraph=True, dynamic=dynamic)
+    for size in (5, 6):
+        x = torch.randn(2, 3, size, 4)
+        before = x.clone()
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), network(x))
+        assert torch.equal(x, before)
+
+
 STARTS: dict[str, dict[str, Any]] = {
     "relu": {},
     "gelu": {"init": "gelu"},

@@ -183,12 +183,16 @@ def test_a_model_in_phase_1_folds_to_relu_without_phases() -> None:
     assert model[1].statistics is not None and model[1].statistics.count == 2 * 3 * 3
 
 
-def test_form_operator_is_recorded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "operator"),
+    [("operator", torch.ops.pwlu.folded.default), ("in_place", torch.ops.pwlu.folded_.default)],
+)
+def test_operators_are_recorded(name: str, operator: torch._ops.OpOverload, tmp_path: Path) -> None:
     """torch.export and torch.jit.trace, for another batch size than that of the example."""
-    form = fold(nn.Sequential(nn.Linear(3, 5), bent_module(5)), form="operator")
+    form = fold(nn.Sequential(nn.Linear(3, 5), bent_module(5)), form=name)
     free = ({0: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(form, (torch.randn(2, 3),), dynamic_shapes=free)
-    assert torch.ops.pwlu.folded.default in {node.target for node in program.graph.nodes}
+    assert operator in {node.target for node in program.graph.nodes}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(form, torch.randn(2, 3))

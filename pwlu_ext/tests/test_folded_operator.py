@@ -21,7 +21,7 @@ SHAPES = [
     ((0, 4, 2), 1),
 ]
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
-OPERATOR = torch.ops.pwlu.folded.default
+OPERATOR, IN_PLACE = torch.ops.pwlu.folded.default, torch.ops.pwlu.folded_.default
 
 
 def layouts(x: Tensor) -> list[Tensor]:
@@ -46,6 +46,17 @@ def test_equals_the_plain_form(dtype: torch.dtype, num_intervals: int, device: s
                 assert y.stride() == torch.empty_like(x).stride()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_in_place(dtype: torch.dtype) -> None:
+    for shape, channel_dim in SHAPES:
+        tables = folded_tables(shape[channel_dim], 7, dtype)
+        for x in layouts(special_inputs(shape, dtype)):
+            y, strides = OPERATOR(x, *tables, channel_dim), x.stride()
+            IN_PLACE(x, *tables, channel_dim)
+            torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
+            assert x.stride() == strides
+
+
 def test_module_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """In eager mode and under torch.compile; not where a gradient is needed or an exporter looks."""
     module, x = FoldedPWLU(*folded_tables(3, 4, torch.float32)), torch.randn(2, 3, 5)
@@ -62,10 +73,11 @@ def test_module_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [n.target for n in torch.fx.symbolic_trace(module).graph.nodes].count(folded) == 1
 
 
-def test_opcheck() -> None:
+@pytest.mark.parametrize("operator", [OPERATOR, IN_PLACE], ids=str)
+def test_opcheck(operator: torch._ops.OpOverload) -> None:
     x = torch.randn(2, 3, 5)
     for groups in (1, 3):
-        torch.library.opcheck(OPERATOR, (x, *folded_tables(groups, 4, torch.float32), 1))
+        torch.library.opcheck(operator, (x, *folded_tables(groups, 4, torch.float32), 1))
 
 
 def plain_form(*arguments: Any) -> Tensor:

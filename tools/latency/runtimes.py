@@ -175,7 +175,7 @@ RUNTIMES = {
     "eager": Runtime(eager),
     "compile": Runtime(compiled),
     "cuda-graph": Runtime(cuda_graph, devices=("cuda",)),
-    "aotinductor": Runtime(aotinductor, form="operator"),
+    "aotinductor": Runtime(aotinductor, form="in_place"),
     "onnxruntime": Runtime(
         partial(in_onnxruntime, provider="CPUExecutionProvider"),
         form="convolutions",

@@ -1,4 +1,4 @@
-// The CPU kernel of pwlu::folded.
+// The CPU kernels of pwlu::folded and pwlu::folded_.
 #include <torch/csrc/stable/library.h>
 
 #include "folded.h"
@@ -15,15 +15,28 @@ void folded_typed(const FoldedProblem& p, const Tensor& y) {
   evaluate_folded(TorchThreads{}, read<X>(p.x), write<X>(y), p.layout, curves);
 }
 
-Tensor folded(const Tensor& x, const Tensor& left, const Tensor& interval, const Tensor& slopes,
-              const Tensor& offsets, int64_t channel_dim) {
-  const FoldedProblem p = make_folded_problem(x, left, interval, slopes, offsets, channel_dim);
-  Tensor y = torch::stable::empty_like(p.x);
+// y has the memory order of p.x, or is p.x.
+void evaluate(const FoldedProblem& p, const Tensor& y) {
   if (p.x.numel() > 0) {
     dispatch(p.x.scalar_type(),
              [&](auto t, auto element) { folded_typed<decltype(t), decltype(element)>(p, y); });
   }
+}
+
+Tensor folded(const Tensor& x, const Tensor& left, const Tensor& interval, const Tensor& slopes,
+              const Tensor& offsets, int64_t channel_dim) {
+  const FoldedProblem p = make_folded_problem(x, left, interval, slopes, offsets, channel_dim);
+  const Tensor y = torch::stable::empty_like(p.x);
+  evaluate(p, y);
   return y;
+}
+
+void folded_(Tensor x, const Tensor& left, const Tensor& interval, const Tensor& slopes,
+             const Tensor& offsets, int64_t channel_dim) {
+  const FoldedProblem p = make_folded_problem(x, left, interval, slopes, offsets, channel_dim);
+  evaluate(p, p.x);
+  if (p.x.data_ptr() != x.data_ptr())
+    torch::stable::copy_(x, p.x);
 }
 
 }  // namespace
@@ -31,4 +44,5 @@ Tensor folded(const Tensor& x, const Tensor& left, const Tensor& interval, const
 
 STABLE_TORCH_LIBRARY_IMPL(pwlu, CPU, library) {
   library.impl("folded", TORCH_BOX(&pwlu::cpu::folded));
+  library.impl("folded_", TORCH_BOX(&pwlu::cpu::folded_));
 }

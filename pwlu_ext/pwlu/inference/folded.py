@@ -15,7 +15,8 @@ from ..library import accept_any_layout, cuda_is_loaded
 from ..ops import is_transformed
 
 FOLDED = torch.ops.pwlu.folded.default
-accept_any_layout(FOLDED)
+FOLDED_ = torch.ops.pwlu.folded_.default  # of a CPU, writes over x
+accept_any_layout(FOLDED, FOLDED_)
 
 
 def folded_reference(
@@ -59,7 +60,17 @@ def folded(
             return folded_reference(*arguments, channel_dim=channel_dim)
     if not _has_kernel(x) or needs_gradient or is_transformed() or torch.compiler.is_exporting():
         return folded_reference(*arguments, channel_dim=channel_dim)
+    if torch.compiler.is_compiling():
+        return _over_a_copy(*arguments, channel_dim)
     return FOLDED(*arguments, channel_dim)
+
+
+def _over_a_copy(x: Tensor, *tables_and_channel_dim: Any) -> Tensor:
+    # Inductor leaves the copy out where nothing else reads x. In a new tensor y would be a second pass over
+    # memory, and a large one is memory that the system has to provide at every call.
+    y = x.clone()
+    FOLDED_(y, *tables_and_channel_dim)
+    return y
 
 
 def _has_kernel(x: Tensor) -> bool:
@@ -74,6 +85,11 @@ torch.fx.wrap("folded")  # symbolic_trace takes the call as it is: what decides 
 @torch.library.register_fake("pwlu::folded")
 def _folded_fake(x: Tensor, *tables_and_channel_dim: Any) -> Tensor:
     return torch.empty_like(x)
+
+
+@torch.library.register_fake("pwlu::folded_")
+def _folded_in_place_fake(x: Tensor, *tables_and_channel_dim: Any) -> None:
+    """Return nothing: x keeps its shape."""
 
 
 @register_flop_formula(torch.ops.pwlu.folded)
@@ -98,8 +114,8 @@ class FoldedPWLU(Layer):
         slopes: S, shape (G, num_intervals + 2).
         offsets: O, the same shape.
         channel_dim: the dimension of the input that holds the channels; ignored if G is 1.
-        record_operator: whether an exported or traced model has the operator pwlu::folded in it, instead of
-            plain operations.
+        exported: what an exported or traced model has in it: "table", plain operations; "operator",
+            pwlu::folded; or "in_place", which on a CPU is pwlu::folded_ where torch.export records it.
     """
 
     left: Tensor
@@ -114,11 +130,11 @@ class FoldedPWLU(Layer):
         slopes: Tensor,
         offsets: Tensor,
         channel_dim: int = 1,
-        record_operator: bool = False,
+        exported: str = "table",
     ) -> None:
         super().__init__()
         self.channel_dim = channel_dim
-        self.record_operator = record_operator
+        self.exported = exported
         self.register_buffer("left", left)
         self.register_buffer("interval", interval)
         self.register_buffer("slopes", slopes)
@@ -127,7 +143,10 @@ class FoldedPWLU(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function."""
         tables = (self.left, self.interval, self.slopes, self.offsets)
-        if self.record_operator and (torch.jit.is_tracing() or torch.compiler.is_exporting()):
+        exporting = torch.compiler.is_exporting()
+        if self.exported == "in_place" and exporting and x.is_cpu:
+            return _over_a_copy(x, *tables, self.channel_dim)
+        if self.exported != "table" and (exporting or torch.jit.is_tracing()):
             return FOLDED(x, *tables, self.channel_dim)
         return folded(x, *tables, channel_dim=self.channel_dim)
 

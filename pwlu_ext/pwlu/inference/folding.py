@@ -18,7 +18,7 @@ from .absorb import Feed, find_feeds
 from .convolutions import ConvolutionPWLU
 from .tables import fold_to_hinges, fold_to_table
 
-_TABLES, _HINGES = ("table", "operator"), ("hinges", "convolutions")
+_TABLES, _HINGES = ("table", "operator", "in_place"), ("hinges", "convolutions")
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def fold(
     """Return a copy of `model` for inference: in eval mode, every PWLU in the form of section 4.3.
 
     The copy computes what the model computes in eval mode, up to rounding (see `pwlu.FoldedPWLU`).
-    Exported or traced it is plain tensor operations, but with form="operator": torch.export, AOTInductor, the
-    ONNX exporters and torch.jit.trace take it. A PWLU in phase I becomes the lines between the points of its
-    starting function. Hooks on replaced modules are dropped. A state_dict of the copy can be loaded into
-    `fold` of another model of the same architecture.
+    Exported or traced it is plain tensor operations, but for the forms that say otherwise: torch.export,
+    AOTInductor, the ONNX exporters and torch.jit.trace take it. A PWLU in phase I becomes the lines between
+    the points of its starting function. Hooks on replaced modules are dropped. A state_dict of the copy can
+    be loaded into `fold` of another model of the same architecture.
 
     With `absorb_batch_norm` every BatchNorm whose output goes into one PWLU and nowhere else is made part of
     that PWLU's tables, exactly: for a * x + b the boundaries become (B - b) / a, S becomes S * a, and O
@@ -95,9 +95,11 @@ def fold(
 
     - "table": plain operations that every runtime and exporter has; eager mode and torch.compile run our
       kernel in their place.
-    - "operator": the same, but what is exported or traced has the operator pwlu::folded in it. For
-      AOTInductor where our library is loaded, too, and for ONNX Runtime's CPU provider with that of
-      `pwlu.onnx.custom_op_library`.
+    - "operator": the same, but what is exported or traced has the operator pwlu::folded in it. For ONNX
+      Runtime's CPU provider with the library of `pwlu.onnx.custom_op_library`.
+    - "in_place": as "operator", but torch.export records an operator that works in place, on a CPU. For
+      AOTInductor where our library is loaded, which has it write over its input where nothing else reads
+      that.
     - "hinges": a line and a sum of hinges (`pwlu.HingePWLU`). For OpenVINO and other compilers that fuse
       chains of element-wise operations.
     - "convolutions": the hinges as two convolutions (`pwlu.ConvolutionPWLU`). For ONNX Runtime's CPU provider
@@ -110,7 +112,7 @@ def fold(
         model: any module with a PWLU in it, or a PWLU.
         absorb_batch_norm: whether to absorb BatchNorms; `model` then has to take one batched tensor.
         input_size: shape of one input without the batch dimension; `absorb_batch_norm` follows its data.
-        form: "table", "operator", "hinges" or "convolutions".
+        form: "table", "operator", "in_place", "hinges" or "convolutions".
         max_error: of the last two: in units of a PWLU's output.
 
     Raises:
@@ -127,7 +129,7 @@ def fold(
 
     def folded(name: str, module: PWLU, norm: _BatchNorm | None) -> nn.Module:
         if form in _TABLES:
-            return fold_to_table(module, norm, record_operator=form == "operator")
+            return fold_to_table(module, norm, exported=form)
         new, error = fold_to_hinges(module, norm, max_error=max_error)
         hinges.append(Hinges(name, new.num_knots, error))
         return new if form == "hinges" else ConvolutionPWLU(new)

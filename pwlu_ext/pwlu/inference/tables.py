@@ -23,16 +23,14 @@ class _Pieces(NamedTuple):
     offsets: Tensor
 
 
-def fold_to_table(
-    module: PWLU, norm: _BatchNorm | None = None, *, record_operator: bool = False
-) -> FoldedPWLU:
+def fold_to_table(module: PWLU, norm: _BatchNorm | None = None, *, exported: str = "table") -> FoldedPWLU:
     """Return the form of section 4.3 of `module`, or of `module` after an eval-mode `norm`.
 
     Raises:
         ValueError: a number is not finite, or too large for the parameters' dtype.
     """
     left, interval, slopes, offsets = (piece.to(module.points) for piece in _finite_pieces(module, norm))
-    return FoldedPWLU(left, interval, slopes, offsets, _channel_dim(module, norm), record_operator)
+    return FoldedPWLU(left, interval, slopes, offsets, _channel_dim(module, norm), exported)
 
 
 def fold_to_hinges(
