@@ -3,9 +3,10 @@
     python -m tools.latency --output results/latency/cpu.json --iterations 30 --warm-up 3 --threads 2
     python -m tools.latency --output results/latency/gpu.json --device cuda --training-step
 
-All that is compared in one model is interleaved: a round runs every activation in every runtime once. The
-page lies beside the record, .md. PWLU runs in the form of `pwlu.fold` that is for the runtime, once more with
-the BatchNorms before it absorbed, and once more in the default form. cuda-graph is the capture of eager mode.
+What is compared is interleaved: a round runs every activation of a model once, in one runtime after the
+other, and the training step in both at once. The page lies beside the record, .md. PWLU runs in the form of
+`pwlu.fold` that is for the runtime, once more with the BatchNorms before it absorbed, and once more in the
+default form. cuda-graph is the capture of eager mode.
 """
 
 import argparse

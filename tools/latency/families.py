@@ -1,15 +1,16 @@
-"""A family is one model with all activation functions in all runtimes, measured interleaved."""
+"""A family is one model with all activation functions in all runtimes."""
 
 import argparse
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from engine.amp import Precision
 from engine.processes.distributed import World
@@ -25,12 +26,13 @@ from pwlu_ext.benchmarks.measure import (
 )
 from pwlu_ext.benchmarks.page import Row
 from tools.latency.networks import NUM_CLASSES, inference_networks, training_form
-from tools.latency.runtimes import RUNTIMES, eager, is_out_of_memory, prepare
+from tools.latency.runtimes import RUNTIMES, is_out_of_memory, onnx_file, prepare
 from tools.latency.table import KINDS
 from tools.latency.training import FUSED, training_steps
 from tools.latency.training import RUNTIMES as TRAINING_RUNTIMES
 
 Key = tuple[str, str]  # the row's name and the runtime
+Network = tuple[str, dict[str, nn.Module], Tensor]  # the row's name, the networks by form, what they return
 PROGRESS_LINES = 10
 
 
@@ -72,8 +74,7 @@ def measure_family(kind: str, model: str, arguments: Arguments, world: World) ->
     title = f"{model}, {KINDS[kind]}"
     say(title)
     try:
-        # A function of its own: its networks are gone when the memory is cleared.
-        return _measure(kind, model, arguments, world, title)
+        return [{"model": model} | row for row in _measure(kind, model, arguments, world, title)]
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -82,25 +83,45 @@ def measure_family(kind: str, model: str, arguments: Arguments, world: World) ->
             f"--{'' if kind == 'inference' else 'training-'}batch-size or fewer --activations"
         ) from error
     finally:
-        torch.compiler.reset()  # it refers to what it compiled
-        gc.collect()
-        if world.device.type == "cuda":
-            torch.cuda.empty_cache()
+        onnx_file.cache_clear()
+        _give_back_memory(world.device)
 
 
 def _measure(kind: str, model: str, arguments: Arguments, world: World, title: str) -> list[Row]:
-    build = inference_calls if kind == "inference" else training_calls
-    calls, more = build(model, arguments, world)
     clock = clock_of(world.device)
+    if kind == "training_step":
+        return _rows(title, partial(training_calls, model, arguments, world), arguments, clock)
+    images = arguments.random_images(arguments.batch_size, world.device).to(getattr(torch, arguments.dtype))
+    networks = list(networks_to_run(model, arguments, images))
+    rows: list[Row] = []
+    for runtime in arguments.runtimes:  # all at once would not fit into memory
+        make = partial(inference_calls, runtime, networks, images)
+        rows += _rows(f"{title}, {runtime}", make, arguments, after_itself(clock))
+        _give_back_memory(world.device)
+    return rows
+
+
+def _give_back_memory(device: torch.device) -> None:
+    torch.compiler.reset()  # it refers to what it compiled
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _rows(
+    title: str, make: Callable[[], tuple[dict[Key, Call], dict[Key, Row]]], arguments: Arguments, clock: Clock
+) -> list[Row]:
+    """Return the rows of calls that `make` returns, with what it knows of each. They are gone afterwards."""
+    calls, more = make()
     times = interleaved_times(
         calls,
         rounds=arguments.iterations,
         warm_up=arguments.warm_up,
-        clock=after_itself(clock) if kind == "inference" else clock,
+        clock=clock,
         progress=rounds_left(title, arguments.warm_up + arguments.iterations),
     )
     return [
-        {"model": model, "activation": row, "runtime": runtime}
+        {"activation": row, "runtime": runtime}
         | summarize(times[row, runtime], times["relu", runtime])
         | more[row, runtime]
         for row, runtime in calls
@@ -128,31 +149,38 @@ def summarize(times: list[float], baseline: list[float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items()}
 
 
-def inference_calls(model: str, arguments: Arguments, world: World) -> tuple[dict[Key, Call], dict[Key, Row]]:
-    """Return the calls of all networks of a model on one batch of random images.
+def networks_to_run(model: str, arguments: Arguments, images: Tensor) -> Iterator[Network]:
+    """Yield every row's name and network in all forms that runtimes take, on the device of the images.
 
-    With them, how far their outputs are from those of the network as it is trained, in eager mode, relative
-    to the range of the latter.
+    With them what the network computes of the images as it is trained, in eager mode.
     """
-    dtype: torch.dtype = getattr(torch, arguments.dtype)
-    images = arguments.random_images(arguments.batch_size, world.device).to(dtype)
-    forms = {runtime: RUNTIMES[runtime].form for runtime in arguments.runtimes}
-    calls: dict[Key, Call] = {}
-    more: dict[Key, Row] = {}
+    forms = sorted({RUNTIMES[runtime].form for runtime in arguments.runtimes})
     for activation in dict.fromkeys(arguments.activations):
         trained = training_form(model, activation, arguments.image_size)
-        rows = list(
-            inference_networks(trained, activation, arguments.image_size, sorted(set(forms.values())))
-        )
+        rows = list(inference_networks(trained, activation, arguments.image_size, forms))
         for network in (trained, *(network for _, networks in rows for network in networks.values())):
-            network.to(world.device, dtype).to(memory_format=arguments.memory_format)
-        expected = eager(trained, images)()
+            network.to(images.device, images.dtype).to(memory_format=arguments.memory_format)
+        with torch.no_grad():
+            expected = trained(images)
         for row, networks in rows:
-            for runtime, form in forms.items():
-                if form in networks:
-                    make = partial(RUNTIMES[runtime].prepare, networks[form], images)
-                    calls[row, runtime] = call = prepare(runtime, row, make)
-                    more[row, runtime] = {"difference": relative_difference(call(), expected)}
+            yield row, networks, expected
+
+
+def inference_calls(
+    runtime: str, networks: Sequence[Network], images: Tensor
+) -> tuple[dict[Key, Call], dict[Key, Row]]:
+    """Return the calls of all networks in a runtime.
+
+    With them, how far their outputs are from those of the network as it is trained, relative to the range of
+    the latter.
+    """
+    form, make = RUNTIMES[runtime].form, RUNTIMES[runtime].prepare
+    calls: dict[Key, Call] = {}
+    more: dict[Key, Row] = {}
+    for row, by_form, expected in networks:
+        if form in by_form:
+            calls[row, runtime] = call = prepare(runtime, row, partial(make, by_form[form], images))
+            more[row, runtime] = {"difference": relative_difference(call(), expected)}
     return calls, more
 
 

@@ -84,7 +84,7 @@ def setting(kind: str, arguments: Row) -> str:
     layout = "channels_last" if arguments["channels_last"] else "contiguous"
     rounds = (
         f"Milliseconds, median and (10th to 90th percentile) of {arguments['iterations']} rounds after "
-        f"{arguments['warm_up']} for warming up; every round runs everything of a model's table once. "
+        f"{arguments['warm_up']} for warming up; a round runs every activation once. "
         "`/ ReLU` is the median of the ratios to ReLU in the same runtime and round."
     )
     if kind == "inference":

@@ -1,4 +1,5 @@
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,24 @@ def test_runtimes_compute_the_network(runtime: str) -> None:
     assert latency_families.relative_difference(call(), eager(trained, images)()) < 1e-5
 
 
+def test_a_runtime_is_gone_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def first(network: nn.Module, images: Tensor) -> Any:
+        call = eager(network, images)
+        calls.add(call)
+        return call
+
+    def second(network: nn.Module, images: Tensor) -> Any:
+        assert not calls
+        return eager(network, images)
+
+    monkeypatch.setitem(RUNTIMES, "eager", Runtime(first))
+    monkeypatch.setitem(RUNTIMES, "compile", Runtime(second))
+    run_main(monkeypatch, tmp_path / "x.json", "--activations relu pwlu --runtimes eager,compile")
+    assert not calls
+
+
 def test_difference_by_hand() -> None:
     expected = torch.tensor([[1.0, -3.0], [0.0, 2.0]])
     assert latency_families.relative_difference(expected.numpy() + 0.5, expected) == pytest.approx(0.1)
@@ -160,7 +179,7 @@ def test_record_and_table(
     rows = record["inference"]
     names = ["relu", "pwlu", ABSORBED]
     assert [(row["activation"], row["runtime"]) for row in rows] == [
-        (name, runtime) for name in names for runtime in ("eager", "compile")
+        (name, runtime) for runtime in ("eager", "compile") for name in names
     ]
     assert all(row["difference"] < 1e-5 for row in rows)
     assert all(0 < row["p10_ms"] <= row["p50_ms"] <= row["p90_ms"] for row in rows)
