@@ -11,6 +11,7 @@ from .inference.convolutions import ConvolutionPWLU
 from .inference.folded import FoldedPWLU
 from .inference.folding import FoldReport, fold
 from .inference.hinges import HingePWLU
+from .inference.scaled_hinges import ScaledHingePWLU
 from .library import build_info
 from .module import PWLU
 from .ops import pwlu
@@ -32,6 +33,7 @@ __all__ = [
     "HingePWLU",
     "PWLU",
     "ReplacementReport",
+    "ScaledHingePWLU",
     "Site",
     "StartingFunction",
     "TwoPhaseLearning",

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pwlu import PWLU, ConvolutionPWLU, HingePWLU, fold, pwlu_reference
+from pwlu import PWLU, ConvolutionPWLU, HingePWLU, ScaledHingePWLU, fold, pwlu_reference
+from pwlu.inference.scaled_hinges import offset_places
+from pwlu.inference.tables import fold_to_hinges
 from pwlu_ext.tests.helpers import (
     DTYPES,
     Parameters,
@@ -22,7 +24,7 @@ from pwlu_ext.tests.helpers import (
 )
 from pwlu_ext.tests.test_properties import reproducible
 
-FORMS = {"hinges": HingePWLU, "convolutions": ConvolutionPWLU}
+FORMS = ("hinges", "convolutions")
 
 
 def hinged(module: nn.Module, max_error: float = 0.0, form: str = "hinges") -> nn.Module:
@@ -30,22 +32,40 @@ def hinged(module: nn.Module, max_error: float = 0.0, form: str = "hinges") -> n
 
 
 def assert_near(parameters: Parameters, x: Tensor, channel_dim: int = 1) -> None:
-    """Sums of hinges differ from the reference in float64 by no more than the docstring says."""
-    forms = [hinged(layer(parameters, channel_dim), form=name) for name in FORMS]
-    assert [type(form) for form in forms] == list(FORMS.values())
-    form, wide = forms[0], x.double()
-    exact = pwlu_reference(wide, *(p.double() for p in parameters), channel_dim=channel_dim)
-    shape = channel_shape(x.dim(), len(form.slope), channel_dim)
-    size = torch.maximum((form.slope.reshape(shape) * wide).abs(), form.offset.abs().reshape(shape))
-    hinges = torch.zeros_like(wide)
-    for knots, bends in ((form.lower, form.lower_bends), (form.upper, form.upper_bends)):
-        for knot, bend in zip(knots.unbind(1), bends.unbind(1), strict=True):
-            hinges += bend.abs().reshape(shape) * (wide - knot.reshape(shape)).abs()
-    bound = 4 * (form.num_knots + 2) * torch.finfo(form.slope.dtype).eps * torch.maximum(size, hinges)
+    """Sums of hinges differ from the reference in float64 by no more than the docstrings say."""
+    module = layer(parameters, channel_dim)
+    hinges, (scaled, convolutions) = fold_to_hinges(module)[0], (hinged(module, form=name) for name in FORMS)
+    assert isinstance(convolutions, ConvolutionPWLU)
+    exact = pwlu_reference(x.double(), *(p.double() for p in parameters), channel_dim=channel_dim)
     rounding = 0.505 * torch.finfo(x.dtype).eps * exact.abs()
-    for y in (one(x) for one in forms):
+    bound = hinge_bound(hinges, x.double())
+    for form in (hinges, convolutions, scaled):
+        if isinstance(form, ScaledHingePWLU):
+            bound = scaled_hinge_bound(form, x.double())
+        y = form(x)
         assert y.dtype == x.dtype and y.shape == x.shape
         assert ((y.double() - exact).abs() <= bound + rounding).all()
+
+
+def hinge_bound(form: HingePWLU, x: Tensor) -> Tensor:
+    """How far a sum of hinges may be from the function."""
+    shape = channel_shape(x.dim(), len(form.slope), form.channel_dim)
+    size = torch.maximum((form.slope.reshape(shape) * x).abs(), form.offset.abs().reshape(shape))
+    hinges = torch.zeros_like(x)
+    for knots, bends in ((form.lower, form.lower_bends), (form.upper, form.upper_bends)):
+        for knot, bend in zip(knots.unbind(1), bends.unbind(1), strict=True):
+            hinges += bend.abs().reshape(shape) * (x - knot.reshape(shape)).abs()
+    return 4 * (form.num_knots + 2) * torch.finfo(form.slope.dtype).eps * torch.maximum(size, hinges)
+
+
+def scaled_hinge_bound(form: ScaledHingePWLU, x: Tensor) -> Tensor:
+    """The same, of hinges at the same places in all channels."""
+    shape = channel_shape(x.dim(), len(form.slope), form.channel_dim)
+    u = x.abs() * form.scale.reshape(shape) + form.shift.abs().reshape(shape)
+    size = form.slope.abs().reshape(shape) * u + form.offsets.abs().sum(1).reshape(shape)
+    for knot, bend in zip(form.knots.unbind(), form.bends.unbind(1), strict=True):
+        size = size + bend.abs().reshape(shape) * (u + knot.abs())
+    return 4 * (form.num_knots + 3) * torch.finfo(form.slope.dtype).eps * size
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -76,12 +96,50 @@ def test_equals_the_reference_wherever_the_function_lies(
 
 def test_by_hand() -> None:
     """0.5 x below -1, 1 from 0 on, and two lines between, of slopes 1 and 2."""
-    form = hinged(layer(function(-1.0, 1.0, [-0.5, 0.5, 2.5], 0.5, 0.0)))
+    form, _ = fold_to_hinges(layer(function(-1.0, 1.0, [-0.5, 0.5, 2.5], 0.5, 0.0)))
     assert form.lower.tolist() == [[-1.0]] and form.lower_bends.tolist() == [[0.5]]
     assert form.upper.tolist() == [[0.0, 1.0]] and form.upper_bends.tolist() == [[1.0, -2.0]]
     assert (form.slope.item(), form.offset.item(), form.num_knots) == (1.0, 0.5, 3)
     x = torch.tensor([-3.0, -0.5, 0.5, 4.0])
     assert form(x).tolist() == [-1.5, 0.0, 1.5, 2.5]
+
+
+def test_scaled_by_hand() -> None:
+    """The function of `test_by_hand` at half the scale: its knots are -1, 0 and 1 in u = 2 x."""
+    form = hinged(layer(function(-0.5, 0.5, [-0.5, 0.5, 2.5], 1.0, 0.0)))
+    assert (form.scale.item(), form.shift.item(), form.slope.item()) == (2.0, 0.0, 1.0)
+    assert form.knots.tolist() == [-1.0, 0.0, 1.0] and form.bends.tolist() == [[-0.5, 1.0, -2.0]]
+    assert form.offsets.tolist() == [[0.5 - 0.5 + 2.0]] and form.num_knots == 3
+    x = torch.tensor([-1.5, -0.25, 0.25, 2.0])
+    assert form(x).tolist() == [-1.5, 0.0, 1.5, 2.5]
+
+
+def test_where_no_channel_is_bent_there_is_no_hinge() -> None:
+    """Flat tails, and bends of the first channel at 0, 3 and 6, of the second one at 0 and 6."""
+    left, right, flat = torch.zeros(2), torch.tensor([6.0, 12.0]), torch.zeros(2)
+    points = torch.tensor([[0.0, 1.0, 2.0, 3.0, 5.0, 7.0, 9.0], [0.0, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0]])
+    form = hinged(layer((left, right, points, flat, flat)))
+    assert isinstance(form, ScaledHingePWLU)
+    assert form.knots.tolist() == [-3.0, 0.0, 3.0] and form.scale.tolist() == [1.0, 0.5]
+    x = torch.linspace(-2, 14, 41)[:, None].expand(-1, 2)
+    torch.testing.assert_close(form(x), pwlu_reference(x, left, right, points, flat, flat))
+
+
+def test_the_form_of_fewer_tensors_is_taken() -> None:
+    parameters = random_parameters(5, 16)
+    assert type(hinged(layer(parameters))) is ScaledHingePWLU
+    assert type(hinged(layer(parameters), 100.0)) is HingePWLU
+    assert type(hinged(PWLU(3))) is HingePWLU  # ReLU
+
+
+@pytest.mark.parametrize(
+    ("knots", "places"), [(3, [2]), (7, [6]), (8, [7]), (17, [7, 14]), (23, [7, 14, 21])]
+)
+def test_an_offset_begins_every_pass_of_openvino(knots: int, places: list[int]) -> None:
+    """No pass has more than 11 tensors: two or three of all elements, and those of every channel."""
+    assert offset_places(knots) == places
+    form = hinged(layer(random_parameters(3, knots - 1)))
+    assert form.num_knots == knots and form.offsets.shape == (3, len(places))
 
 
 def test_convolutions_by_hand() -> None:
@@ -156,7 +214,11 @@ def test_absorbed_batch_norms() -> None:
     ("module", "options", "words"),
     [
         (layer(function(1.0, 1.0, [0.0, 2.0], 0.0, 0.0)), {"form": "hinges"}, "PWLU '' cannot.*jumps at 1"),
-        (bent_module(), {"form": "hinge"}, "form is 'hinge', expected one of table, operator, hinges, conv"),
+        (
+            bent_module(),
+            {"form": "hinge"},
+            "form is 'hinge', expected one of table, operator, in_place, hinges, conv",
+        ),
         (bent_module(), {"form": "hinges", "max_error": -1.0}, "max_error is -1.0, expected"),
         (bent_module(), {"form": "hinges", "max_error": float("nan")}, "max_error is nan, expected"),
         (bent_module(), {"max_error": 0.1}, "max_error is 0.1, but form='table' is exact"),
@@ -170,7 +232,7 @@ def test_what_cannot_be(module: nn.Module, options: dict[str, object], words: st
 @pytest.mark.parametrize("name", FORMS)
 def test_a_copy_keeps_float32_and_loads(name: str) -> None:
     form, other = hinged(bent_module(), form=name), hinged(bent_module(), form=name)
-    assert form.half().offset.dtype == torch.float32
+    assert {buffer.dtype for buffer in form.half().buffers()} == {torch.float32}
     file = io.BytesIO()
     torch.save(form.state_dict(), file)
     file.seek(0)

@@ -16,7 +16,7 @@ from ..norms import calls_its_activation
 from ..suggestion import expected_one_of
 from .absorb import Feed, find_feeds
 from .convolutions import ConvolutionPWLU
-from .tables import fold_to_hinges, fold_to_table
+from .tables import fold_to_fewest_tensors, fold_to_hinges, fold_to_table
 
 _TABLES, _HINGES = ("table", "operator", "in_place"), ("hinges", "convolutions")
 
@@ -100,8 +100,9 @@ def fold(
     - "in_place": as "operator", but torch.export records an operator that works in place, on a CPU. For
       AOTInductor where our library is loaded, which has it write over its input where nothing else reads
       that.
-    - "hinges": a line and a sum of hinges (`pwlu.HingePWLU`). For OpenVINO and other compilers that fuse
-      chains of element-wise operations.
+    - "hinges": a line and a sum of hinges. For OpenVINO and other compilers that fuse chains of element-wise
+      operations. It is a `pwlu.ScaledHingePWLU`, with hinges at the same places in all channels, but where a
+      `pwlu.HingePWLU`, with those of each channel, takes fewer tensors, as it may with `max_error`.
     - "convolutions": the hinges as two convolutions (`pwlu.ConvolutionPWLU`). For ONNX Runtime's CPU provider
       without our library, and others that run each operator by itself.
 
@@ -130,9 +131,13 @@ def fold(
     def folded(name: str, module: PWLU, norm: _BatchNorm | None) -> nn.Module:
         if form in _TABLES:
             return fold_to_table(module, norm, exported=form)
-        new, error = fold_to_hinges(module, norm, max_error=max_error)
-        hinges.append(Hinges(name, new.num_knots, error))
-        return new if form == "hinges" else ConvolutionPWLU(new)
+        if form == "hinges":
+            new, error = fold_to_fewest_tensors(module, norm, max_error=max_error)
+            hinges.append(Hinges(name, new.num_knots, error))
+            return new
+        sides, error = fold_to_hinges(module, norm, max_error=max_error)
+        hinges.append(Hinges(name, sides.num_knots, error))
+        return ConvolutionPWLU(sides)
 
     model = _replace(model, _folded_modules(model, norms, folded))
     if feeds or hinges:

@@ -99,11 +99,8 @@ def fit_hinges(left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, 
     Raises:
         ValueError: a function jumps, as one with collapsed boundaries does.
     """
-    turned = interval < 0  # behind a BatchNorm of negative scale
-    num_intervals = slopes.shape[1] - 2
-    left = torch.where(turned, left + num_intervals * interval, left)
-    slopes, offsets = (torch.where(turned[:, None], table.flip(1), table) for table in (slopes, offsets))
-    knots = left[:, None] + torch.arange(num_intervals + 1) * interval.abs()[:, None]
+    left, interval, slopes, offsets = ascending(left, interval, slopes, offsets)
+    knots = left[:, None] + torch.arange(slopes.shape[1] - 1) * interval[:, None]
     values, others = knots * slopes[:, 1:] + offsets[:, 1:], knots * slopes[:, :-1] + offsets[:, :-1]
     size = (knots.abs() * slopes.abs().amax(1, keepdim=True) + offsets.abs().amax(1, keepdim=True)).amax(1)
     jumps = (values - others).abs() > _JUMP * size[:, None]
@@ -116,6 +113,16 @@ def fit_hinges(left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor, 
     lines, lower, upper = zip(*(_bends(*row) for row in zip(*rows, strict=True)), strict=True)
     slope, offset = torch.tensor(lines, dtype=torch.float64).unbind(1)
     return Fit(slope, offset, _padded(lower), _padded(upper), errors.max().item())
+
+
+def ascending(
+    left: Tensor, interval: Tensor, slopes: Tensor, offsets: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the same tables with intervals > 0; behind a BatchNorm of negative scale they are negative."""
+    turned = interval < 0
+    left = torch.where(turned, left + (slopes.shape[1] - 2) * interval, left)
+    slopes, offsets = (torch.where(turned[:, None], table.flip(1), table) for table in (slopes, offsets))
+    return left, interval.abs(), slopes, offsets
 
 
 def _fewest_knots(knots: Tensor, values: Tensor, tolerance: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from ..module import PWLU
 from ..reference import has_inside
 from .folded import FoldedPWLU
 from .hinges import HingePWLU, fit_hinges
+from .scaled_hinges import ScaledHingePWLU, fit_scaled_hinges
 
 
 class _Pieces(NamedTuple):
@@ -45,6 +46,29 @@ def fold_to_hinges(
     slope, offset, *sides = (t.to(module.points) for t in (fit.slope, fit.offset, *fit.lower, *fit.upper))
     lower, upper = (sides[0], sides[1]), (sides[2], sides[3])
     return HingePWLU(slope, offset, lower, upper, _channel_dim(module, norm)), fit.error
+
+
+def fold_to_fewest_tensors(
+    module: PWLU, norm: _BatchNorm | None = None, *, max_error: float = 0.0
+) -> tuple[HingePWLU | ScaledHingePWLU, float]:
+    """Return the same with the hinges at the same places in all channels where that takes fewer tensors.
+
+    Raises:
+        ValueError: as `fold_to_hinges`.
+    """
+    hinges, error = fold_to_hinges(module, norm, max_error=max_error)
+    dtype, channel_dim = module.points.dtype, _channel_dim(module, norm)
+    scaled = fit_scaled_hinges(*_finite_pieces(module, norm), dtype, channel_dim)
+    if scaled is None or _tensors(scaled) >= _tensors(hinges):
+        return hinges, error
+    return scaled, 0.0
+
+
+def _tensors(form: HingePWLU | ScaledHingePWLU) -> int:
+    """Return how many numbers a channel of a form has."""
+    if isinstance(form, HingePWLU):
+        return 2 + 2 * form.num_knots
+    return 3 + form.offsets.shape[1] + form.num_knots
 
 
 def _channel_dim(module: PWLU, norm: _BatchNorm | None) -> int:
